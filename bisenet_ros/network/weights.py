@@ -1,0 +1,158 @@
+"""Trained weights in and out of files, without ever executing code from them."""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bisenet_ros.network.bisenet import BiSeNet, build_network
+
+# What CoinCheung's Cityscapes checkpoints were trained with; a .pth file does not say.
+CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
+CITYSCAPES_STD = (0.2112, 0.2148, 0.2115)
+CITYSCAPES_CLASSES = 19
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message says which and why."""
+
+
+@dataclass
+class Weights:
+    """
+    A trained network and what is needed to use it.
+
+    network: in evaluation mode, without auxiliary heads, fp32, on the CPU.
+    mean, std: of RGB on a scale of 0 to 1; the network's input is (rgb / 255 - mean) / std.
+    label_set: the name of the label set it was trained on, None if the file does not say.
+    network_size: (width, height) in pixels it was trained for, None if the file does not say.
+    class_names: by class id; empty if the file does not say.
+    """
+
+    network: BiSeNet
+    variant: str
+    backbone: str
+    classes: int
+    mean: tuple[float, float, float] = CITYSCAPES_MEAN
+    std: tuple[float, float, float] = CITYSCAPES_STD
+    label_set: str | None = None
+    network_size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def load_weights(path: str | Path) -> Weights:
+    """
+    Read weights from a `.safetensors` or a `.pth`/`.pt` file.
+
+    Variant, backbone and number of classes are inferred from the tensors, so checkpoints of
+    CoinCheung's BiSeNetV1 load as they are; `module.` prefixes (DataParallel) and the heads that
+    only training uses are dropped.
+
+    :raises FileNotFoundError: if there is no such file.
+    :raises WeightsError: if it is not a weights file, would execute code, or does not fit;
+        then with the keys that are missing, unexpected or misshapen.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no weights file {str(path)!r}')
+    if path.suffix == '.safetensors':
+        state, metadata = _read_safetensors(path)
+    elif path.suffix in ('.pth', '.pt'):
+        state, metadata = _read_torch(path), {}
+    else:
+        raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt')
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    state = {key: value for key, value in state.items()
+             if not key.startswith(('conv_out16.', 'conv_out32.'))}
+    variant, backbone, classes = _infer(path, state)
+    network = build_network(variant, backbone, classes)
+    _check_fit(path, network, state)
+    network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
+    network.eval()
+    if not metadata and classes == CITYSCAPES_CLASSES:
+        metadata = {'label_set': '"cityscapes"'}
+    try:
+        described = {key: _from_json(metadata[key]) for key in
+                     ('mean', 'std', 'label_set', 'network_size', 'class_names')
+                     if key in metadata}
+    except json.JSONDecodeError as error:
+        raise WeightsError(f'{path}: metadata is not readable: {error}') from error
+    return Weights(network, variant, backbone, classes, **described)
+
+
+def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None:
+    """
+    Write a `.safetensors` file that :func:`load_weights` reads back.
+
+    :param half: store convolutions as fp16, half the size; normalisation stays fp32, because
+        small variances do not survive fp16.
+    """
+    state = {}
+    for key, value in weights.network.state_dict().items():
+        if key.startswith(('conv_out16.', 'conv_out32.')):
+            continue
+        value = value.detach().cpu().contiguous()
+        state[key] = value.half() if half and value.ndim == 4 else value
+    metadata = {key: json.dumps(getattr(weights, key)) for key in
+                ('variant', 'backbone', 'classes', 'mean', 'std', 'label_set', 'network_size',
+                 'class_names')}
+    save_file(state, path, metadata)
+
+
+def _from_json(text: str):
+    value = json.loads(text)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework='pt') as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise WeightsError(f'{path}: not a safetensors file: {error}') from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(f'{path}: not plain tensors in a PyTorch file, so it is not loaded '
+                           f'(it could execute code): {error}') from error
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f'{path}: holds no state dict (a dict of names to tensors)')
+    return state
+
+
+def _infer(path: Path, state: dict[str, Tensor]) -> tuple[str, str, int]:
+    """Tell (variant, backbone, classes) from the names and shapes of a state dict."""
+    head = state.get('conv_out.conv_out.weight')
+    backbones = {'cp.resnet.': 'resnet18', 'cp.xception.': 'xception39'}
+    backbone = next((name for prefix, name in backbones.items()
+                     if any(key.startswith(prefix) for key in state)), None)
+    if head is None or head.ndim != 4 or backbone is None:
+        some = ', '.join(list(state)[:4])
+        raise WeightsError(f'{path}: not a BiSeNet: it needs conv_out.conv_out.weight and '
+                           f'cp.resnet.* or cp.xception.*, and has {some}, ...')
+    variant = 'coincheung' if backbone == 'resnet18' and 'ffm.conv1.weight' not in state else 'paper'
+    return variant, backbone, head.shape[0]
+
+
+def _check_fit(path: Path, network: BiSeNet, state: dict[str, Tensor]) -> None:
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()
+                if not key.endswith('num_batches_tracked')}
+    found = {key: tuple(value.shape) for key, value in state.items()
+             if not key.endswith('num_batches_tracked')}
+    problems = [f'missing {key}' for key in expected if key not in found]
+    problems += [f'unexpected {key}' for key in found if key not in expected]
+    problems += [f'misshapen {key}: {found[key]} instead of {shape}'
+                 for key, shape in expected.items() if found.get(key, shape) != shape]
+    if problems:
+        raise WeightsError(f'{path} does not fit the network:\n  ' + '\n  '.join(problems))
