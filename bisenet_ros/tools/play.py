@@ -1,0 +1,222 @@
+"""
+Play images into a ROS 2 topic as a camera driver would.
+
+The source is the rendered street (`street`), a folder of images, a video file, a camera index
+or a rosbag2 recording. Images are stamped with the time at which they are published.
+"""
+
+import argparse
+from array import array
+from collections.abc import Iterator
+import math
+from queue import Queue
+import sys
+from threading import Thread
+import time
+
+import cv2
+from geometry_msgs.msg import Quaternion, TransformStamped
+from nav_msgs.msg import Odometry
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.node.image_conversion import to_image_message
+from bisenet_ros.tools.calibration import camera_info_topic, load_calibration
+from bisenet_ros.tools.sources import ACCEPTED, open_source, Source, SourceFrame
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:  # Not on PyPI; every ROS distribution has it.
+    TFMessage = None
+
+FRAMES_AHEAD = 4
+JPEG_QUALITY = 90
+# REP-103: the optical frame (z forward, x right, y down) in the body frame (x forward, z up).
+OPTICAL_IN_BODY = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+
+
+class Player(Node):
+    """Publishes a source's images, each with its calibration and odometry where known."""
+
+    def __init__(self, source: Source, options: argparse.Namespace) -> None:
+        super().__init__('player', start_parameter_services=False)
+        self._source = source
+        self._frame_id = options.frame_id
+        self._compressed = options.compressed
+        topic = options.image_topic
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[options.reliability.upper()])
+        self._images = self.create_publisher(
+            CompressedImage if self._compressed else Image,
+            f'{topic}/compressed' if self._compressed else topic, qos)
+        self._calibration = None
+        if source.camera_info is not None:
+            self._calibration = CameraInfo(**source.camera_info)
+            self._calibrations = self.create_publisher(
+                CameraInfo, options.camera_info_topic or camera_info_topic(topic), qos)
+        if source.camera_pose is not None:
+            self._odometry = self.create_publisher(Odometry, '/odom', 10)
+            if TFMessage is not None:
+                self._transforms = self.create_publisher(TFMessage, '/tf', 100)
+                self._publish_camera_pose(source.camera_pose)
+
+    def play(self, loop: bool) -> None:
+        """Publish every frame at the source's rate; live sources at their own pace."""
+        period = 1 / self._source.rate
+        due = time.monotonic()
+        for frame, message in self._prepared_ahead(loop):
+            if not self._source.live:
+                late = time.monotonic() - due
+                if late < 0:
+                    time.sleep(-late)
+                elif late > period:  # The source is slower than its rate: no burst afterwards.
+                    due += late
+                    self.get_logger().warning(
+                        f'the source cannot keep its rate of {self._source.rate:g} Hz',
+                        throttle_duration_sec=10.0)
+                due += period
+            self._publish(frame, message)
+        self._images.wait_for_all_acked(Duration(seconds=2))
+
+    def _prepared_ahead(self, loop: bool) -> Iterator[tuple[SourceFrame, Image | CompressedImage]]:
+        """Decode in a thread, so that a slow frame does not delay the publishing of others."""
+        queue: Queue = Queue(FRAMES_AHEAD)
+
+        def prepare() -> None:
+            try:
+                while True:
+                    for frame in self._source:
+                        queue.put((frame, self._to_message(frame)))
+                    if not loop:
+                        break
+                queue.put(None)
+            except Exception as error:
+                queue.put(error)
+
+        Thread(target=prepare, daemon=True).start()
+        while (item := queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def _to_message(self, frame: SourceFrame) -> Image | CompressedImage:
+        header = Header(frame_id=self._frame_id)
+        if not self._compressed:
+            return to_image_message(frame.image, f'{frame.channel_order}8', header)
+        image = frame.image
+        if frame.channel_order == 'rgb':
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        return CompressedImage(header=header, format='bgr8; jpeg compressed bgr8',
+                               data=array('B', jpeg.tobytes()))
+
+    def _publish(self, frame: SourceFrame, message: Image | CompressedImage) -> None:
+        """Send the image last: whoever gets it has its pose and calibration already."""
+        stamp = self.get_clock().now().to_msg()
+        if frame.base_pose is not None:
+            self._publish_base_pose(stamp, frame.base_pose)
+        if self._calibration is not None:
+            self._calibration.header = Header(stamp=stamp, frame_id=self._frame_id)
+            self._calibrations.publish(self._calibration)
+        message.header.stamp = stamp
+        self._images.publish(message)
+
+    def _publish_base_pose(self, stamp, pose: tuple[float, float, float]) -> None:
+        x, y, yaw = pose
+        header = Header(stamp=stamp, frame_id='odom')
+        odometry = Odometry(header=header, child_frame_id='base_link')
+        odometry.pose.pose.position.x = x
+        odometry.pose.pose.position.y = y
+        odometry.pose.pose.orientation = _quaternion(0.0, 0.0, yaw)
+        self._odometry.publish(odometry)
+        if TFMessage is not None:
+            self._transforms.publish(TFMessage(transforms=[
+                _transform(header, 'base_link', (x, y, 0.0), _quaternion(0.0, 0.0, yaw))]))
+
+    def _publish_camera_pose(self, pose: tuple[float, ...]) -> None:
+        stamp = self.get_clock().now().to_msg()
+        camera_link = self._frame_id.removesuffix('_optical_frame') + '_link'
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._static_transforms = self.create_publisher(TFMessage, '/tf_static', latched)
+        self._static_transforms.publish(TFMessage(transforms=[
+            _transform(Header(stamp=stamp, frame_id='base_link'), camera_link, pose[:3],
+                       _quaternion(*pose[3:])),
+            _transform(Header(stamp=stamp, frame_id=camera_link), self._frame_id,
+                       (0.0, 0.0, 0.0), OPTICAL_IN_BODY)]))
+
+
+def _quaternion(roll: float, pitch: float, yaw: float) -> Quaternion:
+    """Return the rotation by fixed-axis roll, pitch, yaw (rad), REP-103."""
+    sr, cr = math.sin(roll / 2), math.cos(roll / 2)
+    sp, cp = math.sin(pitch / 2), math.cos(pitch / 2)
+    sy, cy = math.sin(yaw / 2), math.cos(yaw / 2)
+    return Quaternion(x=sr * cp * cy - cr * sp * sy, y=cr * sp * cy + sr * cp * sy,
+                      z=cr * cp * sy - sr * sp * cy, w=cr * cp * cy + sr * sp * sy)
+
+
+def _transform(header: Header, child: str, xyz, rotation: Quaternion) -> TransformStamped:
+    transform = TransformStamped(header=header, child_frame_id=child)
+    translation = transform.transform.translation
+    translation.x, translation.y, translation.z = map(float, xyz)
+    transform.transform.rotation = rotation
+    return transform
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what to play."""
+    parser.add_argument('source', nargs='?', default='street', metavar='SOURCE',
+                        help=f'{ACCEPTED}; default: street')
+    parser.add_argument('--rate', type=float, metavar='HZ',
+                        help="frames per second instead of the source's own")
+    parser.add_argument('--camera-info', metavar='YAML',
+                        help='calibration as camera_calibration writes it')
+    parser.add_argument('--bag-topic', metavar='TOPIC',
+                        help='image topic of a bag that has several')
+
+
+def open_source_arguments(options: argparse.Namespace) -> Source:
+    """Return the source that the arguments of `add_source_arguments` ask for."""
+    source = open_source(options.source, options.rate, options.bag_topic)
+    if options.camera_info:
+        source.camera_info = load_calibration(options.camera_info)
+    return source
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Play until the source ends, or until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog='play', description=__doc__)
+    add_source_arguments(parser)
+    parser.add_argument('--loop', action='store_true', help='start again at the end')
+    parser.add_argument('--image-topic', default='/camera/image_raw', metavar='TOPIC')
+    parser.add_argument('--camera-info-topic', metavar='TOPIC',
+                        help='default: camera_info beside the image topic')
+    parser.add_argument('--frame-id', default='camera_optical_frame', metavar='FRAME')
+    parser.add_argument('--compressed', action='store_true',
+                        help='publish JPEG images on <image topic>/compressed')
+    parser.add_argument('--reliability', choices=('reliable', 'best_effort'), default='reliable')
+    argv = sys.argv if argv is None else ['play', *argv]
+    options = parser.parse_args(remove_ros_args(argv)[1:])
+
+    keep_large_blocks()
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        source = open_source_arguments(options)
+        Player(source, options).play(options.loop)
+    except (ValueError, FileNotFoundError) as error:
+        print(f'play: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rclpy.shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

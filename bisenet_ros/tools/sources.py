@@ -1,0 +1,268 @@
+"""Where frames come from: the rendered street, images, a video, a camera or a bag. No ROS."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+import re
+import statistics
+
+import cv2
+import numpy as np
+
+from bisenet_ros.tools.calibration import camera_info_topic
+
+DEFAULT_RATE = 15.0  # Hz, where the source does not tell
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
+BAG_SUFFIXES = ('.mcap', '.db3')
+ACCEPTED = ("'street' (rendered), a folder of images, a video file, a camera index, "
+            'a rosbag2 folder, a .mcap or a .db3 file')
+_IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+
+
+class SourceError(ValueError):
+    """The source cannot be read; the message says which, why, and what is accepted."""
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One camera image."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8."""
+    channel_order: str
+    """'rgb' or 'bgr'."""
+    stamp: float
+    """Seconds on the source's own clock; starts anywhere."""
+    base_pose: tuple[float, float, float] | None = None
+    """x, y (m) and yaw (rad) of base_link in odom, where the source knows them."""
+
+
+class Source:
+    """
+    An iterable of SourceFrame; iterating again starts again from the first frame.
+
+    Iterating raises SourceError where a frame cannot be read.
+    """
+
+    rate: float = DEFAULT_RATE
+    """Nominal frames per second (Hz)."""
+    live: bool = False
+    """Frames come at their own pace and cannot be played again."""
+    camera_info: dict | None = None
+    """Calibration where known, in the fields of sensor_msgs/CameraInfo (see `calibration`)."""
+    camera_pose: tuple[float, ...] | None = None
+    """x, y, z (m), roll, pitch, yaw (rad) of the camera body in base_link, where known."""
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        raise NotImplementedError
+
+
+class StreetSource(Source):
+    """The rendered street: calibrated camera, known poses, no files."""
+
+    def __init__(self, size: tuple[int, int] = (640, 480), rate: float = DEFAULT_RATE) -> None:
+        from bisenet_ros.tools.street import StreetDrive
+        self.drive = StreetDrive(size=size, rate=rate)
+        self.rate = rate
+        self.camera_info = self.drive.camera.camera_info()
+        self.camera_pose = (*self.drive.camera_xyz, *self.drive.camera_rpy)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        for index in range(len(self.drive)):
+            frame = self.drive[index]
+            yield SourceFrame(frame.image, 'rgb', frame.stamp, frame.base_pose)
+
+
+class FolderSource(Source):
+    """The images of one folder, in natural order (frame2 before frame10)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(
+            (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
+            key=_natural_order)
+        if not self.paths:
+            raise SourceError(f'no images ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 recording '
+                              f'in {folder}')
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        for index, path in enumerate(self.paths):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                raise SourceError(f'{path} is not a readable image')
+            yield SourceFrame(image, 'bgr', index / self.rate)
+
+
+class VideoSource(Source):
+    """A video file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        capture = self._open()
+        self.rate = capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            raise SourceError(f'{self.path} is not a video that OpenCV can read; '
+                              f'accepted: {ACCEPTED}')
+        return capture
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        capture = self._open()
+        index = 0
+        while True:
+            readable, image = capture.read()
+            if not readable:
+                break
+            yield SourceFrame(image, 'bgr', index / self.rate)
+            index += 1
+        capture.release()
+        if index == 0:
+            raise SourceError(f'{self.path} holds no readable frame')
+
+
+class CameraSource(Source):
+    """A camera of this machine, by its index."""
+
+    live = True
+
+    def __init__(self, index: int, rate: float | None = None) -> None:
+        self._name = f'camera {index}'
+        self._capture = cv2.VideoCapture(index)
+        if not self._capture.isOpened():
+            raise SourceError(f'{self._name} cannot be opened: is it plugged in (/dev/video'
+                              f'{index}), not in use, and may this user read it (group video)?')
+        if rate:
+            self._capture.set(cv2.CAP_PROP_FPS, rate)
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_RATE
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        while True:
+            readable, image = self._capture.read()
+            if not readable:
+                raise SourceError(f'{self._name} stopped delivering images')
+            yield SourceFrame(image, 'bgr', cv2.getTickCount() / cv2.getTickFrequency())
+
+
+class BagSource(Source):
+    """One image topic of a rosbag2 recording, with the calibration recorded beside it."""
+
+    def __init__(self, path: Path, topic: str | None = None) -> None:
+        self.path = path
+        with self._open() as reader:
+            self.topic = self._choose_topic(reader, topic)
+            messages = reader.messages(self._connections(reader))
+            stamps = [stamp for _, stamp, _ in islice(messages, 100)]
+            self.camera_info = self._recorded_calibration(reader)
+        if not stamps:
+            raise SourceError(f'{path}: topic {self.topic} holds no message')
+        intervals = [(after - before) * 1e-9 for before, after in zip(stamps, stamps[1:])]
+        if intervals and statistics.median(intervals) > 0:
+            self.rate = 1 / statistics.median(intervals)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        with self._open() as reader:
+            for connection, stamp, data in reader.messages(self._connections(reader)):
+                message = reader.deserialize(data, connection.msgtype)
+                yield SourceFrame(self._image(message), 'bgr', stamp * 1e-9)
+
+    @contextmanager
+    def _open(self):
+        try:
+            from rosbags.highlevel import AnyReader, AnyReaderError
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError:
+            raise SourceError(f'{self.path}: reading bags needs two packages: '
+                              'pip install rosbags rosbags-image') from None
+        # Bags older than Iron hold no message definitions; these messages never changed.
+        definitions = get_typestore(Stores.ROS2_HUMBLE)
+        try:
+            with AnyReader([self.path], default_typestore=definitions) as reader:
+                yield reader
+        except (AnyReaderError, OSError) as error:
+            raise SourceError(f'{self.path} is not a readable rosbag2 recording: {error}') \
+                from None
+
+    def _connections(self, reader) -> list:
+        return [c for c in reader.connections if c.topic == self.topic]
+
+    def _choose_topic(self, reader, wanted: str | None) -> str:
+        topics = sorted({c.topic for c in reader.connections if c.msgtype in _IMAGE_TYPES})
+        if wanted in topics:
+            return wanted
+        listed = ', '.join(topics) or 'none'
+        if wanted:
+            raise SourceError(f'{self.path} has no image topic {wanted}; image topics: {listed}')
+        if len(topics) != 1:
+            raise SourceError(f'{self.path} has {len(topics)} image topics, choose one with '
+                              f'--bag-topic; image topics: {listed}')
+        return topics[0]
+
+    def _recorded_calibration(self, reader) -> dict | None:
+        topic = camera_info_topic(self.topic)
+        connections = [c for c in reader.connections
+                       if c.topic == topic and c.msgtype == 'sensor_msgs/msg/CameraInfo']
+        for connection, _, data in reader.messages(connections) if connections else ():
+            message = reader.deserialize(data, connection.msgtype)
+            return {'width': message.width, 'height': message.height,
+                    'distortion_model': message.distortion_model,
+                    **{field: getattr(message, field).tolist() for field in 'dkrp'}}
+        return None
+
+    def _image(self, message) -> np.ndarray:
+        if hasattr(message, 'format'):
+            image = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
+            if image is None:
+                raise SourceError(f'{self.path}: {self.topic} holds an image that OpenCV cannot '
+                                  f'decode (format {message.format!r})')
+            return image
+        from rosbags.image.image import ImageError, image_to_cvimage, to_cvtype
+        try:
+            bits, _, _, channels = to_cvtype(message.encoding)
+            row_bytes = message.width * channels * bits // 8
+            if message.step > row_bytes:  # rosbags-image takes rows to be packed.
+                rows = message.data.reshape(message.height, message.step)
+                message.data = np.ascontiguousarray(rows[:, :row_bytes])
+            return image_to_cvimage(message, 'bgr8')
+        except (ImageError, TypeError, ValueError, cv2.error) as error:
+            raise SourceError(f'{self.path}: {self.topic} holds an image that cannot be '
+                              f'converted to bgr8: {error}') from None
+
+
+def open_source(name: str, rate: float | None = None, bag_topic: str | None = None) -> Source:
+    """
+    Return the source that `name` means.
+
+    :param name: 'street', a folder of images, a video file, a camera index, a rosbag2 folder, or
+        a .mcap or .db3 file.
+    :param rate: frames per second (Hz) instead of the source's own.
+    :param bag_topic: the image topic of a bag that has several.
+    :raises SourceError: nothing there, not readable, or several topics to choose from.
+    """
+    if rate is not None and not rate > 0:
+        raise SourceError(f'rate is {rate}; it must be above 0 Hz')
+    if name == 'street':
+        return StreetSource(rate=rate or DEFAULT_RATE)
+    if name.isdecimal():
+        return CameraSource(int(name), rate)
+    source = _open_path(Path(name).expanduser(), bag_topic)
+    source.rate = rate or source.rate
+    return source
+
+
+def _open_path(path: Path, bag_topic: str | None) -> Source:
+    if not path.exists():
+        raise SourceError(f'{path} does not exist; accepted: {ACCEPTED}')
+    if path.is_dir():
+        is_bag = any(file.name == 'metadata.yaml' or file.suffix in BAG_SUFFIXES
+                     for file in path.iterdir())
+        return BagSource(path, bag_topic) if is_bag else FolderSource(path)
+    return BagSource(path, bag_topic) if path.suffix in BAG_SUFFIXES else VideoSource(path)
+
+
+def _natural_order(path: Path) -> list:
+    parts = re.split(r'(\d+)', path.name)
+    return [int(part) if part.isdecimal() else part for part in parts]
