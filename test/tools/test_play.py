@@ -1,0 +1,168 @@
+"""The player as a process of its own, heard over DDS."""
+
+from contextlib import contextmanager
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+
+PLAY = [sys.executable, '-m', 'bisenet_ros.tools.play']
+WIDTH, HEIGHT = 96, 64
+LEVELS = [40, 120, 200]
+TIMEOUT = 30.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images whose blue is 40, 120 and 200, their green 10, their red 0."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for n, level in enumerate(LEVELS):
+        image = np.full((HEIGHT, WIDTH, 3), (level, 10, 0), np.uint8)
+        cv2.imwrite(str(folder / f'{n}.png'), image)
+    return str(folder)
+
+
+@pytest.fixture
+def listener():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield Listener(rclpy.create_node('listener', context=context))
+    context.shutdown()
+
+
+class Listener:
+
+    def __init__(self, node):
+        self.node = node
+        self.executor = SingleThreadedExecutor(context=node.context)
+        self.executor.add_node(node)
+
+    def subscribe(self, message_type, topic, reliability='RELIABLE'):
+        """Return the list into which messages will come."""
+        received = []
+        qos = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability])
+        self.node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, 'nothing came in time'
+            self.executor.spin_once(timeout_sec=0.1)
+
+
+@contextmanager
+def playing(*arguments):
+    process = subprocess.Popen([*PLAY, *arguments])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def pixels(message):
+    return np.array(message.data).reshape(message.height, message.width, 3)
+
+
+def seconds(stamp):
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def test_images_arrive_as_they_are(folder, listener):
+    received = listener.subscribe(Image, '/camera/image_raw')
+    with playing(folder, '--rate', '20', '--loop'):
+        listener.wait_for(lambda: len(received) >= 7)
+    for message in received:
+        assert (message.width, message.height, message.step) == (WIDTH, HEIGHT, 3 * WIDTH)
+        assert message.encoding == 'bgr8'
+        assert message.header.frame_id == 'camera_optical_frame'
+    levels = [int(pixels(message)[0, 0, 0]) for message in received]
+    first = LEVELS.index(levels[0])
+    assert levels == [LEVELS[(first + n) % 3] for n in range(len(levels))], 'order, looped'
+    assert (pixels(received[0])[..., 1:] == (10, 0)).all()
+    stamps = [seconds(message.header.stamp) for message in received]
+    assert abs(stamps[-1] - time.time()) < 10
+    assert stamps == sorted(set(stamps))
+
+
+def test_calibration_goes_with_every_image(folder, listener, tmp_path):
+    calibration = {
+        'image_width': WIDTH, 'image_height': HEIGHT, 'camera_name': 'test',
+        'distortion_model': 'plumb_bob',
+        'camera_matrix': {'data': [80., 0., 48., 0., 81., 32., 0., 0., 1.]},
+        'distortion_coefficients': {'data': [0.1, -0.2, 0.01, 0.02, 0.3]},
+        'rectification_matrix': {'data': [1., 0., 0., 0., 1., 0., 0., 0., 1.]},
+        'projection_matrix': {'data': [70., 0., 47., 0., 0., 71., 31., 0., 0., 0., 1., 0.]}}
+    path = tmp_path / 'calibration.yaml'
+    path.write_text(yaml.safe_dump(calibration))
+    images = listener.subscribe(Image, '/front/image')
+    infos = listener.subscribe(CameraInfo, '/front/camera_info')
+    with playing(folder, '--rate', '20', '--loop', '--camera-info', str(path),
+                 '--image-topic', '/front/image', '--frame-id', 'front_optical_frame'):
+        listener.wait_for(lambda: len(images) >= 5 and len(infos) >= 5)
+    image_headers = {seconds(image.header.stamp) for image in images[:4]}
+    assert image_headers <= {seconds(info.header.stamp) for info in infos}
+    info = infos[0]
+    assert info.header.frame_id == 'front_optical_frame'
+    assert (info.width, info.height, info.distortion_model) == (WIDTH, HEIGHT, 'plumb_bob')
+    assert info.k.tolist() == calibration['camera_matrix']['data']
+    assert info.d.tolist() == calibration['distortion_coefficients']['data']
+    assert info.p.tolist() == calibration['projection_matrix']['data']
+
+
+def test_compressed(folder, listener):
+    received = listener.subscribe(CompressedImage, '/camera/image_raw/compressed')
+    with playing(folder, '--rate', '20', '--loop', '--compressed'):
+        listener.wait_for(lambda: len(received) >= 3)
+    decoded = cv2.imdecode(np.array(received[0].data), cv2.IMREAD_COLOR)
+    assert decoded.shape == (HEIGHT, WIDTH, 3)
+    assert min(abs(int(decoded[0, 0, 0]) - level) for level in LEVELS) <= 3
+    assert 'jpeg' in received[0].format
+
+
+def test_best_effort_is_offered(folder, listener):
+    received = listener.subscribe(Image, '/camera/image_raw', 'BEST_EFFORT')
+    with playing(folder, '--rate', '20', '--loop', '--reliability', 'best_effort'):
+        listener.wait_for(lambda: received)
+        publisher, = listener.node.get_publishers_info_by_topic('/camera/image_raw')
+    assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_ends_with_the_source(folder):
+    subprocess.run([*PLAY, folder, '--rate', '50'], check=True, timeout=TIMEOUT)
+
+
+def test_interrupt_ends_quietly(folder, listener):
+    received = listener.subscribe(Image, '/camera/image_raw')
+    process = subprocess.Popen([*PLAY, folder, '--loop'], stderr=subprocess.PIPE, text=True)
+    listener.wait_for(lambda: received)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize('arguments, complaint', [
+    (['/nowhere'], 'play: /nowhere does not exist; accepted: '),
+    (['{folder}', '--camera-info', '/no.yaml'], 'play: no calibration file /no.yaml'),
+    (['{folder}', '--rate', '0'], 'play: rate is 0.0; it must be above 0 Hz'),
+])
+def test_errors_are_one_line(folder, arguments, complaint):
+    arguments = [argument.format(folder=folder) for argument in arguments]
+    done = subprocess.run([*PLAY, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(complaint)
+    assert done.stderr.count('\n') == 1
