@@ -1,0 +1,191 @@
+"""Solids a ray can hit, and the footprints they have on the ground."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A round footprint: centre (2,) and radius, m."""
+
+    center: np.ndarray
+    radius: float
+
+    def contains(self, x, y):
+        """Return whether points (...) lie within, (...) bool."""
+        return np.hypot(x - self.center[0], y - self.center[1]) <= self.radius
+
+    def border_distance(self, x, y):
+        """Return the distance of points (...) to the circle, m."""
+        return np.abs(np.hypot(x - self.center[0], y - self.center[1]) - self.radius)
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A convex footprint: corners (K, 2), m, counter-clockwise."""
+
+    corners: np.ndarray
+
+    def contains(self, x, y):
+        """Return whether points (...) lie within, (...) bool."""
+        inside = np.ones(np.shape(x), bool)
+        for (ax, ay), (bx, by) in self._edges():
+            inside &= (bx - ax) * (y - ay) - (by - ay) * (x - ax) >= 0
+        return inside
+
+    def border_distance(self, x, y):
+        """Return the distance of points (...) to the nearest edge, m."""
+        nearest = np.full(np.shape(x), np.inf)
+        for (ax, ay), (bx, by) in self._edges():
+            ex, ey = bx - ax, by - ay
+            along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
+            nearest = np.minimum(nearest, np.hypot(x - ax - along * ex, y - ay - along * ey))
+        return nearest
+
+    def _edges(self):
+        return zip(self.corners, np.roll(self.corners, -1, axis=0))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """
+    What all solids share: class id, paint (a name in paint.py), colour (RGB, 0 to 1).
+
+    heading is the direction (x, y) the thing faces. Solids that stand on the ground have a
+    footprint, those that hang or are part of a larger thing have None.
+    """
+
+    class_id: int
+    paint: str
+    color: tuple
+    heading: tuple = (1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Prism(Solid):
+    """A convex body between two convex polygons (K, 2) of parallel edges, at z0 and z1."""
+
+    bottom: np.ndarray = None
+    top: np.ndarray = None
+    z0: float = 0.0
+    z1: float = 1.0
+
+    @cached_property
+    def _planes(self):
+        corners = np.hstack([self.bottom, np.full((len(self.bottom), 1), self.z0)])
+        upper = np.hstack([self.top, np.full((len(self.top), 1), self.z1)])
+        normals = np.cross(np.roll(corners, -1, axis=0) - corners, upper - corners)
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        offsets = (normals * corners).sum(1)
+        return (np.vstack([normals, [[0, 0, 1], [0, 0, -1]]]),
+                np.append(offsets, [self.z1, -self.z0]))
+
+    @cached_property
+    def bounds(self):
+        """Centre (3,) and radius of a ball around the solid."""
+        center = np.append(self.bottom.mean(0), (self.z0 + self.z1) / 2)
+        reach = max(np.linalg.norm(side - center[:2], axis=1).max()
+                    for side in (self.bottom, self.top))
+        return center, float(np.hypot(reach, (self.z1 - self.z0) / 2))
+
+    @cached_property
+    def footprint(self):
+        """The polygon on the ground."""
+        return Polygon(self.bottom) if self.z0 == 0 else None
+
+    def intersect(self, origin, directions):
+        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
+        normals, offsets = self._planes
+        room = (offsets - normals @ origin).astype(directions.dtype)
+        normals = normals.astype(directions.dtype)
+        speed = directions @ normals.T
+        t = room / np.where(speed == 0, np.float32(1e-12), speed)
+        entering = np.where(speed < 0, t, -np.inf)
+        face = entering.argmax(1)
+        near = np.take_along_axis(entering, face[:, None], 1)[:, 0]
+        far = np.where(speed > 0, t, np.inf).min(1)
+        outside = ((speed == 0) & (room < 0)).any(1)
+        hit = (near <= far) & (near > 0) & ~outside
+        return np.where(hit, near, np.inf), normals[face]
+
+
+@dataclass(frozen=True)
+class Cone(Solid):
+    """An upright round body whose radius goes from r0 at z0 to r1 <= r0 at z1."""
+
+    center: tuple = (0.0, 0.0)
+    r0: float = 0.1
+    r1: float = 0.1
+    z0: float = 0.0
+    z1: float = 1.0
+
+    @cached_property
+    def bounds(self):
+        """Centre (3,) and radius of a ball around the solid."""
+        middle = np.array([*self.center, (self.z0 + self.z1) / 2])
+        return middle, float(np.hypot(self.r0, (self.z1 - self.z0) / 2))
+
+    @cached_property
+    def footprint(self):
+        """The circle on the ground."""
+        return Circle(np.array(self.center), self.r0) if self.z0 == 0 else None
+
+    def intersect(self, origin, directions):
+        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
+        slope = (self.r1 - self.r0) / (self.z1 - self.z0)
+        px, py = (origin[:2] - self.center).tolist()
+        radius = float(self.r0 + slope * (origin[2] - self.z0))
+        dx, dy, dz = directions.T
+        a = dx * dx + dy * dy - (slope * dz) ** 2
+        b = px * dx + py * dy - radius * slope * dz
+        c = px * px + py * py - radius * radius
+        t = (-b - np.sqrt(np.maximum(b * b - a * c, 0))) / a
+        z = origin[2] + t * dz
+        side = (b * b >= a * c) & (t > 0) & (z >= self.z0) & (z <= self.z1)
+        t = np.where(side, t, np.inf)
+        lid = (self.z1 - origin[2]) / dz
+        under_lid = (lid > 0) & (lid < t) & (
+            (px + lid * dx) ** 2 + (py + lid * dy) ** 2 <= self.r1 ** 2) & (dz < 0)
+        t = np.where(under_lid, lid, t).astype(directions.dtype)
+        reach = np.where(np.isfinite(t), t, 0)
+        normals = np.stack([px + reach * dx, py + reach * dy,
+                            np.full_like(t, -slope * self.r0)], 1)
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        normals[under_lid] = 0, 0, 1
+        return t, normals
+
+
+@dataclass(frozen=True)
+class Ellipsoid(Solid):
+    """An ellipsoid along the axes: centre (3,), radii (3,)."""
+
+    center: tuple = (0.0, 0.0, 0.0)
+    radii: tuple = (1.0, 1.0, 1.0)
+
+    @cached_property
+    def bounds(self):
+        """Centre (3,) and radius of a ball around the solid."""
+        return np.array(self.center, float), float(max(self.radii))
+
+    @cached_property
+    def footprint(self):
+        """The circle on the ground, where the centre lies in the ground and the body is round."""
+        if self.center[2] != 0:
+            return None
+        return Circle(np.array(self.center[:2]), self.radii[0])
+
+    def intersect(self, origin, directions):
+        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
+        radii = np.asarray(self.radii, directions.dtype)
+        start = ((origin - self.center) / self.radii).astype(directions.dtype)
+        scaled = directions / radii
+        a = (scaled * scaled).sum(1)
+        b = scaled @ start
+        root = b * b - a * (start @ start - 1)
+        t = (-b - np.sqrt(np.maximum(root, 0))) / a
+        hit = (root >= 0) & (t > 0)
+        normals = (start + np.where(hit, t, 0)[:, None] * scaled) / radii
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        return np.where(hit, t, np.inf).astype(directions.dtype), normals
