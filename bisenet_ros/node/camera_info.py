@@ -1,0 +1,39 @@
+"""The calibration that belongs to a mask."""
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+
+def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
+                       mask_size: tuple[int, int]) -> CameraInfo:
+    """
+    Return the calibration of a mask, from that of the image it was made of.
+
+    CameraInfo speaks of the full sensor; binning and region of interest say which pixels of it
+    the image has (sensor_msgs/CameraInfo). The result speaks of the mask itself: no binning, no
+    region. Distortion acts on the ray and stays.
+
+    :param image_size: (width, height) of the image as it came, in pixels.
+    :param mask_size: (width, height) of the mask.
+    """
+    roi = info.roi
+    region = (roi.width or info.width or image_size[0], roi.height or info.height or image_size[1])
+    scale = np.array([mask / full for mask, full in zip(mask_size, region)])
+    offset = np.array([roi.x_offset, roi.y_offset])
+    return CameraInfo(
+        header=header, width=mask_size[0], height=mask_size[1],
+        distortion_model=info.distortion_model, d=info.d, r=info.r,
+        k=_scaled(np.reshape(info.k, (3, 3)), offset, scale),
+        p=_scaled(np.reshape(info.p, (3, 4)), offset, scale))
+
+
+def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return a camera matrix for pixels that are `scale` times those of the region at `offset`."""
+    scaled = matrix.copy()
+    # Pixel centres are at whole numbers, so the image's corner is at -0.5 and scaling holds there.
+    scaled[:2, 2] = (scaled[:2, 2] - offset + 0.5) * scale - 0.5
+    scaled[0, 0] *= scale[0]
+    scaled[1, 1] *= scale[1]
+    scaled[:2, 3:] *= scale[:, np.newaxis]
+    return scaled.flatten()

@@ -1,0 +1,168 @@
+"""The newest image of one camera, and what became of the others."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import MessageInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+# Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
+QUEUE_DEPTH = 5
+NO_SEQUENCE_NUMBER = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image as it came; `received` is on the monotonic clock (s)."""
+
+    camera: str
+    message: Image | CompressedImage
+    camera_info: CameraInfo | None
+    received: float
+
+
+@dataclass
+class FrameCounts:
+    """
+    Frames since activation.
+
+    `dropped`: received, but a newer one came before the network was free.
+    `missed`: published, but lost on the way here; None if the middleware cannot tell.
+    """
+
+    received: int = 0
+    dropped: int = 0
+    missed: int | None = 0
+
+
+class CameraInput:
+    """
+    Subscribes to one camera's image and calibration, and keeps the newest frame only.
+
+    Callbacks run in the executor's thread; `take` may be called from another.
+    """
+
+    def __init__(self, node: LifecycleNode, name: str, image_topic: str, camera_info_topic: str,
+                 transport: str, reliability: str, new_frame: threading.Condition) -> None:
+        self.name = name
+        self.image_topic = node.resolve_topic_name(
+            image_topic + ('/compressed' if transport == 'compressed' else ''))
+        self.camera_info_topic = node.resolve_topic_name(
+            camera_info_topic or sibling_camera_info(image_topic))
+        self.max_rate = 0.0
+        self.counts = FrameCounts()
+        self.camera_info: CameraInfo | None = None
+        self._node = node
+        self._message_type = CompressedImage if transport == 'compressed' else Image
+        self._reliability = reliability
+        self._new_frame = new_frame
+        self._newest: Frame | None = None
+        self._next_due = 0.0
+        self._last_receipt = time.monotonic()
+        self._last_sequence_number: int | None = None
+        self._subscriptions: dict[str, tuple] = {}
+
+    def start(self) -> None:
+        """Subscribe."""
+        self._last_receipt = time.monotonic()
+        self.follow_publishers()
+
+    def stop(self) -> None:
+        """Unsubscribe, so that a paused node costs no transport, and forget the newest frame."""
+        for subscription, _ in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        self._last_sequence_number = None
+        with self._new_frame:
+            self._newest = None
+
+    def follow_publishers(self) -> None:
+        """
+        Subscribe with the quality of service the publishers offer, anew if it changed.
+
+        A reliable subscription never matches a best-effort camera, a best-effort one loses most
+        of a reliable camera's large frames, and only a transient-local one gets a calibration
+        that was published once.
+        """
+        self._follow(self.image_topic, self._message_type, self._on_image, self._reliability)
+        self._follow(self.camera_info_topic, CameraInfo, self._on_camera_info, 'auto')
+
+    def publisher_count(self) -> int:
+        """Return how many nodes publish the image topic."""
+        return self._node.count_publishers(self.image_topic)
+
+    def silent_for(self) -> float:
+        """Return for how long (s) no image has come; from the subscription on, if none ever."""
+        return time.monotonic() - self._last_receipt
+
+    def take(self) -> Frame | None:
+        """Return the newest frame once; call it holding the condition `new_frame`."""
+        frame, self._newest = self._newest, None
+        return frame
+
+    def _follow(self, topic: str, message_type: type, callback, reliability: str) -> None:
+        qos = self._matching_qos(topic, reliability)
+        subscription, current = self._subscriptions.get(topic, (None, None))
+        if current == qos:
+            return
+        if subscription is not None:
+            self._node.destroy_subscription(subscription)
+            self._last_sequence_number = None
+        self._subscriptions[topic] = (
+            self._node.create_subscription(message_type, topic, callback, qos), qos)
+
+    def _matching_qos(self, topic: str, reliability: str) -> QoSProfile:
+        offered = [info.qos_profile for info in self._node.get_publishers_info_by_topic(topic)]
+        all_reliable = bool(offered) and all(
+            qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
+        all_latched = bool(offered) and all(
+            qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
+        reliable = all_reliable if reliability == 'auto' else reliability == 'reliable'
+        return QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=QUEUE_DEPTH,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=(DurabilityPolicy.TRANSIENT_LOCAL if all_latched
+                        else DurabilityPolicy.VOLATILE))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self.camera_info = message
+
+    def _on_image(self, message: Image | CompressedImage, info: MessageInfo) -> None:
+        now = self._last_receipt = time.monotonic()
+        self.counts.received += 1
+        self._count_missed(info['publication_sequence_number'])
+        if self._comes_too_soon(now):
+            return
+        with self._new_frame:
+            if self._newest is not None:
+                self.counts.dropped += 1
+            self._newest = Frame(self.name, message, self.camera_info, now)
+            self._new_frame.notify()
+
+    def _count_missed(self, sequence_number: int) -> None:
+        if sequence_number == NO_SEQUENCE_NUMBER:
+            self.counts.missed = None
+            return
+        # A lower number means another publisher, whose numbers say nothing of this one's.
+        if self._last_sequence_number is not None and self.counts.missed is not None:
+            self.counts.missed += max(0, sequence_number - self._last_sequence_number - 1)
+        self._last_sequence_number = sequence_number
+
+    def _comes_too_soon(self, now: float) -> bool:
+        if self.max_rate <= 0.0:
+            return False
+        period = 1.0 / self.max_rate
+        # A tenth of a period of tolerance: a 30 Hz camera's jitter must not make 10 Hz 7.5.
+        if now < self._next_due - 0.1 * period:
+            return True
+        self._next_due = max(self._next_due, now - period) + period
+        return False
+
+
+def sibling_camera_info(image_topic: str) -> str:
+    """Return the calibration topic beside an image topic, as image_transport has it."""
+    namespace, separator, _ = image_topic.rpartition('/')
+    return f'{namespace}{separator}camera_info'

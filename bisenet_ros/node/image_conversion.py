@@ -1,0 +1,120 @@
+"""ROS image messages to arrays and back, without a copy where the memory layout allows."""
+
+from array import array
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+try:
+    from cv_bridge import CvBridge
+    CONVERTER = 'cv_bridge'
+except ImportError:
+    from rosbags.image.image import image_to_cvimage, to_cvtype
+    CONVERTER = 'rosbags-image'
+
+# Encodings whose first three (or only) bytes per pixel are the colours as they are.
+CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3}
+
+
+class ImageConversionError(ValueError):
+    """An image message that cannot be made into a colour image; the message says why."""
+
+
+@dataclass(frozen=True)
+class ColorImage:
+    """`pixels`: (H, W, 3) uint8, maybe a view of the message; `channel_order`: rgb or bgr."""
+
+    pixels: np.ndarray
+    channel_order: str
+
+
+def to_color_image(message: Image | CompressedImage) -> ColorImage:
+    """
+    Return the colour image in a message.
+
+    The result is a view of the message for rgb8, bgr8, rgba8, bgra8 and mono8, padded rows
+    included; other encodings (bayer, yuv422, 16 bit, ...) are converted by cv_bridge where
+    ROS has it, by rosbags-image elsewhere.
+
+    :raises ImageConversionError: if the encoding is unknown or the data does not fit the size.
+    """
+    if isinstance(message, CompressedImage):
+        return _decompressed(message)
+    if message.width == 0 or message.height == 0:
+        raise ImageConversionError(f'image of {message.width}x{message.height} pixels is empty')
+    channels = CHANNELS.get(message.encoding)
+    if channels is None:
+        return _converted(message)
+    order = 'bgr' if message.encoding.startswith(('bgr', '8UC3')) else 'rgb'
+    return ColorImage(_view(message, channels), order)
+
+
+def to_image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
+    """
+    Return `pixels`, (H, W) or (H, W, 3) uint8, as a message with packed rows.
+
+    Nav2's semantic layer reads masks without looking at `step`, so rows must be packed.
+    """
+    data = array('B')
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    height, width = pixels.shape[:2]
+    step = width * (pixels.shape[2] if pixels.ndim == 3 else 1)
+    return Image(
+        header=header, height=height, width=width, encoding=encoding, step=step, data=data)
+
+
+def _view(message: Image, channels: int) -> np.ndarray:
+    width, height, step = message.width, message.height, message.step
+    if step < width * channels or len(message.data) < step * (height - 1) + width * channels:
+        raise ImageConversionError(
+            f'{message.encoding} image of {width}x{height} pixels with step {step} has '
+            f'{len(message.data)} bytes, which is too few: the driver fills it wrongly')
+    pixels = np.ndarray((height, width, channels), np.uint8, message.data,
+                        strides=(step, channels, 1))
+    if channels == 1:
+        return np.broadcast_to(pixels, (height, width, 3))
+    return pixels[..., :3]
+
+
+def _decompressed(message: CompressedImage) -> ColorImage:
+    pixels = None
+    if len(message.data):
+        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ImageConversionError(
+            f'compressed image of format {message.format!r} and {len(message.data)} bytes '
+            'cannot be decoded; JPEG and PNG can')
+    return ColorImage(pixels, 'bgr')
+
+
+def _converted(message: Image) -> ColorImage:
+    try:
+        if CONVERTER == 'cv_bridge':
+            pixels = CvBridge().imgmsg_to_cv2(message, 'bgr8')
+        else:
+            pixels = image_to_cvimage(_packed(message), 'bgr8')
+    except Exception as error:  # Either library raises many kinds, cv2.error among them.
+        raise ImageConversionError(
+            f'no conversion from encoding {message.encoding!r} to bgr8 ({CONVERTER} says: '
+            f'{error}); let the camera driver publish rgb8 or bgr8') from error
+    if pixels.shape != (message.height, message.width, 3):
+        raise ImageConversionError(
+            f'{CONVERTER} made {pixels.shape[1]}x{pixels.shape[0]} pixels of an image of '
+            f'{message.width}x{message.height} in encoding {message.encoding!r}; let the camera '
+            'driver publish rgb8 or bgr8')
+    return ColorImage(pixels, 'bgr')
+
+
+def _packed(message: Image) -> Image:
+    """Return the message without row padding, which rosbags-image does not know of."""
+    bits, _, _, channels = to_cvtype(message.encoding)
+    row_bytes = message.width * channels * bits // 8
+    if message.step == row_bytes:
+        return message
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    packed = to_image_message(rows[:, :row_bytes], message.encoding, message.header)
+    packed.width, packed.step, packed.is_bigendian = message.width, row_bytes, message.is_bigendian
+    return packed

@@ -1,0 +1,213 @@
+"""
+The node's parameters: what each means, its limits, and when a change takes effect.
+
+The same names and defaults stand in `config/segment.yaml`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+LARGEST_IMAGE_SIDE = 16384
+
+
+@dataclass(frozen=True)
+class ParameterSpecification:
+    """One parameter. `limits` hold for every element of an array; `both_or_none`: a size."""
+
+    name: str
+    default: Any
+    description: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    both_or_none: bool = False
+    live: bool = False
+    read_only: bool = False
+    type: Parameter.Type | None = None
+
+    @property
+    def parameter_type(self) -> Parameter.Type:
+        """Return the type, which an empty list cannot tell by itself."""
+        return self.type or Parameter.Type.from_parameter_value(self.default)
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        if self.read_only:
+            timing = 'Read-only: set it at start.'
+        elif self.live:
+            timing = 'Takes effect at once.'
+        else:
+            timing = 'Takes effect when the node is configured.'
+        descriptor = ParameterDescriptor(
+            description=f'{self.description} {timing}',
+            type=self.parameter_type.value,
+            read_only=self.read_only)
+        if self.choices:
+            descriptor.additional_constraints = 'one of: ' + ', '.join(self.choices)
+        if self.limits and self.parameter_type == Parameter.Type.DOUBLE:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=self.limits[0], to_value=self.limits[1])]
+        elif self.limits and self.parameter_type == Parameter.Type.INTEGER:
+            descriptor.integer_range = [
+                IntegerRange(from_value=self.limits[0], to_value=self.limits[1], step=1)]
+        elif self.limits:
+            descriptor.additional_constraints = 'each from {} to {}'.format(*self.limits)
+        return descriptor
+
+    def fault(self, value: Any) -> str | None:
+        """Return why `value` cannot be, or None; the ranges of scalars are checked by rclpy."""
+        if self.choices and value not in self.choices:
+            return f'{self.name} is {value!r}; it must be one of {", ".join(self.choices)}'
+        if not isinstance(self.default, (list, tuple)) or self.type is not None:
+            return None
+        if len(value) != len(self.default):
+            return f'{self.name} needs {len(self.default)} numbers, got {list(value)}'
+        if self.limits and not all(self.limits[0] <= v <= self.limits[1] for v in value):
+            return (f'{self.name} is {list(value)}; each must lie from {self.limits[0]} '
+                    f'to {self.limits[1]}')
+        if self.both_or_none and any(value) != all(value):
+            return f'{self.name} is {list(value)}; give both numbers, or [0, 0]'
+        return None
+
+
+P = ParameterSpecification
+
+CAMERA_PARAMETERS = (
+    P('image_topic', '/camera/image_raw',
+      'Camera image, sensor_msgs/Image; its CompressedImage sibling is <image_topic>/compressed.'),
+    P('camera_info_topic', '',
+      'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.'),
+)
+CAMERA_POSE_PARAMETERS = (
+    P('camera_pose.source', 'tf',
+      'Where the pose of the camera in base_frame comes from.', choices=('tf', 'parameters')),
+    P('camera_pose.xyz', [0.0, 0.0, 1.0],
+      'Position of the camera in base_frame (m), used with source "parameters".',
+      limits=(-1000.0, 1000.0)),
+    P('camera_pose.rpy', [0.0, 0.0, 0.0],
+      'Fixed-axis roll, pitch, yaw (rad) of the camera body frame (x forward, y left, z up) in '
+      'base_frame; pitch > 0 looks down. Used with source "parameters".', limits=(-7.0, 7.0)),
+)
+NODE_PARAMETERS = (
+    P('autostart', True, 'Configure and activate at start, without a lifecycle manager.',
+      read_only=True),
+    P('cameras', [], 'Names of several cameras, each with its own block <camera>.image_topic, '
+      '<camera>.camera_info_topic, <camera>.camera_pose.*; empty: one, unnamed.',
+      read_only=True, type=Parameter.Type.STRING_ARRAY),
+    P('image_transport', 'raw', 'Transport of the image.', choices=('raw', 'compressed')),
+    P('image_reliability', 'auto', 'Reliability of the image subscription; auto follows the '
+      'publisher.', choices=('auto', 'reliable', 'best_effort')),
+    P('weights', 'auto', 'Name of shipped weights or path of a .safetensors or .pth file.'),
+    P('label_set', 'auto', 'Name of a shipped label set or path of a YAML file; auto: the one '
+      'the weights name.'),
+    P('device', 'auto', 'auto, cuda, cuda:N or cpu.'),
+    P('engine', 'auto', 'What runs the network.', choices=('auto', 'torch', 'onnxruntime')),
+    P('precision', 'auto', 'Number format of the network.',
+      choices=('auto', 'fp32', 'fp16', 'bf16')),
+    P('network_size', [0, 0], 'Width and height at which the network sees the image; '
+      '[0, 0]: what the weights were made for.', limits=(0, LARGEST_IMAGE_SIDE),
+      both_or_none=True),
+    P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision.',
+      limits=(0.0, 1.0), live=True),
+    P('mask_size', [0, 0], 'Width and height of the mask and all that goes with it; '
+      '[0, 0]: those of the input image.', limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
+    P('overlay_alpha', 0.5, 'Opacity of the class colours in the overlay.',
+      limits=(0.0, 1.0), live=True),
+    P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
+      limits=(0.0, 1000.0), live=True),
+    P('stale_after', 1.0, 'Without a new image for this long (s) diagnostics warn and costmaps '
+      'become unknown.', limits=(0.05, 3600.0), live=True),
+)
+
+
+class ParameterError(ValueError):
+    """A parameter has a value that cannot be; the message names it and the remedy."""
+
+
+class Parameters:
+    """
+    The declared parameters of the node, read by name: `parameters['max_rate']`.
+
+    A wrong value in the launch configuration does not end the node: it is remembered,
+    `check()` reports it, and setting the parameter right makes it go away.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._specifications: dict[str, ParameterSpecification] = {}
+        self._faults: dict[str, str] = {}
+        self.configured = False
+        for specification in NODE_PARAMETERS:
+            self._declare(specification)
+        for camera in self['cameras'] or ['']:
+            for specification in CAMERA_PARAMETERS:
+                self._declare(self._of_camera(specification, camera))
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def of_camera(self, camera: str, name: str) -> Any:
+        """Return parameter `name` of the camera called `camera` ('' for a single one)."""
+        return self[f'{camera}.{name}' if camera else name]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all that were declared here."""
+        return tuple(self._specifications)
+
+    def check(self) -> None:
+        """Raise ParameterError naming every value that cannot be."""
+        faults = dict(self._faults)
+        for name, specification in self._specifications.items():
+            if name not in faults and (fault := specification.fault(self[name])):
+                faults[name] = fault
+        if faults:
+            raise ParameterError('; '.join(faults.values()))
+
+    @staticmethod
+    def _of_camera(specification: ParameterSpecification, camera: str) -> ParameterSpecification:
+        if not camera:
+            return specification
+        default = specification.default
+        if specification.name == 'image_topic':
+            default = f'/{camera}/image_raw'
+        return replace(specification, name=f'{camera}.{specification.name}', default=default)
+
+    def _declare(self, specification: ParameterSpecification) -> None:
+        name = specification.name
+        # read_only is put on last: it would forbid the repairs below.
+        descriptor = specification.descriptor()
+        descriptor.read_only = False
+        try:
+            parameter = self._node.declare_parameter(
+                name, specification.parameter_type, descriptor)
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            self._faults[name] = str(error)
+            parameter = self._node.declare_parameter(
+                name, specification.parameter_type, descriptor, ignore_override=True)
+        if parameter.type_ == Parameter.Type.NOT_SET:
+            # Not declared with a default: rclpy takes an empty list for a byte array.
+            self._node.set_parameters(
+                [Parameter(name, specification.parameter_type, specification.default)])
+        self._node.set_descriptor(name, specification.descriptor())
+        self._specifications[name] = specification
+
+    def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
+        for change in changes:
+            specification = self._specifications.get(change.name)
+            if specification is None:
+                continue
+            fault = specification.fault(change.value)
+            if fault is None and self.configured and not specification.live:
+                fault = (f'{change.name} takes effect when the node is configured: clean it up '
+                         'first (ros2 lifecycle set <node> deactivate, then cleanup)')
+            if fault is not None:
+                return SetParametersResult(successful=False, reason=fault)
+        for change in changes:
+            self._faults.pop(change.name, None)
+        return SetParametersResult(successful=True)

@@ -1,0 +1,295 @@
+"""The lifecycle node: camera images in; masks, their companions and costmaps out."""
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
+
+from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.node.camera_input import CameraInput, Frame
+from bisenet_ros.node.diagnostics import Diagnostics
+from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
+from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
+from bisenet_ros.node.parameters import ParameterError, Parameters
+from bisenet_ros.node.statistics import Rate, Throughput
+from bisenet_ros.node.worker import Worker
+from bisenet_ros.segmentation import Segmenter
+
+FOLLOW_PUBLISHERS_PERIOD = 0.5
+DIAGNOSTICS_PERIOD = 1.0
+LOG_THROTTLE = 5.0
+
+
+class SegmentationNode(LifecycleNode):
+    """
+    Segments camera images with BiSeNet.
+
+    Configuring loads the weights and puts the topics on the graph; activating subscribes to the
+    cameras. Whatever goes wrong with a frame is reported, and the next frame is tried.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('segmentation')
+        self._settings = Parameters(self)
+        self._diagnostics = Diagnostics(self)
+        self._new_frame = threading.Condition()
+        self._inputs: dict[str, CameraInput] = {}
+        self._outputs: dict[str, SegmentationOutputs] = {}
+        self._label_info: LabelInfoOutput | None = None
+        self._segmenter: Segmenter | None = None
+        self._worker: Worker | None = None
+        self._active = False
+        self._paused = False
+        self._failing = False
+        self._last_error = ''
+        self._throughput = Throughput()
+        self._rate_in, self._rate_out = Rate(), Rate()
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_timer(FOLLOW_PUBLISHERS_PERIOD, self._follow_publishers)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        self.add_post_set_parameters_callback(self._on_parameters_changed)
+
+    def autostart(self) -> None:
+        """Configure and activate, if parameter `autostart` says so."""
+        if not self._settings['autostart']:
+            self.get_logger().info('autostart is false: waiting for a lifecycle manager')
+            return
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and put the output topics on the graph."""
+        try:
+            self._settings.check()
+            self._configure()
+        except (ParameterError, ValueError, OSError, RuntimeError, ImportError) as error:
+            self._report(f'not configured: {error}')
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._failing = False
+        self._settings.configured = True
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras, unless paused."""
+        self._active = True
+        if not self._paused:
+            self._start()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; the weights stay loaded."""
+        self._stop()
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the weights and the device's memory; every parameter can be set again."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and release, from whatever state."""
+        self._stop()
+        self._active = False
+        self._release()
+        return super().on_shutdown(state)
+
+    def _configure(self) -> None:
+        parameters = self._settings
+        self._segmenter = Segmenter(
+            weights=parameters['weights'], label_set=parameters['label_set'],
+            device=parameters['device'], engine=parameters['engine'],
+            precision=parameters['precision'], network_size=tuple(parameters['network_size']),
+            confidence_threshold=parameters['confidence_threshold'])
+        label_set = self._segmenter.label_set
+        self._label_info = LabelInfoOutput(self, label_set)
+        self._label_info.publish(parameters['confidence_threshold'])
+        for name in parameters['cameras'] or ['']:
+            self._inputs[name] = CameraInput(
+                self, name, parameters.of_camera(name, 'image_topic'),
+                parameters.of_camera(name, 'camera_info_topic'),
+                parameters['image_transport'], parameters['image_reliability'], self._new_frame)
+            self._outputs[name] = SegmentationOutputs(self, name, label_set)
+        self._apply_live_parameters()
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run the network once, so that the first frame is as fast as the others."""
+        width, height = self._segmenter.network_size
+        blank = np.zeros((height or 480, width or 640, 3), np.uint8)
+        self._segmenter.segment([blank] * len(self._inputs))
+
+    def _start(self) -> None:
+        for camera in self._inputs.values():
+            camera.start()
+        self._worker = Worker(list(self._inputs.values()), self._new_frame, self._process)
+        self._worker.start()
+        topics = ', '.join(camera.image_topic for camera in self._inputs.values())
+        self.get_logger().info(
+            f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
+            f'{self._segmenter.device})')
+
+    def _stop(self) -> None:
+        if self._worker is None:
+            return
+        for camera in self._inputs.values():
+            camera.stop()
+        self._worker.stop()
+        self._worker = None
+
+    def _release(self) -> None:
+        for outputs in self._outputs.values():
+            outputs.destroy()
+        if self._label_info is not None:
+            self._label_info.destroy()
+        self._inputs, self._outputs = {}, {}
+        self._label_info = self._segmenter = None
+        self._settings.configured = False
+
+    # One frame of each camera that has a new one; in the worker's thread
+
+    def _process(self, frames: list[Frame]) -> None:
+        try:
+            self._segment_and_publish([f for f in frames if self._outputs[f.camera].wanted()])
+        except Exception as error:  # The network's failures have no common type; the node lives.
+            self._report(f'segmentation failed: {error}')
+
+    def _segment_and_publish(self, frames: list[Frame]) -> None:
+        images: list[tuple[Frame, ColorImage]] = []
+        for frame in frames:
+            try:
+                images.append((frame, to_color_image(frame.message)))
+            except ImageConversionError as error:
+                self._report(f'{self._inputs[frame.camera].image_topic}: {error}')
+        for order in ('rgb', 'bgr'):
+            self._publish_all([pair for pair in images if pair[1].channel_order == order], order)
+
+    def _publish_all(self, images: Sequence[tuple[Frame, ColorImage]], order: str) -> None:
+        if not images:
+            return
+        pixels = [image.pixels for _, image in images]
+        wanted_size = tuple(self._settings['mask_size'])
+        sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
+        segmentations = self._segmenter.segment(pixels, sizes, channel_order=order)
+        for (frame, image), segmentation in zip(images, segmentations):
+            self._outputs[frame.camera].publish(
+                frame, image, segmentation, self._settings['overlay_alpha'])
+            self._throughput.add(frame.received)
+        self._failing = False
+
+    # Services, parameters, diagnostics; in the executor's thread
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
+        self._paused = not request.data
+        if self._active and self._paused:
+            self._stop()
+        elif self._active and self._worker is None:
+            self._start()
+        response.success = True
+        response.message = 'paused' if self._paused else 'enabled'
+        if not self._active:
+            response.message += ', when the node is activated'
+        return response
+
+    def _on_parameters_changed(self, changes: list[Parameter]) -> None:
+        if self._segmenter is not None:
+            self._apply_live_parameters()
+            if any(change.name == 'confidence_threshold' for change in changes):
+                self._label_info.publish(self._settings['confidence_threshold'])
+
+    def _apply_live_parameters(self) -> None:
+        self._segmenter.confidence_threshold = self._settings['confidence_threshold']
+        for camera in self._inputs.values():
+            camera.max_rate = self._settings['max_rate']
+
+    def _follow_publishers(self) -> None:
+        if self._worker is not None:
+            for camera in self._inputs.values():
+                camera.follow_publishers()
+
+    def _report(self, error: str) -> None:
+        self._failing, self._last_error = True, error
+        self.get_logger().error(error, throttle_duration_sec=LOG_THROTTLE)
+
+    def _publish_diagnostics(self) -> None:
+        level, message = self._health()
+        counts = [camera.counts for camera in self._inputs.values()]
+        received = sum(count.received for count in counts)
+        missed = [count.missed for count in counts]
+        median, p99 = self._throughput.latency_percentiles()
+        segmenter = self._segmenter
+        self._diagnostics.publish(level, message, segmenter.device if segmenter else '', {
+            'state': self._state_name(),
+            'rate_in_hz': self._rate_in.update(received),
+            'rate_out_hz': self._rate_out.update(self._throughput.published),
+            'frames_in': received,
+            'frames_out': self._throughput.published,
+            'dropped': sum(count.dropped for count in counts),
+            'missed_in_transit': None if None in missed else sum(missed),
+            'latency_p50_ms': 1e3 * median,
+            'latency_p99_ms': 1e3 * p99,
+            'device': segmenter.device if segmenter else '',
+            'engine': segmenter.engine if segmenter else '',
+            'weights': segmenter.weights if segmenter else '',
+            'last_error': self._last_error,
+        })
+
+    def _state_name(self) -> str:
+        if self._active:
+            return 'paused' if self._paused else 'active'
+        return 'unconfigured' if self._segmenter is None else 'inactive'
+
+    def _health(self) -> tuple[bytes, str]:
+        if self._failing:
+            return DiagnosticStatus.ERROR, self._last_error
+        if self._worker is None:
+            return DiagnosticStatus.OK, self._state_name()
+        unpublished = [camera.image_topic for camera in self._inputs.values()
+                       if camera.publisher_count() == 0]
+        if unpublished:
+            return DiagnosticStatus.WARN, (
+                f'nobody publishes {", ".join(unpublished)}: is the camera driver running, and '
+                'is image_topic right?')
+        silent = [camera.image_topic for camera in self._inputs.values()
+                  if camera.silent_for() > self._settings['stale_after']]
+        if silent:
+            return DiagnosticStatus.WARN, (
+                f'no image on {", ".join(silent)} for {self._settings["stale_after"]} s though '
+                'there is a publisher: see "Large images" in the README')
+        if not any(outputs.wanted() for outputs in self._outputs.values()):
+            return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
+        return DiagnosticStatus.OK, 'segmenting'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the node until it is interrupted."""
+    keep_large_blocks()
+    # Our own handlers: rclpy's would take the context away before the node can say goodbye.
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    node = SegmentationNode()
+    try:
+        node.autostart()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
+        pass
+    finally:
+        node.trigger_shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,52 @@
+"""Rates and latencies of the last seconds."""
+
+import threading
+import time
+from collections import deque
+
+import numpy as np
+
+LATENCIES_KEPT = 300
+
+
+class Throughput:
+    """
+    Frames put out and how long each took; written by one thread, read by another.
+
+    Latency is from the receipt of an image to the publication of all that comes of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.published = 0
+
+    def add(self, received: float) -> None:
+        """Count a frame received at `received` (s, monotonic clock) and published now."""
+        with self._lock:
+            self._latencies.append(time.monotonic() - received)
+            self.published += 1
+
+    def latency_percentiles(self) -> tuple[float, float]:
+        """Return the median and the 99th percentile (s) of the last frames, NaN if none."""
+        with self._lock:
+            latencies = list(self._latencies)
+        if not latencies:
+            return float('nan'), float('nan')
+        median, p99 = np.percentile(latencies, (50, 99))
+        return float(median), float(p99)
+
+
+class Rate:
+    """Events per second between two readings of a counter."""
+
+    def __init__(self) -> None:
+        self._last_count = 0
+        self._last_time = time.monotonic()
+
+    def update(self, count: int) -> float:
+        """Return the rate (Hz) since the last call, `count` being the counter's value now."""
+        now = time.monotonic()
+        rate = (count - self._last_count) / max(now - self._last_time, 1e-9)
+        self._last_count, self._last_time = count, now
+        return max(rate, 0.0)

@@ -1,0 +1,115 @@
+"""ROS images to arrays: right pixels for each encoding, no copy where none is needed."""
+
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 messages')
+
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from bisenet_ros.node.image_conversion import (  # noqa: E402
+    CONVERTER, ImageConversionError, to_color_image, to_image_message)
+
+WIDTH, HEIGHT = 37, 21
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
+    """Write the message by hand, row by row, with `padding` unused bytes after each row."""
+    rows = [row.tobytes() + b'\xee' * padding for row in pixels]
+    return Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+                 step=len(rows[0]), data=array('B', b''.join(rows)))
+
+
+def as_rgb(image) -> np.ndarray:
+    return image.pixels if image.channel_order == 'rgb' else image.pixels[..., ::-1]
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8'])
+def test_colour_encodings_are_views(rgb, encoding, padding):
+    stored = rgb if encoding.startswith('rgb') else rgb[..., ::-1]
+    if encoding.endswith('a8'):
+        stored = np.dstack([stored, np.full((HEIGHT, WIDTH), 7, np.uint8)])
+    msg = message(stored, encoding, padding)
+    image = to_color_image(msg)
+    np.testing.assert_array_equal(as_rgb(image), rgb)
+    msg.data[0] ^= 0xff
+    changed = image.pixels[0, 0, 0]
+    assert changed == msg.data[0], 'the pixels are a copy'
+
+
+@pytest.mark.parametrize('padding', [0, 3])
+def test_mono8_has_three_equal_channels(padding):
+    grey = np.random.default_rng(4).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+    pixels = to_color_image(message(grey, 'mono8', padding)).pixels
+    np.testing.assert_array_equal(pixels, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+def test_sixteen_bit_colour_is_scaled(rgb, padding):
+    msg = message(rgb.astype(np.uint16) * 257, 'rgb16', padding)
+    np.testing.assert_allclose(as_rgb(to_color_image(msg)), rgb, atol=1)
+
+
+@pytest.mark.parametrize('padding', [0, 4])
+def test_yuv422(padding):
+    """A uniform colour, since chroma is shared by two pixels: (Y, U, V) = (81, 90, 240) is red."""
+    uyvy = np.tile(np.array([[90, 81], [240, 81]], np.uint8), (4, 5, 1))
+    image = to_color_image(message(uyvy.reshape(4, 10, 2), 'yuv422', padding))
+    np.testing.assert_allclose(as_rgb(image), np.broadcast_to((255, 0, 0), (4, 10, 3)), atol=2)
+
+
+@pytest.mark.parametrize('encoding,corner', [
+    ('bayer_rggb8', (0, 0)), ('bayer_bggr8', (1, 1)), ('bayer_gbrg8', (1, 0)),
+    ('bayer_grbg8', (0, 1))])
+def test_bayer_red_stays_red(encoding, corner):
+    """Light only the red sites; `corner` is where the name of the pattern has its r."""
+    mosaic = np.zeros((8, 8), np.uint8)
+    mosaic[corner[0]::2, corner[1]::2] = 200
+    red, green, blue = as_rgb(to_color_image(message(mosaic, encoding)))[2:6, 2:6].mean((0, 1))
+    assert red > 100 and green < 20 and blue < 20
+
+
+@pytest.mark.parametrize('extension,tolerance', [('.png', 0), ('.jpg', 12)])
+def test_compressed(extension, tolerance):
+    smooth = cv2.resize(np.random.default_rng(5).integers(0, 256, (3, 4, 3), np.uint8), (64, 48))
+    data = cv2.imencode(extension, smooth[..., ::-1])[1].tobytes()
+    image = to_color_image(CompressedImage(format=extension[1:], data=array('B', data)))
+    np.testing.assert_allclose(as_rgb(image).astype(int), smooth.astype(int), atol=tolerance)
+
+
+@pytest.mark.parametrize('broken,words', [
+    (Image(width=4, height=4, step=12, encoding='rgb8', data=array('B', bytes(47))), 'too few'),
+    (Image(width=4, height=4, step=11, encoding='rgb8', data=array('B', bytes(48))), 'step 11'),
+    (Image(width=0, height=4, step=0, encoding='rgb8'), '0x4'),
+    (Image(width=4, height=4, step=4, encoding='mystery', data=array('B', bytes(16))), 'mystery'),
+    pytest.param(
+        Image(width=4, height=4, step=4, encoding='nv12', data=array('B', bytes(24))), 'nv12',
+        marks=pytest.mark.skipif(CONVERTER == 'cv_bridge', reason='some cv_bridge know nv12')),
+    (Image(width=4, height=4, step=8, encoding='16UC1', data=array('B', bytes(32))), '16UC1'),
+    (CompressedImage(format='jpeg', data=array('B', b'no image')), 'jpeg'),
+    (CompressedImage(format='png'), '0 bytes'),
+])
+def test_what_cannot_be_converted_is_named(broken, words):
+    with pytest.raises(ImageConversionError, match=words):
+        to_color_image(broken)
+
+
+@pytest.mark.parametrize('shape,encoding,step', [((5, 7), 'mono8', 7), ((5, 7, 3), 'rgb8', 21)])
+def test_messages_have_packed_rows(shape, encoding, step):
+    pixels = np.random.default_rng(6).integers(0, 256, shape, np.uint8)
+    header = Header(frame_id='camera_optical_frame')
+    for layout in (pixels, np.asfortranarray(pixels)):
+        msg = to_image_message(layout, encoding, header)
+        assert (msg.height, msg.width, msg.step, msg.encoding) == (5, 7, step, encoding)
+        assert msg.header == header
+        assert bytes(msg.data) == pixels.tobytes()

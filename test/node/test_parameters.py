@@ -1,0 +1,108 @@
+"""Parameters: shipped file and code agree, everything is described, wrong values are named."""
+
+import pytest
+import yaml
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from rclpy.lifecycle import LifecycleNode  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+from bisenet_ros.node.parameters import ParameterError, Parameters  # noqa: E402
+from bisenet_ros.resources import config_path  # noqa: E402
+
+
+@pytest.fixture
+def make_parameters():
+    """Return a function that makes a node with the given overrides; all end with the test."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def make(**overrides):
+        nodes.append(LifecycleNode(
+            'segmentation', context=context, start_parameter_services=False,
+            parameter_overrides=[Parameter(name.replace('__', '.'), value=value)
+                                 for name, value in overrides.items()]))
+        return nodes[-1], Parameters(nodes[-1])
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def flattened(block: dict, prefix: str = '') -> dict:
+    flat = {}
+    for key, value in block.items():
+        if isinstance(value, dict):
+            flat.update(flattened(value, f'{prefix}{key}.'))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def set_value(node, name, value) -> str:
+    """Set one parameter; return the reason it was refused, '' if it was not."""
+    return node.set_parameters([Parameter(name, value=value)])[0].reason
+
+
+def test_shipped_file_has_every_parameter_with_its_default(make_parameters):
+    node, parameters = make_parameters()
+    content = yaml.safe_load(config_path('segment.yaml').read_text(encoding='utf-8'))
+    shipped = flattened(content['/**']['ros__parameters'])
+    names = set(parameters.names())
+    assert set(shipped) == names
+    assert {name: parameters[name] for name in names} == shipped
+    parameters.check()
+
+
+def test_every_parameter_is_described(make_parameters):
+    node, parameters = make_parameters()
+    for name in parameters.names():
+        descriptor = node.describe_parameter(name)
+        assert len(descriptor.description) > 20, name
+        assert descriptor.type != 0, name
+
+
+def test_wrong_values_at_start_are_named_and_can_be_mended(make_parameters):
+    node, parameters = make_parameters(max_rate=-3.0, engine='tensorflow', network_size=[640],
+                                       stale_after='soon', mask_size=[640, 0])
+    with pytest.raises(ParameterError) as error:
+        parameters.check()
+    for words in ('max_rate', '-3.0', 'tensorflow', 'onnxruntime', 'network_size', 'stale_after',
+                  'mask_size'):
+        assert words in str(error.value)
+    for name, value in (('max_rate', 5.0), ('engine', 'torch'), ('network_size', [640, 360]),
+                        ('stale_after', 2.0), ('mask_size', [0, 0])):
+        assert set_value(node, name, value) == ''
+    parameters.check()
+    assert parameters['max_rate'] == 5.0
+
+
+@pytest.mark.parametrize('name,value,words', [
+    ('engine', 'tensorrt', 'one of auto'), ('network_size', [1, 2, 3], '2 numbers'),
+    ('network_size', [-1, 5], 'from 0'), ('overlay_alpha', 1.5, 'range'),
+    ('cameras', ['front'], 'read-only')])
+def test_wrong_values_are_refused_with_the_reason(make_parameters, name, value, words):
+    node, parameters = make_parameters()
+    before = parameters[name]
+    assert words in set_value(node, name, value)
+    assert parameters[name] == before
+
+
+def test_only_live_parameters_change_while_configured(make_parameters):
+    node, parameters = make_parameters()
+    parameters.configured = True
+    assert 'cleanup' in set_value(node, 'weights', 'camvid_resnet18')
+    assert set_value(node, 'overlay_alpha', 0.25) == ''
+    assert parameters['overlay_alpha'] == 0.25
+    parameters.configured = False
+    assert set_value(node, 'weights', 'camvid_resnet18') == ''
+
+
+def test_each_of_several_cameras_has_its_own_block(make_parameters):
+    _, parameters = make_parameters(cameras=['front', 'rear'], rear__image_topic='/back/image')
+    assert parameters.of_camera('front', 'image_topic') == '/front/image_raw'
+    assert parameters.of_camera('rear', 'image_topic') == '/back/image'
+    assert 'image_topic' not in parameters.names()
