@@ -1,0 +1,10 @@
+"""An image in, class ids and confidence out."""
+
+from bisenet_ros.segmentation.colors import color_mask, overlay
+from bisenet_ros.segmentation.labels import (
+    Label, LabelSet, LabelSetError, load_label_set, NO_DECISION)
+from bisenet_ros.segmentation.pipelines import Segmentation
+from bisenet_ros.segmentation.segmenter import Segmenter, shipped_weights
+
+__all__ = ['Label', 'LabelSet', 'LabelSetError', 'NO_DECISION', 'Segmentation', 'Segmenter',
+           'color_mask', 'load_label_set', 'overlay', 'shipped_weights']

@@ -1,0 +1,38 @@
+"""The network as a robot runs it: camera pixels in, low-resolution logits out, nothing else."""
+
+from torch import nn, Tensor
+import torch
+from torch.fx.experimental.optimization import fuse
+
+from bisenet_ros.network import Weights
+
+
+class DeployedNetwork(nn.Module):
+    """
+    BiSeNet with its normalisation inside and its batch norms folded into the convolutions.
+
+    Takes (N, H, W, 3) RGB of 0 to 255, uint8 or floating: as cameras lay images out, which is
+    torch's channels_last. Gives logits (N, classes, ceil(H/8), ceil(W/8)) in the network's dtype.
+    """
+
+    def __init__(self, weights: Weights):
+        super().__init__()
+        self.fused_network = fuse(_LowResolution(weights.network)).eval()
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
+        self.register_buffer('scale', 1 / (255 * std))
+        self.register_buffer('shift', -mean / std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype)
+        return self.fused_network(pixels * self.scale + self.shift)
+
+
+class _LowResolution(nn.Module):
+    """Makes `low_resolution_logits` the forward, which is what torch.fx traces."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.low_resolution_logits(images)

@@ -1,0 +1,235 @@
+"""The segmenter: images in, class ids and confidences out."""
+
+from collections.abc import Sequence
+import importlib.util
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bisenet_ros.network import load_weights, Weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
+from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.pipelines import (
+    DevicePipeline, Frame, HostPipeline, Segmentation)
+
+ENGINES = ('auto', 'torch', 'onnxruntime')
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+_logger = logging.getLogger(__name__)
+
+
+class Segmenter:
+    """
+    BiSeNet with its weights, its classes and the device it runs on.
+
+    :param weights: name of shipped weights, path of a file, or `auto`: ResNet-18 on a GPU,
+        Xception39 on a CPU.
+    :param label_set: name or YAML path, or `auto`: the one the weights were trained on. Its
+        n-th entry is the network's n-th channel.
+    :param device: `auto` (a GPU where there is one), `cuda`, `cuda:N` or `cpu`.
+    :param engine: `torch`, `onnxruntime` (CPU only), or `auto`: ONNX Runtime on a CPU where it
+        is installed, as it is the faster one there.
+    :param precision: `fp32`, `fp16` (GPU only), `bf16` (GPU, and CPUs that compute in it) or
+        `auto`: fp16 on a GPU, fp32 on a CPU.
+    :param network_size: (width, height) images are resized to for the network, multiples of 8;
+        (0, 0) is the size the weights were trained for or, if they do not say, the image's.
+    :param confidence_threshold: 0 to 1; less probable pixels get NO_DECISION.
+    :raises ValueError: a value is none of the above, or they do not fit together; unreadable
+        weights and label sets raise its subclasses WeightsError and LabelSetError.
+    :raises FileNotFoundError: there are no such weights.
+    """
+
+    def __init__(self, weights: str | Path = 'auto', label_set: str | Path = 'auto',
+                 device: str = 'auto', engine: str = 'auto', precision: str = 'auto',
+                 network_size: tuple[int, int] = (0, 0), confidence_threshold: float = 0.0):
+        self._device = _choose_device(device)
+        dtype = _choose_dtype(precision, self._device)
+        path = _weights_path(weights, self._device)
+        self.weights = path.stem
+        loaded = load_weights(path)
+        self.label_set = _choose_label_set(label_set, loaded, path)
+        self.network_size = _choose_network_size(network_size, loaded)
+        self.confidence_threshold = confidence_threshold
+        network = DeployedNetwork(loaded)
+        channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
+        if self._device.type == 'cpu':
+            cpu_engine = _cpu_engine(engine, network, dtype)
+            self.engine = 'torch' if isinstance(cpu_engine, TorchEngine) else 'onnxruntime'
+            self._pipeline = HostPipeline(cpu_engine, channel_ids)
+        else:
+            if engine not in ('auto', 'torch'):
+                raise ValueError(f'engine {engine!r} does not run on device '
+                                 f"{str(self._device)!r}: use engine 'torch' or device 'cpu'")
+            self.engine = 'torch'
+            self._pipeline = DevicePipeline(network, self._device, dtype, channel_ids)
+
+    @property
+    def device(self) -> str:
+        """What it runs on, for people: `cpu`, or `cuda:0 (name of the GPU)`."""
+        if self._device.type == 'cpu':
+            return 'cpu'
+        return f'{self._device} ({torch.cuda.get_device_name(self._device)})'
+
+    @property
+    def confidence_threshold(self) -> float:
+        """Smallest probability, 0 to 1, with which a class is chosen; may be set at any time."""
+        return self._confidence_threshold
+
+    @confidence_threshold.setter
+    def confidence_threshold(self, value: float):
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f'confidence_threshold is {value}; give a number from 0 to 1')
+        self._confidence_threshold = value
+
+    def segment(self, images: Sequence[np.ndarray],
+                sizes: Sequence[tuple[int, int]] | None = None,
+                channel_order: str = 'rgb') -> list[Segmentation]:
+        """
+        Find the class of every pixel.
+
+        :param images: each (H, W, 3) uint8, of any strides; sizes may differ.
+        :param sizes: (width, height) of each mask in pixels; None: the images' own.
+        :param channel_order: `rgb` or `bgr`, of all the images.
+        :return: for each image class ids and confidence, (height, width) uint8.
+        :raises ValueError: an image or a size is none of the above.
+        """
+        if channel_order not in ('rgb', 'bgr'):
+            raise ValueError(f"channel_order is {channel_order!r}; give 'rgb' or 'bgr'")
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape \
+                    or image.dtype != np.uint8:
+                raise ValueError(f'image is {image.shape} {image.dtype}; '
+                                 'give (height, width, 3) uint8')
+        if sizes is None:
+            sizes = [image.shape[1::-1] for image in images]
+        if len(sizes) != len(images) or any(min(size) < 1 for size in sizes):
+            raise ValueError(f'sizes are {list(sizes)} for {len(images)} images; '
+                             'give a (width, height) of at least 1 for each image')
+        frames = [Frame(image, self._network_size_for(image), tuple(size))
+                  for image, size in zip(images, sizes)]
+        return self._pipeline.segment(frames, channel_order == 'bgr', self.confidence_threshold)
+
+    def _network_size_for(self, image: np.ndarray) -> tuple[int, int]:
+        if self.network_size != (0, 0):
+            return self.network_size
+        # Of other sizes the last logits would reach beyond the image's edge.
+        width, height = (max(32, round(side / 8) * 8) for side in image.shape[1::-1])
+        return width, height
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Return the weights that come with the package: name to file."""
+    folder = Path(__file__).parent / 'weights'
+    return {path.stem: path for path in sorted(folder.glob('*.safetensors'))}
+
+
+def _weights_path(weights: str | Path, device: torch.device) -> Path:
+    shipped = shipped_weights()
+    names = ', '.join(shipped) or 'none'
+    if weights == 'auto':
+        backbones = ('xception39', 'resnet18')
+        for backbone in backbones if device.type == 'cpu' else reversed(backbones):
+            if f'camvid_{backbone}' in shipped:
+                return shipped[f'camvid_{backbone}']
+        raise FileNotFoundError(
+            f"weights 'auto': no CamVid weights are shipped (shipped: {names}); give a file")
+    if str(weights) in shipped:
+        return shipped[str(weights)]
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'weights {str(weights)!r}: neither a file nor shipped weights (shipped: {names})')
+    return path
+
+
+def _choose_device(device: str) -> torch.device:
+    if device == 'auto':
+        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
+    kind, colon, number = device.partition(':')
+    if device == 'cpu':
+        return torch.device('cpu')
+    if kind != 'cuda' or (colon and not number.isdecimal()):
+        raise ValueError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    index = int(number or 0)
+    gpus = torch.cuda.device_count()
+    if index >= gpus:
+        raise ValueError(f'device is {device!r}, but PyTorch {torch.__version__} sees {gpus} '
+                         "CUDA GPU(s); give 'cpu' or 'auto', or install PyTorch for CUDA")
+    return torch.device('cuda', index)
+
+
+def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == 'auto':
+        return torch.float32 if device.type == 'cpu' else torch.float16
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision is {precision!r}; give 'auto', " + ', '.join(map(repr, PRECISIONS)))
+    if device.type == 'cpu':
+        if precision == 'fp16':
+            raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'auto' or 'fp32'")
+        if precision == 'bf16' and not _cpu_computes_in_bf16():
+            raise ValueError("precision 'bf16': this CPU does not compute in it and would "
+                             "take 70 times as long; use 'auto' or 'fp32'")
+    return PRECISIONS[precision]
+
+
+def _cpu_computes_in_bf16() -> bool:
+    """Whether Linux lists a bfloat16 instruction set (x86: AVX-512 or AMX; ARM: bf16)."""
+    cpuinfo = Path('/proc/cpuinfo')
+    features = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    return not features.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
+
+
+def _choose_label_set(label_set: str | Path, weights: Weights, path: Path) -> LabelSet:
+    if label_set == 'auto':
+        if weights.label_set is None:
+            raise ValueError(f"label_set 'auto': weights {path} do not say which they were "
+                             f'trained on; give the label set of their {weights.classes} classes')
+        label_set = weights.label_set
+    chosen = load_label_set(label_set)
+    if len(chosen.labels) != weights.classes:
+        raise ValueError(
+            f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '
+            f'{len(chosen.labels)}; give the label set the weights were trained on')
+    names = tuple(label.name for label in chosen.labels)
+    if sorted(names) == sorted(weights.class_names) and names != tuple(weights.class_names):
+        raise ValueError(
+            f'label set {chosen.name!r} has the classes of weights {path} in another order; '
+            f'list them as the weights do: {", ".join(weights.class_names)}')
+    return chosen
+
+
+def _choose_network_size(network_size: tuple[int, int], weights: Weights) -> tuple[int, int]:
+    width, height = network_size
+    if (width, height) == (0, 0):
+        width, height = weights.network_size or (0, 0)
+    if (width, height) != (0, 0) and (min(width, height) < 32 or width % 8 or height % 8):
+        raise ValueError(f'network_size is {width}x{height}; give multiples of 8 from 32 up, or '
+                         '[0, 0] for the size the weights recommend')
+    return width, height
+
+
+def _cpu_engine(engine: str, network: DeployedNetwork,
+                dtype: torch.dtype) -> TorchEngine | OnnxRuntimeEngine:
+    if engine not in ENGINES:
+        raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
+    if engine == 'torch':
+        return TorchEngine(network, dtype)
+    missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
+    if engine == 'onnxruntime':
+        if missing:
+            raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
+                             f'{", ".join(missing)}: install them or use engine \'torch\'')
+        if dtype != torch.float32:
+            raise ValueError("engine 'onnxruntime' computes in fp32: use precision 'auto'")
+        return OnnxRuntimeEngine(network)
+    if missing or dtype != torch.float32:
+        return TorchEngine(network, dtype)
+    try:
+        return OnnxRuntimeEngine(network)
+    except Exception as error:  # whatever an exporter of another version may raise
+        _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
+        return TorchEngine(network, dtype)

@@ -1,0 +1,58 @@
+"""Networks with random weights: enough where the arithmetic around them is under test."""
+
+import os
+from pathlib import Path
+
+from bisenet_ros.network import build_network, save_weights, Weights
+import cv2
+import numpy as np
+import pytest
+import torch
+
+
+def save_random_network(path, variant, backbone, classes, **described):
+    """Save a network whose batch norms fit its random weights, so that no map is all zero."""
+    torch.manual_seed(0)
+    network = build_network(variant, backbone, classes).train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.randn(2, 3, 96, 128))
+        # Otherwise one class wins everywhere, and a wrong pixel order would not be seen.
+        network.conv_out.conv_out.weight.mul_(8)
+    weights = Weights(network.eval(), variant, backbone, classes, **described)
+    save_weights(path, weights)
+    return path
+
+
+@pytest.fixture(scope='session')
+def camvid_weights(tmp_path_factory):
+    """11 classes, Xception39, recommended size 160x96."""
+    return save_random_network(
+        tmp_path_factory.mktemp('weights') / 'random11.safetensors', 'paper', 'xception39', 11,
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), label_set='camvid', network_size=(160, 96))
+
+
+@pytest.fixture(scope='session')
+def sizeless_weights(tmp_path_factory):
+    """The same without a recommended size."""
+    return save_random_network(
+        tmp_path_factory.mktemp('weights') / 'sizeless.safetensors', 'paper', 'xception39', 11,
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), label_set='camvid')
+
+
+@pytest.fixture(scope='session')
+def colorful_image():
+    """A (120, 200, 3) uint8 picture of coloured blobs, different in every channel and corner."""
+    small = np.random.default_rng(3).integers(0, 256, (9, 15, 3), np.uint8)
+    return cv2.resize(small, (200, 120), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope='session')
+def street_images():
+    """Four RGB images of the CamVid validation clip, (360, 480, 3) uint8."""
+    root = os.environ.get('BISENET_ROS_CAMVID')
+    root = Path(root) if root else Path(__file__).parents[2].parent / 'shared' / 'camvid'
+    files = sorted((root / 'val').glob('*.png'))
+    if not files:
+        pytest.skip(f'CamVid is not at {root}; set BISENET_ROS_CAMVID to its folder')
+    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files[::29]]

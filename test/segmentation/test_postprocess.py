@@ -1,0 +1,50 @@
+"""Classes and confidences against the plain way: enlarge all logits, softmax, argmax."""
+
+from bisenet_ros.segmentation.labels import NO_DECISION
+from bisenet_ros.segmentation.postprocess import classify
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+
+def reference(logits, size):
+    """Return the probabilities of all classes in float64, (classes, height, width)."""
+    width, height = size
+    enlarged = functional.interpolate(
+        torch.from_numpy(logits)[None].double(), size=(height, width), mode='bilinear',
+        align_corners=False)
+    return enlarged.softmax(1)[0].numpy()
+
+
+@pytest.mark.parametrize('spread', [1, 10, 40])
+@pytest.mark.parametrize('size', [(160, 96), (213, 121), (20, 12), (7, 5)])
+def test_classes_and_confidence(size, spread):
+    logits = np.random.default_rng(0).normal(0, spread, (11, 12, 20)).astype(np.float32)
+    channel_ids = np.arange(100, 111, dtype=np.uint8)
+    class_ids, confidence = classify(logits, size, channel_ids)
+    probabilities = reference(logits, size)
+    best = probabilities.max(0)
+    assert class_ids.shape == confidence.shape == size[::-1]
+    assert class_ids.dtype == confidence.dtype == np.uint8
+    assert np.abs(confidence - 255 * best).max() <= 0.51
+    # Where two classes are equally probable to seven digits, either is right.
+    chosen = np.take_along_axis(probabilities, class_ids[None].astype(int) - 100, 0)[0]
+    np.testing.assert_allclose(chosen, best, rtol=2e-5)
+
+
+def test_logits_beyond_the_range_of_the_exponential():
+    logits = np.zeros((3, 2, 2), np.float32)
+    logits[1] = 1000
+    logits[2] = -1000
+    class_ids, confidence = classify(logits, (8, 8), np.arange(3, dtype=np.uint8))
+    assert (class_ids == 1).all()
+    assert (confidence == 255).all()
+
+
+@pytest.mark.parametrize('broken', [np.nan, np.inf])
+def test_logits_that_are_no_numbers_decide_nothing(broken):
+    logits = np.full((3, 4, 4), broken, np.float32)
+    class_ids, confidence = classify(logits, (16, 16), np.arange(3, dtype=np.uint8))
+    assert (class_ids == NO_DECISION).all()
+    assert (confidence == 0).all()
