@@ -1,0 +1,100 @@
+"""Start the segmentation node: `ros2 launch bisenet_ros segment.launch.py --show-args` lists the arguments."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(get_package_share_directory('bisenet_ros'), 'config')
+
+# Arguments that set a parameter of the node where they are given.
+NODE_PARAMETERS = {
+    'image_topic': str,
+    'camera_info_topic': str,
+    'weights': str,
+    'device': str,
+    'use_sim_time': bool,
+    'autostart': bool,
+}
+
+# With any of these the user has chosen how Fast DDS transports data.
+FAST_DDS_CHOICES = (
+    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS')
+
+
+def generate_launch_description():
+    """Return the node with its launch arguments, and RViz for who wants it."""
+    return LaunchDescription([
+        argument('params_file', 'YAML file with the parameters of the node', str(CONFIG / 'segment.yaml')),
+        argument('image_topic', 'topic of the camera images'),
+        argument('camera_info_topic', "topic of the camera's calibration"),
+        argument('weights', 'name of shipped weights, or a .safetensors or .pth file'),
+        argument('device', 'auto, cuda, cuda:N or cpu'),
+        argument('namespace', 'namespace of the node and its topics', ''),
+        argument('use_sim_time', 'true: take the time from /clock'),
+        argument('autostart', 'true: configure and activate at once; false: wait for a lifecycle manager'),
+        argument(
+            'large_images', 'true: use a transport that delivers camera images at full rate; '
+            'give the camera driver config/fastdds_large_images.xml as well', 'true', ['true', 'false']),
+        argument('rviz', 'true: open RViz', 'false', ['true', 'false']),
+        argument(
+            'log_level', 'least severe messages to log', 'info',
+            ['debug', 'info', 'warn', 'error', 'fatal']),
+        OpaqueFunction(function=start),
+    ])
+
+
+def argument(name, description, default=None, choices=None):
+    """Declare a launch argument; without a default it changes nothing of the params file unless given."""
+    if default is None:
+        default, description = '', f'{description}. Empty: as in params_file'
+    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+
+
+def start(context):
+    """Return the nodes to start for the arguments' values in `context`."""
+    environment = large_image_environment(context)
+    return [
+        LifecycleNode(
+            package='bisenet_ros', executable='segmentation_node', name='segmentation',
+            namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
+            parameters=[LaunchConfiguration('params_file'), given_parameters(context)],
+            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
+            additional_env=environment),
+        Node(
+            package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'),
+            arguments=['-d', str(CONFIG / 'segment.rviz')],
+            additional_env=environment, condition=IfCondition(LaunchConfiguration('rviz'))),
+    ]
+
+
+def given_parameters(context):
+    """Return the node parameters that were given as launch arguments."""
+    return {
+        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
+        for name, value_type in NODE_PARAMETERS.items() if LaunchConfiguration(name).perform(context)}
+
+
+def large_image_environment(context):
+    """
+    Return the environment in which Fast DDS delivers images of several megabytes.
+
+    With Fast DDS's own 512 KiB of shared memory most of them are lost. glibc, unless told not to, gives
+    every freed block of that size back to the kernel, which costs more than copying the image.
+    """
+    if LaunchConfiguration('large_images').perform(context) == 'false':
+        return {}
+    environment = {
+        'MALLOC_MMAP_THRESHOLD_': str(1 << 30),
+        'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
+    }
+    if not any(name in context.environment for name in FAST_DDS_CHOICES):
+        profile = str(CONFIG / 'fastdds_large_images.xml')
+        environment['FASTDDS_DEFAULT_PROFILES_FILE'] = profile
+        environment['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile  # its name up to ROS 2 Iron
+    return environment
