@@ -1,0 +1,229 @@
+"""From a sensor_msgs/CameraInfo's values to the pixel that sees a point; the lens is OpenCV's."""
+
+from dataclasses import dataclass
+from functools import cached_property
+import math
+
+import cv2
+import numpy as np
+
+_POLYNOMIAL_LENGTHS = (0, 4, 5, 8, 12, 14)
+_COEFFICIENTS = {
+    'plumb_bob': _POLYNOMIAL_LENGTHS,
+    'rational_polynomial': _POLYNOMIAL_LENGTHS,
+    'equidistant': (0, 4),
+}
+# No pixel of these models sees 90 degrees off the axis: there x/z and y/z are infinite.
+_ANGLES = np.radians(np.linspace(0.0, 89.5, 538))
+# Samples past the image's corner, so that points just outside the image project as well.
+_MARGIN = 30
+
+
+class CalibrationError(ValueError):
+    """A CameraInfo that cannot tell which pixel sees a point, or does not fit the image."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """
+    The values of a sensor_msgs/CameraInfo, checked.
+
+    :param width, height: size in pixels at which the camera was calibrated, before binning and ROI.
+    :param distortion_model: plumb_bob, rational_polynomial or equidistant; may be empty where d is
+        all zero.
+    :param d: distortion coefficients, in OpenCV's order.
+    :param k: 9 values, row-major camera matrix of the raw image.
+    :param r: 9 values, row-major rotation from the raw to the rectified camera.
+    :param p: 12 values, row-major projection matrix of the rectified image.
+    :param binning_x, binning_y: 0 means 1.
+    :param roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full image.
+    :param rectified: the images are rectified already (image_rect): P and R hold, K and D do not.
+    :raises CalibrationError: naming the value and the remedy.
+    """
+
+    width: int
+    height: int
+    distortion_model: str
+    d: tuple
+    k: tuple
+    r: tuple
+    p: tuple
+    binning_x: int = 0
+    binning_y: int = 0
+    roi: tuple = (0, 0, 0, 0)
+    rectified: bool = False
+
+    def __post_init__(self):
+        """Make values comparable and check them."""
+        for name, length in (('d', None), ('k', 9), ('r', 9), ('p', 12)):
+            values = tuple(float(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if length is not None and len(values) != length:
+                raise CalibrationError(f'camera_info.{name} has {len(values)} values, not {length}')
+            if not np.isfinite(values).all():
+                raise CalibrationError(
+                    f'camera_info.{name} holds a value that is not finite ({values}): '
+                    'calibrate the camera again')
+        object.__setattr__(self, 'roi', tuple(int(value) for value in self.roi))
+        if self.width <= 0 or self.height <= 0:
+            raise CalibrationError(
+                f'camera_info size is {self.width}x{self.height}: the driver must give the size '
+                'of the calibrated image')
+        self._check_matrix()
+        if not self.rectified:
+            self._check_distortion()
+
+    def _check_matrix(self):
+        name, fx, fy = ('p', self.p[0], self.p[5]) if self.rectified else ('k', self.k[0], self.k[4])
+        if not any(getattr(self, name)):
+            raise CalibrationError(
+                f'camera_info.{name} is all zero: the camera is not calibrated; calibrate it '
+                '(ros2 run camera_calibration cameracalibrator) and give its driver the file')
+        if fx <= 0 or fy <= 0:
+            raise CalibrationError(
+                f'camera_info.{name} has focal lengths {fx}, {fy}: they must be above zero; '
+                'calibrate the camera again')
+        if self.rectified and not self._is_rotation(self.r):
+            raise CalibrationError(
+                f'camera_info.r is no rotation ({self.r}): give the identity for a single camera')
+
+    @staticmethod
+    def _is_rotation(values):
+        matrix = np.reshape(values, (3, 3))
+        return np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-3) and np.linalg.det(matrix) > 0
+
+    def _check_distortion(self):
+        if self.distortion_model == '' and not any(self.d):
+            return
+        lengths = _COEFFICIENTS.get(self.distortion_model)
+        if lengths is None:
+            raise CalibrationError(
+                f"camera_info.distortion_model is '{self.distortion_model}': known are "
+                f"{', '.join(_COEFFICIENTS)}; or rectify the image and subscribe to image_rect")
+        if len(self.d) not in lengths:
+            raise CalibrationError(
+                f'camera_info.d has {len(self.d)} values: {self.distortion_model} takes '
+                f"{', '.join(map(str, lengths[1:]))}")
+
+    def for_image(self, width, height):
+        """
+        Return the CameraModel of images of this size that show the calibrated view.
+
+        Binning and region of interest come first; what is left between the size they give and
+        the image's is a plain resize, which must keep the aspect (for a mask that does not, see
+        CameraModel.resized).
+
+        :raises CalibrationError: where the image's aspect is not that of the calibrated view.
+        """
+        x_offset, y_offset, roi_width, roi_height = self.roi
+        view = roi_width or self.width, roi_height or self.height
+        sensor = view[0] / (self.binning_x or 1), view[1] / (self.binning_y or 1)
+        # One pixel of slack: resizing and binning round.
+        if (abs(width - height * sensor[0] / sensor[1]) > 1
+                and abs(height - width * sensor[1] / sensor[0]) > 1):
+            raise CalibrationError(
+                f'the image is {width}x{height}, but camera_info (size {self.width}x{self.height}, '
+                f'binning {self.binning_x}x{self.binning_y}, roi {self.roi}) describes '
+                f'{sensor[0]:g}x{sensor[1]:g}: another aspect; use the camera_info of this image')
+        if self.rectified:
+            focal = self.p[0], self.p[5]
+            centre = self.p[2], self.p[6]
+        else:
+            focal = self.k[0], self.k[4]
+            centre = self.k[2], self.k[5]
+        region = CameraModel(
+            width=view[0], height=view[1], focal=focal,
+            centre=(centre[0] - x_offset, centre[1] - y_offset),
+            distortion=() if self.rectified else self.d,
+            fisheye=self.distortion_model == 'equidistant' and not self.rectified,
+            rotation=self.r if self.rectified else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+        return region.resized(width, height)
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """
+    Which pixel of an image sees a point. Made by Calibration.for_image.
+
+    Pixel centres lie at whole numbers, as in OpenCV: the image spans -0.5 to width - 0.5.
+
+    :param width, height: the image's size, pixels.
+    :param focal: (fx, fy), pixels.
+    :param centre: (cx, cy), pixels.
+    :param distortion: coefficients in OpenCV's order.
+    :param fisheye: equidistant model (cv2.fisheye), else OpenCV's polynomial one.
+    :param rotation: 9 values, row-major, turns optical-frame vectors before they are projected.
+    """
+
+    width: int
+    height: int
+    focal: tuple
+    centre: tuple
+    distortion: tuple
+    fisheye: bool
+    rotation: tuple
+
+    def resized(self, width, height):
+        """Return the model of the same view resized to width x height pixels."""
+        scale = width / self.width, height / self.height
+        return CameraModel(
+            width=width, height=height,
+            focal=(self.focal[0] * scale[0], self.focal[1] * scale[1]),
+            # A resize keeps the image's edges, not the centres of its pixels.
+            centre=tuple((c + 0.5) * s - 0.5 for c, s in zip(self.centre, scale)),
+            distortion=self.distortion, fisheye=self.fisheye, rotation=self.rotation)
+
+    def project(self, points):
+        """
+        Return the pixel coordinates at which points appear.
+
+        :param points: (..., 3) float, optical frame (x right, y down, z forward), metres.
+        :returns: (..., 2) float64, (u, v); may lie outside the image; NaN where the point lies
+            beyond max_angle, where the lens polynomials say nothing or fold back into the image.
+        """
+        rays = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        rays = rays @ np.reshape(self.rotation, (3, 3)).T
+        seen = rays[:, 2] > math.cos(self.max_angle) * np.linalg.norm(rays, axis=1)
+        pixels = np.full((len(rays), 2), np.nan)
+        if seen.any():
+            pixels[seen] = self._distort(rays[seen]) * self.focal + self.centre
+        return pixels.reshape(*np.shape(points)[:-1], 2)
+
+    def _distort(self, rays):
+        """Return where rays (N, 3), z > 0, meet the plane at z = 1 behind the lens, (N, 2)."""
+        zero, identity = np.zeros(3), np.eye(3)
+        coefficients = np.array(self.distortion or (0.0,) * 4)
+        if self.fisheye:
+            pixels, _ = cv2.fisheye.projectPoints(rays[None], zero, zero, identity, coefficients)
+        else:
+            pixels, _ = cv2.projectPoints(rays, zero, zero, identity, coefficients)
+        return pixels.reshape(-1, 2)
+
+    @cached_property
+    def max_angle(self):
+        """
+        Largest angle from the optical axis at which points are projected, radians.
+
+        Polynomial lens models grow up to some angle and then fold: points far outside the view
+        would appear in the image again. So this is where the model stops growing, in whatever
+        direction it does so first, or a little beyond the image's farthest corner.
+        """
+        directions = np.linspace(0.0, 2 * math.pi, 64, endpoint=False)
+        radius = np.tan(_ANGLES)
+        rays = np.stack(np.broadcast_arrays(
+            radius * np.cos(directions)[:, None], radius * np.sin(directions)[:, None], 1.0), -1)
+        distorted = np.linalg.norm(self._distort(rays.reshape(-1, 3)), axis=1)
+        distorted = distorted.reshape(rays.shape[:2])
+        grows = (np.diff(distorted, axis=1) > 0).all(axis=0)
+        last = int(np.argmin(grows)) if not grows.all() else len(_ANGLES) - 1
+        beyond = distorted.min(axis=0) > self._corner_radius()
+        if beyond[:last + 1].any():
+            last = min(last, int(np.argmax(beyond)) + _MARGIN)
+        return float(_ANGLES[last])
+
+    def _corner_radius(self):
+        """Distance of the image's farthest corner from the optical axis, in the plane z = 1."""
+        x, y = (
+            max(abs(-0.5 - c), abs(size - 0.5 - c)) / f
+            for size, c, f in zip((self.width, self.height), self.centre, self.focal))
+        return math.hypot(x, y)

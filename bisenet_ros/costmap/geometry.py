@@ -1,0 +1,66 @@
+"""Rigid transforms as 4x4 matrices, in the conventions of REP-103."""
+
+import math
+
+import numpy as np
+
+# Columns: the axes of an optical frame (x right, y down, z forward) in its body frame
+# (x forward, y left, z up); REP-103, "suffix frames".
+BODY_FROM_OPTICAL = np.array([
+    [0.0, 0.0, 1.0, 0.0],
+    [-1.0, 0.0, 0.0, 0.0],
+    [0.0, -1.0, 0.0, 0.0],
+    [0.0, 0.0, 0.0, 1.0],
+])
+
+
+class PoseError(ValueError):
+    """A pose that is not finite, or from which the ground cannot be seen."""
+
+
+def pose_from_rpy(xyz, rpy):
+    """
+    Return the 4x4 pose of a frame from its position and its fixed-axis angles.
+
+    :param xyz: position in the parent frame, metres.
+    :param rpy: roll, pitch, yaw about the parent's fixed x, y, z axes, in this order, radians
+        (REP-103). For a body frame, pitch > 0 looks down.
+    """
+    if len(xyz) != 3 or len(rpy) != 3 or not np.isfinite([*xyz, *rpy]).all():
+        raise PoseError(f'pose xyz={list(xyz)} rpy={list(rpy)}: give three finite numbers each')
+    (sr, cr), (sp, cp), (sy, cy) = ((math.sin(angle), math.cos(angle)) for angle in rpy)
+    roll = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    pitch = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    return _rigid(yaw @ pitch @ roll, xyz)
+
+
+def pose_from_quaternion(xyz, xyzw):
+    """
+    Return the 4x4 pose of a frame from its position and its orientation, as TF gives them.
+
+    :param xyz: position in the parent frame, metres.
+    :param xyzw: quaternion, scalar last; need not be of unit length.
+    """
+    norm = float(np.linalg.norm(xyzw))
+    if not np.isfinite([*xyz, norm]).all() or norm < 1e-6:
+        raise PoseError(f'pose xyz={list(xyz)} xyzw={list(xyzw)}: not finite, or a zero quaternion')
+    x, y, z, w = np.asarray(xyzw, dtype=float) / norm
+    rotation = np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ])
+    return _rigid(rotation, xyz)
+
+
+def planar_pose(pose):
+    """Return (x, y, yaw) of a 4x4 pose: metres, metres, radians; roll, pitch and z are dropped."""
+    return float(pose[0, 3]), float(pose[1, 3]), math.atan2(pose[1, 0], pose[0, 0])
+
+
+def _rigid(rotation, translation):
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = translation
+    return pose

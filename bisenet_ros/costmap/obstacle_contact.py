@@ -1,0 +1,43 @@
+"""Where obstacles touch the ground, and which ground is really seen, along rays on the ground."""
+
+import cv2
+import numpy as np
+
+# In samples, which are at most a pixel apart where pixels are coarse. Masks have stray pixels:
+# one in a wall's face must not make the ground behind the wall free, one on the road no obstacle.
+# Free ground takes more evidence than an obstacle.
+_MIN_GROUND_RUN = 3
+_MIN_OBSTACLE_RUN = 2
+# Stray samples allowed between the last ground and the obstacle that stands on it.
+_MAX_GAP = 2
+
+
+def find_contacts(ground, obstacle):
+    """
+    Tell real ground and obstacle contacts apart from what obstacles hide.
+
+    A ray on the ground is walked outwards from below the camera. An obstacle that begins right
+    after ground touches the ground there. Its samples beyond that point are its face and what it
+    hides, so they are neither; ground that comes after them is seen over the obstacle and real.
+    An obstacle that begins anywhere else (at the image's border, over a sign that hangs in front
+    of it) touches the ground where nobody sees it and gives no contact.
+
+    :param ground, obstacle: (samples, rays) uint8, 1 where a sample shows a class of this kind;
+        nearest samples first.
+    :returns: seen ground (samples, rays) bool and contacts (samples, rays) bool: the first sample
+        of an obstacle on the ground.
+    """
+    ground = _drop_short_runs(ground, _MIN_GROUND_RUN)
+    obstacle = _drop_short_runs(obstacle, _MIN_OBSTACLE_RUN)
+    contacts = np.zeros(ground.shape, dtype=bool)
+    contacts[1:] = obstacle[1:] > obstacle[:-1]
+    ground_before = np.zeros_like(ground)
+    for distance in range(1, _MAX_GAP + 2):
+        ground_before[distance:] |= ground[:-distance]
+    contacts &= ground_before.view(bool)
+    return ground.view(bool), contacts
+
+
+def _drop_short_runs(samples, length):
+    """Keep runs of ones along a ray that are at least this long."""
+    return cv2.morphologyEx(samples, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))

@@ -1,0 +1,176 @@
+"""A window on the world that follows the robot and remembers what was seen in each cell."""
+
+from dataclasses import dataclass
+import math
+
+import numpy as np
+
+# Dirichlet prior, evenly over all classes: weighs as much as this many observations.
+_PRIOR = 1.0
+# Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
+_DECAY_CONSTANTS = 3.0
+# Evidence too small to matter.
+_TRACE = 1e-7
+
+
+@dataclass(frozen=True)
+class GridInfo:
+    """
+    Where a grid lies, as in nav_msgs/MapMetaData.
+
+    :param resolution: side of a cell, metres.
+    :param width, height: cells along x and y.
+    :param origin_x, origin_y: outer corner of cell (0, 0) in the grid's frame, metres.
+    """
+
+    resolution: float
+    width: int
+    height: int
+    origin_x: float
+    origin_y: float
+
+
+class RollingGrid:
+    """
+    Evidence per class and cell, in a window that moves by whole cells.
+
+    The cell's class is a categorical variable with a Dirichlet prior: an observation adds its
+    confidence to the observed class, and a class's probability is its share of the sum (the
+    posterior mean). This is the counting sensor model of occupancy mapping (Thrun, Burgard, Fox:
+    Probabilistic Robotics, ch. 9; Haehnel's counting model) for more than two classes, as Gan et
+    al., Bayesian Spatial Kernel Smoothing for Scalable Dense Semantic Mapping, RA-L 2020, use it.
+    Evidence fades exponentially, so that what moved away is overruled by what is seen now; a cell
+    that was not seen for decay_time is unknown.
+
+    :param resolution: side of a cell, metres.
+    :param size: (x, y), metres.
+    :param classes: number of classes.
+    :param decay_time: seconds.
+    """
+
+    def __init__(self, resolution, size, classes, decay_time):
+        """Start unknown, centred on the frame's origin."""
+        self._resolution = resolution
+        self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
+        self._decay_time = decay_time
+        self._corner = self._corner_around(0.0, 0.0)
+        self._evidence = np.zeros((classes, *self._shape), dtype=np.float32)
+        self.clear()
+
+    def clear(self):
+        """Forget everything."""
+        self._evidence.fill(0)
+        # Seconds on the clock of the stamps.
+        self._seen = np.full(self._shape, -np.inf)
+        self._now = -math.inf
+
+    @property
+    def info(self):
+        """Where the grid lies now, a GridInfo."""
+        height, width = self._shape
+        row, column = self._corner
+        return GridInfo(
+            self._resolution, width, height, column * self._resolution, row * self._resolution)
+
+    @property
+    def evidence(self):
+        """Evidence (classes, height, width) float32, in observations of full confidence."""
+        return self._evidence
+
+    @property
+    def known(self):
+        """Whether anything is remembered of a cell, (height, width) bool."""
+        return self._evidence.max(axis=0) > 0
+
+    def centres(self):
+        """Return x (width,) and y (height,) of the cells' centres in the grid's frame, metres."""
+        row, column = self._corner
+        height, width = self._shape
+        return ((column + 0.5 + np.arange(width)) * self._resolution,
+                (row + 0.5 + np.arange(height)) * self._resolution)
+
+    def cells_of(self, points):
+        """
+        Return the flat indices of the cells that hold points, and which points lie inside.
+
+        :param points: (N, 2) float, x and y in the grid's frame, metres.
+        :returns: (M,) int flat indices of those inside, (N,) bool.
+        """
+        height, width = self._shape
+        cells = np.floor(points / self._resolution).astype(np.int64) - self._corner[::-1]
+        inside = ((cells >= 0) & (cells < (width, height))).all(axis=1)
+        return cells[inside, 1] * width + cells[inside, 0], inside
+
+    def move_to(self, x, y):
+        """Centre the window on a point, in whole cells, keeping what stays inside."""
+        corner = self._corner_around(x, y)
+        rows, columns = (new - old for new, old in zip(corner, self._corner))
+        if rows or columns:
+            self._corner = corner
+            self._evidence = _shifted(self._evidence, rows, columns, 0)
+            self._seen = _shifted(self._seen, rows, columns, -np.inf)
+
+    def advance(self, stamp):
+        """Let time pass until stamp, seconds: evidence fades, what is too old is forgotten."""
+        if stamp <= self._now:
+            return
+        if self._now > -math.inf:
+            self._evidence *= math.exp(
+                -_DECAY_CONSTANTS * (stamp - self._now) / self._decay_time)
+            # Down to zero: ever smaller numbers would become denormal, which are slow.
+            self._evidence -= _TRACE
+            np.maximum(self._evidence, 0, out=self._evidence)
+        self._now = stamp
+        stale = (self._seen > -np.inf) & (self._seen < stamp - self._decay_time)
+        if stale.any():
+            self._evidence[:, stale] = 0
+            self._seen[stale] = -np.inf
+
+    def add(self, cells, class_ids, weights, stamp):
+        """
+        Add one observation to each of some cells.
+
+        :param cells: (N,) int, flat indices, none twice.
+        :param class_ids: (N,) uint8.
+        :param weights: (N,) float32, 0 to 1.
+        :param stamp: seconds.
+        """
+        height, width = self._shape
+        self._evidence.reshape(-1)[class_ids.astype(np.intp) * (height * width) + cells] += weights
+        self._seen.reshape(-1)[cells] = stamp
+
+    def remove(self, cells, class_ids):
+        """Forget what cells, a (height, width) bool, hold of some classes."""
+        for class_id in class_ids:
+            self._evidence[class_id][cells] = 0
+
+    def probability(self, class_id):
+        """Return the probability of a class per cell, (height, width) float32, 0 to 1."""
+        share = _PRIOR / len(self._evidence)
+        return (self._evidence[class_id] + share) / (self._evidence.sum(axis=0) + _PRIOR)
+
+    def required_evidence(self, probability):
+        """
+        Return how much evidence makes a class this probable, (height, width) float32.
+
+        Never zero: with few classes the prior alone would do.
+        """
+        share = _PRIOR / len(self._evidence)
+        required = probability * (self._evidence.sum(axis=0) + _PRIOR) - share
+        return np.maximum(required, _TRACE)
+
+    def _corner_around(self, x, y):
+        """Return (row, column) of the window's first cell, counted from the frame's origin."""
+        height, width = self._shape
+        return (round(y / self._resolution - height / 2), round(x / self._resolution - width / 2))
+
+
+def _shifted(planes, rows, columns, empty):
+    """Return planes (..., H, W) seen from a window that moved by rows and columns."""
+    result = np.full_like(planes, empty)
+    height, width = planes.shape[-2:]
+    if abs(rows) < height and abs(columns) < width:
+        result[..., max(0, -rows):height - max(0, rows), max(0, -columns):width - max(0, columns)] \
+            = planes[..., max(0, rows):height + min(0, rows),
+                     max(0, columns):width + min(0, columns)]
+    return result
