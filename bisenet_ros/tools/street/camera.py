@@ -11,7 +11,7 @@ TILE = 16  # Rays are kept in tiles of 16 x 16 pixels, so that whole tiles can b
 _LENSES = {
     'plumb_bob': (0.62, [-0.28, 0.08, 0.0005, -0.0003, 0.0]),
     'rational_polynomial': (0.48, [0.42, -2.1, 0.0006, -0.0003, 1.2, 0.30, -1.95, 1.12]),
-    'equidistant': (0.36, [-0.02, 0.004, -0.003, 0.0006]),
+    'equidistant': (0.46, [-0.02, 0.004, -0.003, 0.0006]),
     'rectified': (0.60, [0.0] * 5),
 }
 
@@ -151,6 +151,15 @@ class StreetCamera:
         rays[:self.height, :self.width] = self.ray(u, v)
         rays = rays.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
         return np.ascontiguousarray(rays).reshape(rows, columns, TILE * TILE, 3)
+
+    @cached_property
+    def tile_cones(self):
+        """Axis (T, 3) and half angle (T,), rad, of a cone around each tile's rays."""
+        rays = np.nan_to_num(self.tiled_rays.reshape(-1, TILE * TILE, 3))
+        axes = rays.sum(1)
+        axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-9)
+        chords = np.where(rays.any(2), np.linalg.norm(rays - axes[:, None], axis=2), 0)
+        return axes, 2 * np.arcsin(np.clip(chords.max(1) / 2, 0, 1)) + 1e-4
 
     def untile(self, values):
         """Return tiled values (rows, columns, TILE * TILE, ...) as an image (H, W, ...)."""

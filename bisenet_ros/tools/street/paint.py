@@ -9,39 +9,38 @@ _HORIZON = np.array([.80, .83, .86], np.float32)
 _PIXEL_ANGLE = 1 / 400  # rad; texture finer than about two pixels fades out.
 
 
-def image(street, solids, directions, depth, index, normals, points):
-    """Return the colour of every ray, (T, S, 3) float32, 0 to 1, without the camera's noise."""
-    colors = np.zeros(directions.shape, np.float32)
-    sky = index == -2
-    colors[sky] = _sky(directions[sky], street.seed)
-    surface = ~sky & (depth < np.inf)
-    light = _light(normals[surface], street.seed)
-    points = points[surface].astype(np.float32)
-    index, depth, normals = index[surface], depth[surface], normals[surface]
-    painted = np.zeros((len(index), 3), np.float32)
+def colors(street, solids, directions, depth, index, points):
+    """
+    Return the colour of every ray, (N, 3) float32, 0 to 1, without the camera's blur and noise.
 
-    ground = index == -1
-    painted[ground] = _ground(street, points[ground], depth[ground])
-    painted[ground] *= _contact_shadow(solids, points[ground], depth[ground])[:, None]
+    directions, points (N, 3), depth (N,) in m and index (N,) are what render.cast found.
+    """
+    painted = np.empty(directions.shape, np.float32)
+    sky = np.flatnonzero(index == -2)
+    painted[sky] = _sky(directions[sky], street.seed)
+    ground = np.flatnonzero(index == -1)
+    shadow = _contact_shadow([solids[number] for number in np.unique(index) if number >= 0],
+                             points[ground], depth[ground])
+    light = _light(np.array([[0, 0, 1]], np.float32), street.seed) * shadow
+    painted[ground] = _hazy(_ground(street, points[ground], depth[ground]), light, depth[ground])
 
-    names = [solid.paint for solid in solids]
-    base = np.array([solid.color for solid in solids] + [(0, 0, 0)], np.float32)
-    centers = np.array([solid.bounds[0] for solid in solids] + [(0, 0, 0)], np.float32)
-    headings = np.array([solid.heading for solid in solids] + [(1, 0)], np.float32)
-    kinds = sorted(set(names))
-    kind = np.array([kinds.index(name) for name in names] + [-1])[index]
-    for number, name in enumerate(kinds):
-        chosen = np.flatnonzero(kind == number)
-        if len(chosen):
-            number_of = index[chosen]
-            spot = _Spot(points[chosen], points[chosen] - centers[number_of], normals[chosen],
-                         headings[number_of], depth[chosen], number_of)
-            painted[chosen] = base[number_of] * 1.0
-            painted[chosen] = _PAINTS[name](painted[chosen], spot)
-    painted *= light[:, None]
+    order = np.argsort(index, kind='stable')
+    starts = np.searchsorted(index[order], np.arange(len(solids) + 1))
+    by_paint = {}
+    for number, (start, end) in enumerate(zip(starts, starts[1:])):
+        if end > start:
+            by_paint.setdefault(solids[number].paint, []).append((number, order[start:end]))
+    for name, pieces in by_paint.items():
+        rays = np.concatenate([piece for _, piece in pieces])
+        spot = _Spot(solids, pieces, points[rays], depth[rays])
+        color = _PAINTS[name](spot.color, spot)
+        painted[rays] = _hazy(color, _light(spot.normal, street.seed), spot.depth)
+    return painted
+
+
+def _hazy(color, light, depth):
     haze = np.exp(-depth / 220)[:, None]
-    colors[surface] = painted * haze + _HORIZON * (1 - haze)
-    return colors
+    return color * (light[:, None] * haze) + _HORIZON * (1 - haze)
 
 
 def expose(colors, seed, time):
@@ -56,17 +55,31 @@ def expose(colors, seed, time):
 
 
 class _Spot:
-    """Where rays hit solids: all arrays have one row per ray, lengths in m."""
+    """Where rays hit solids of one paint: all arrays have one row per ray, lengths in m."""
 
-    def __init__(self, point, local, normal, heading, depth, number):
-        self.point, self.local, self.normal = point, local, normal
-        self.depth, self.number, self.z = depth, number, point[:, 2]
-        self.up = normal[:, 2] > .7
+    def __init__(self, solids, pieces, points, depth):
+        counts = [len(rays) for _, rays in pieces]
+        hit = [solids[number] for number, _ in pieces]
+
+        def spread(values):
+            return np.repeat(np.array(values, np.float32), counts, axis=0)
+
+        ends = np.cumsum(counts)[:-1]
+        self.normal = np.concatenate([
+            solid.normals(part) for solid, part in zip(hit, np.split(points, ends))]
+        ).astype(np.float32)
+        self.point, self.depth, self.z = points, depth, points[:, 2]
+        self.color = spread([solid.color for solid in hit])
+        self.local = points - spread([solid.bounds[0] for solid in hit])
+        # Tells solids apart; by place, as the order of the list changes with the view.
+        self.odd = spread([int(abs(solid.bounds[0][:2]).sum() * 10) for solid in hit])
+        hx, hy = spread([solid.heading for solid in hit]).T
+        self.ahead = self.local[:, 0] * hx + self.local[:, 1] * hy
+        self.aside = self.local[:, 1] * hx - self.local[:, 0] * hy
+        self.faces = self.normal[:, 0] * hx + self.normal[:, 1] * hy
         # Along the surface, horizontally.
-        self.u = point[:, 1] * normal[:, 0] - point[:, 0] * normal[:, 1]
-        self.ahead = (local[:, :2] * heading).sum(1)
-        self.aside = local[:, 1] * heading[:, 0] - local[:, 0] * heading[:, 1]
-        self.faces = (normal[:, :2] * heading).sum(1)
+        self.u = points[:, 1] * self.normal[:, 0] - points[:, 0] * self.normal[:, 1]
+        self.up = self.normal[:, 2] > .7
 
 
 @lru_cache(maxsize=1)
@@ -129,10 +142,10 @@ def _ground(street, points, depth):
     x, y = points[:, 0], points[:, 1]
     side = np.abs(y)
     pavement = street.ground_class(x, y) == 4
-    patch, grain = _noise(x, y, 31), _noise(x, y, 1.7)
+    patch, grain = _noise(x, y, 43), _noise(x, y, 2.3)
     colors = np.empty((len(x), 3), np.float32)
     colors[:] = (.40, .40, .42)
-    colors *= (1 + .05 * patch + .10 * grain * _fade(depth, .03))[:, None]
+    colors *= (1 + .04 * patch + .035 * grain + .07 * (_hash(x // .012, y // .012) - .5) * _fade(depth, .012))[:, None]
     from_side_road = street.side_road_distance(x)
     dashed = (side < .07) & (x % 6 < 3) & (from_side_road > 5)
     parking = (np.abs(side - 3.42) < .05) & (from_side_road > 5)
@@ -155,14 +168,15 @@ def _ground(street, points, depth):
 def _contact_shadow(solids, points, depth):
     """Return how dark things make the ground beside them: 1 for no shadow."""
     shade = np.ones(len(points), np.float32)
-    close = np.flatnonzero(depth < 30)
+    close = np.flatnonzero(depth < 20)
     x, y = points[close, 0], points[close, 1]
     for solid in solids:
         if solid.footprint is None:
             continue
         (cx, cy, _), radius = solid.bounds
         reach = .5 if solid.paint == 'car_body' else .25
-        near = np.flatnonzero((np.abs(x - cx) < radius + reach) & (np.abs(y - cy) < radius + reach))
+        near = np.flatnonzero(np.abs(x - cx) < radius + reach)
+        near = near[np.abs(y[near] - cy) < radius + reach]
         if len(near):
             away = solid.footprint.border_distance(x[near], y[near])
             chosen = close[near]
@@ -193,7 +207,7 @@ def _house(wall):
         color = wall(color, spot)
         floor, bay = spot.z // 2.9, spot.u // 2.4
         across, above = spot.u % 2.4, spot.z % 2.9
-        odd = _hash(bay + 31 * spot.number, floor)
+        odd = _hash(bay + 31 * spot.odd, floor)
         door = (floor == 0) & (odd < .25)
         opening = (across > .65) & (across < 1.75) & (above < 2.35)
         opening &= np.where(door, above > .0, above > .95) & (spot.normal[:, 2] < .5)
@@ -218,7 +232,7 @@ def _roof(color, spot):
 
 def _boards(color, spot):
     gap = (spot.u % .14 < .02) * _fade(spot.depth, .02)
-    tint = (_hash(spot.u // .14, spot.number) - .5) * .25 * _fade(spot.depth, .1)
+    tint = (_hash(spot.u // .14, spot.odd) - .5) * .25 * _fade(spot.depth, .1)
     rail = np.abs(spot.z % .8 - .4) < .05
     return color * (1 + tint - .6 * gap + .12 * rail)[:, None]
 
@@ -251,7 +265,8 @@ def _car_cabin(color, spot):
 
 def _trousers(color, spot):
     color = color * (1 + .12 * _noise(spot.u * 2, spot.z, .9))[:, None]
-    color[np.abs(spot.aside) < .03] *= .45
+    color[np.abs(spot.aside) < .09 - .11 * spot.z] = (.36, .36, .37)  # Between the legs.
+    color[np.abs(spot.aside) < .02] *= .5
     color[spot.z < .07] = (.07, .06, .05)
     return color
 
@@ -292,7 +307,7 @@ def _sign(color, spot):
     y, z = spot.local[:, 1], spot.local[:, 2]
     round_off = np.hypot(y, z)
     inner = (np.maximum(np.abs(y), np.abs(z)) < .23) & (round_off < .26)
-    color = np.where((inner & (spot.number % 2 == 0))[:, None], np.float32(.9), color)
+    color = np.where((inner & (spot.odd % 2 == 0))[:, None], np.float32(.9), color)
     color[(np.abs(y) < .04) & (np.abs(z) < .14)] = .1
     color[np.abs(spot.normal[:, 0]) < .5] = .5
     return color

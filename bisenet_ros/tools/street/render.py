@@ -20,82 +20,74 @@ class Frame:
     points: np.ndarray | None = None
 
 
-def cast(solids, origin, directions, depth):
+def cast(solids, origin, directions, depth, cones):
     """
     Find what rays from origin (3,) hit first.
 
     directions (T, S, 3) are unit vectors in tiles of S neighbours, depth (T, S) the distance at
-    which each ray ends if no solid is hit. Returns the new depth, the index of the solid hit or
-    GROUND (T, S) and the normals there (T, S, 3).
+    which each ray ends if no solid is hit, cones the axes (T, 3) and half angles (T,) that hold
+    each tile's rays. Returns the new depth and the index of the solid hit, or GROUND, (T, S).
     """
     depth = depth.copy()
-    index = np.full(depth.shape, GROUND, np.int32)
-    normals = np.zeros(directions.shape, directions.dtype)
-    normals[..., 2] = 1
-    if not solids:
-        return depth, index, normals
+    index = np.full(depth.shape, GROUND, np.int16)
     deepest = depth.max(1)
-    near, in_cone = _cull(solids, origin, directions)
+    near, in_cone = _cull(solids, origin, *cones)
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
         for number in np.argsort(near):
             tiles = np.flatnonzero(in_cone[:, number] & ~(deepest <= near[number]))
             if not len(tiles):
                 continue
-            t, normal = solids[number].intersect(origin, directions[tiles].reshape(-1, 3))
+            t = solids[number].intersect(origin, directions[tiles].reshape(-1, 3))
             t = t.reshape(len(tiles), -1)
-            tile, ray = np.nonzero(t < depth[tiles])
-            if not len(tile):
-                continue
-            hit = tiles[tile], ray
-            depth[hit] = t[tile, ray]
-            index[hit] = number
-            normals[hit] = normal.reshape(*t.shape, 3)[tile, ray]
-            deepest[tiles] = depth[tiles].max(1)
-    return depth, index, normals
+            nearer = t < depth[tiles]
+            if nearer.any():
+                index[tiles] = np.where(nearer, number, index[tiles])
+                depth[tiles] = t = np.where(nearer, t, depth[tiles])
+                deepest[tiles] = t.max(1)
+    return depth, index
 
 
-def _cull(solids, origin, directions):
+def _cull(solids, origin, axes, half_angles):
     """Return each solid's least distance (K,), and whether its ball meets a tile's cone (T, K)."""
-    axes = np.nan_to_num(directions).sum(1)
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-9)
-    cosine = np.nan_to_num(np.einsum('tsc,tc->ts', directions, axes), nan=1.0).min(1)
-    half_angle = np.arccos(np.clip(cosine, -1, 1)) + 1e-3
     balls = [solid.bounds for solid in solids]
-    offsets = np.array([center for center, _ in balls]) - origin
+    offsets = np.array([center for center, _ in balls]).reshape(-1, 3) - origin
     radii = np.array([radius for _, radius in balls])
     distance = np.linalg.norm(offsets, axis=1)
     spread = np.where(distance > radii, np.arcsin(np.minimum(radii / distance, 1)), np.pi)
-    off_axis = np.arccos(np.clip(axes @ (offsets / distance[:, None]).T, -1, 1))
-    return distance - radii, off_axis <= half_angle[:, None] + spread
+    toward = (offsets / distance[:, None]).astype(axes.dtype)
+    off_axis = np.arccos(np.clip(axes @ toward.T, -1, 1))
+    return distance - radii, off_axis <= half_angles[:, None] + spread.astype(axes.dtype)
 
 
 def render(street, solids, camera, camera_pose, time, with_geometry):
     """Return the Frame of solids on a street's ground; see Street.render."""
-    rows, columns = camera.tiled_rays.shape[:2]
-    rays = camera.tiled_rays.reshape(rows * columns, -1, 3)
+    rays = camera.tiled_rays
     origin = camera_pose[:3, 3]
-    directions = (rays.reshape(-1, 3) @ camera_pose[:3, :3].T.astype(np.float32)
-                  ).reshape(rays.shape)
+    turn = camera_pose[:3, :3].T.astype(np.float32)
+    directions = rays.reshape(-1, 3) @ turn
+    axes, half_angles = camera.tile_cones
     with np.errstate(divide='ignore'):
-        to_ground = np.float32(-origin[2]) / directions[..., 2]
-    to_ground = np.where(directions[..., 2] < 0, to_ground, np.float32(np.inf))
-    depth, index, normals = cast(solids, origin, directions, to_ground)
-    blind = np.isnan(directions[..., 0])
-    index[np.isinf(depth)] = NOTHING
+        depth = np.float32(-origin[2]) / directions[:, 2]
+    depth = np.where(directions[:, 2] < 0, depth, np.float32(np.inf))
+    tiles = len(axes), -1
+    depth, index = cast(solids, origin, directions.reshape(*tiles, 3), depth.reshape(tiles),
+                        (axes @ turn, half_angles))
+    depth, index = depth.ravel(), index.ravel()
+    blind = np.isnan(directions[:, 0])
+    index[np.isinf(depth) & ~blind] = NOTHING
 
-    reach = np.where(index == NOTHING, np.float32(np.nan), depth)
-    points = origin + reach[..., None] * directions
-    table = np.array([solid.class_id for solid in solids] + [SKY, 0], np.uint8)
-    class_ids = table[index]
-    ground = (index == GROUND) & ~blind
-    class_ids[ground] = street.ground_class(points[ground][:, 0], points[ground][:, 1])
+    depth[index == NOTHING] = np.nan
+    points = origin.astype(np.float32) + depth[:, None] * directions
+    class_ids = np.array([solid.class_id for solid in solids] + [SKY, 0], np.uint8)[index]
+    ground = np.flatnonzero(index == GROUND)
+    class_ids[ground] = street.ground_class(points[ground, 0], points[ground, 1])
     class_ids[blind] = NO_RAY
 
-    image = paint.image(street, solids, directions, depth, index, normals, points)
-    image[blind] = 0
+    colors = paint.colors(street, solids, directions, depth, index, points)
+    colors[blind] = 0
 
     def untile(values):
-        return camera.untile(values.reshape(rows, columns, *values.shape[1:]))
+        return camera.untile(values.reshape(*rays.shape[:3], *values.shape[1:]))
 
-    return Frame(paint.expose(untile(image), street.seed, time), untile(class_ids),
-                 untile(points.astype(np.float32)) if with_geometry else None)
+    return Frame(paint.expose(untile(colors), street.seed, time), untile(class_ids),
+                 untile(points) if with_geometry else None)

@@ -96,19 +96,20 @@ class Prism(Solid):
         return Polygon(self.bottom) if self.z0 == 0 else None
 
     def intersect(self, origin, directions):
-        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
+        """Return where rays (N, 3) from origin enter, as a multiple of them; inf for a miss."""
         normals, offsets = self._planes
-        room = (offsets - normals @ origin).astype(directions.dtype)
-        normals = normals.astype(directions.dtype)
-        speed = directions @ normals.T
-        t = room / np.where(speed == 0, np.float32(1e-12), speed)
-        entering = np.where(speed < 0, t, -np.inf)
-        face = entering.argmax(1)
-        near = np.take_along_axis(entering, face[:, None], 1)[:, 0]
-        far = np.where(speed > 0, t, np.inf).min(1)
-        outside = ((speed == 0) & (room < 0)).any(1)
-        hit = (near <= far) & (near > 0) & ~outside
-        return np.where(hit, near, np.inf), normals[face]
+        room = (offsets - normals @ origin).astype(directions.dtype)[:, None]
+        speed = normals.astype(directions.dtype) @ directions.T
+        speed[speed == 0] = 1e-12
+        t = room / speed
+        near = np.where(speed < 0, t, -np.inf).max(0)
+        far = np.where(speed > 0, t, np.inf).min(0)
+        return np.where((near <= far) & (near > 0), near, np.inf)
+
+    def normals(self, points):
+        """Return the outward normals at points (N, 3) of the surface."""
+        normals, offsets = self._planes
+        return normals[(normals @ points.T - offsets[:, None]).argmax(0)]
 
 
 @dataclass(frozen=True)
@@ -133,28 +134,31 @@ class Cone(Solid):
         return Circle(np.array(self.center), self.r0) if self.z0 == 0 else None
 
     def intersect(self, origin, directions):
-        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
-        slope = (self.r1 - self.r0) / (self.z1 - self.z0)
+        """Return where rays (N, 3) from origin enter, as a multiple of them; inf for a miss."""
         px, py = (origin[:2] - self.center).tolist()
-        radius = float(self.r0 + slope * (origin[2] - self.z0))
+        radius = float(self.r0 + self._slope * (origin[2] - self.z0))
         dx, dy, dz = directions.T
-        a = dx * dx + dy * dy - (slope * dz) ** 2
-        b = px * dx + py * dy - radius * slope * dz
-        c = px * px + py * py - radius * radius
-        t = (-b - np.sqrt(np.maximum(b * b - a * c, 0))) / a
-        z = origin[2] + t * dz
-        side = (b * b >= a * c) & (t > 0) & (z >= self.z0) & (z <= self.z1)
-        t = np.where(side, t, np.inf)
-        lid = (self.z1 - origin[2]) / dz
-        under_lid = (lid > 0) & (lid < t) & (
-            (px + lid * dx) ** 2 + (py + lid * dy) ** 2 <= self.r1 ** 2) & (dz < 0)
-        t = np.where(under_lid, lid, t).astype(directions.dtype)
-        reach = np.where(np.isfinite(t), t, 0)
-        normals = np.stack([px + reach * dx, py + reach * dy,
-                            np.full_like(t, -slope * self.r0)], 1)
+        a = dx * dx + dy * dy - (self._slope * dz) ** 2
+        b = px * dx + py * dy - radius * self._slope * dz
+        root = b * b - a * (px * px + py * py - radius * radius)
+        t = (-b - np.sqrt(np.maximum(root, 0))) / a
+        z = float(origin[2]) + t * dz
+        t = np.where((root >= 0) & (t > 0) & (z >= self.z0) & (z <= self.z1), t, np.inf)
+        lid = float(self.z1 - origin[2]) / dz
+        on_lid = np.hypot(px + lid * dx, py + lid * dy) <= self.r1
+        return np.where(on_lid & (dz < 0) & (lid > 0) & (lid < t), lid, t)
+
+    def normals(self, points):
+        """Return the outward normals at points (N, 3) of the surface."""
+        x, y = points[:, 0] - self.center[0], points[:, 1] - self.center[1]
+        normals = np.stack([x, y, -self._slope * np.hypot(x, y)], 1)
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        normals[under_lid] = 0, 0, 1
-        return t, normals
+        normals[points[:, 2] > self.z1 - 1e-3] = 0, 0, 1
+        return normals
+
+    @property
+    def _slope(self):
+        return (self.r1 - self.r0) / (self.z1 - self.z0)
 
 
 @dataclass(frozen=True)
@@ -177,15 +181,16 @@ class Ellipsoid(Solid):
         return Circle(np.array(self.center[:2]), self.radii[0])
 
     def intersect(self, origin, directions):
-        """Return where rays enter: parameter t (N,), inf for a miss, and the normals (N, 3)."""
-        radii = np.asarray(self.radii, directions.dtype)
+        """Return where rays (N, 3) from origin enter, as a multiple of them; inf for a miss."""
         start = ((origin - self.center) / self.radii).astype(directions.dtype)
-        scaled = directions / radii
-        a = (scaled * scaled).sum(1)
+        scaled = directions / np.asarray(self.radii, directions.dtype)
+        a = np.einsum('nc,nc->n', scaled, scaled)
         b = scaled @ start
         root = b * b - a * (start @ start - 1)
         t = (-b - np.sqrt(np.maximum(root, 0))) / a
-        hit = (root >= 0) & (t > 0)
-        normals = (start + np.where(hit, t, 0)[:, None] * scaled) / radii
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        return np.where(hit, t, np.inf).astype(directions.dtype), normals
+        return np.where((root >= 0) & (t > 0), t, np.inf)
+
+    def normals(self, points):
+        """Return the outward normals at points (N, 3) of the surface."""
+        normals = (points - self.center) / np.square(self.radii)
+        return normals / np.linalg.norm(normals, axis=1, keepdims=True)

@@ -65,15 +65,20 @@ def car(x, y, heading=(1.0, 0.0), look=0):
 
 
 def pedestrian(x, y, heading=(1.0, 0.0), look=0):
-    """Return a person whose round footprint, radius 0.24 m, holds all above it."""
+    """Return a person; all of it stays above the footprint of 0.28 x 0.48 m."""
     tall = 1.55 + 0.05 * (look % 7)
     cloth = _CLOTH_COLORS[look % len(_CLOTH_COLORS)]
     trousers = _CLOTH_COLORS[look // 3 % 3]
+    legs = Prism(PEDESTRIAN, 'trousers', trousers, heading,
+                 _rectangle(x, y, 0.28, 0.48, heading), _rectangle(x, y, 0.22, 0.34, heading),
+                 0, tall * .52)
     return [
-        Cone(PEDESTRIAN, 'trousers', trousers, heading, (x, y), 0.24, 0.15, 0, tall * .55),
-        Ellipsoid(PEDESTRIAN, 'cloth', cloth, heading, (x, y, tall * .66), (.17, .235, tall * .19)),
+        legs,
+        Ellipsoid(PEDESTRIAN, 'cloth', cloth, heading, (x, y, tall * .65),
+                  (*np.abs(np.array([.13 * heading[0] - .235 * heading[1],
+                                     .13 * heading[1] + .235 * heading[0]])), tall * .21)),
         Ellipsoid(PEDESTRIAN, 'head', (.80, .60, .48), heading, (x, y, tall * .92),
-                  (.10, .09, tall * .085)),
+                  (.09, .09, tall * .085)),
     ]
 
 

@@ -94,8 +94,9 @@ class Street:
         solids = self.solids(min(origin[0], points[:, 0].min()) - 1,
                              max(origin[0], points[:, 0].max()) + 1, time)
         length = np.linalg.norm(offsets, axis=1)
-        directions = (offsets / length[:, None])[:, None]
-        depth, _, _ = cast(solids, origin, directions, (length - 1e-4)[:, None])
+        directions = offsets / length[:, None]
+        depth, _ = cast(solids, origin, directions[:, None], (length - 1e-4)[:, None],
+                        (directions, np.full(len(length), 1e-6)))
         return seen & (depth[:, 0] >= length - 1e-4)
 
     def solids(self, x_min, x_max, time):
