@@ -1,0 +1,132 @@
+"""Weights in and out of files: what is inferred, what is refused and how it is said."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from bisenet_ros.network import Weights, WeightsError, build_network, load_weights, save_weights
+
+
+@pytest.fixture(scope='module')
+def network():
+    torch.manual_seed(0)
+    return build_network('paper', 'xception39', 11).eval()
+
+
+def save_pth(path, state):
+    torch.save(state, path)
+    return path
+
+
+def described(network):
+    return Weights(network, 'paper', 'xception39', 11, (.1, .2, .3), (.4, .5, .6), 'camvid',
+                   (480, 360), tuple('abcdefghijk'))
+
+
+def test_round_trip(network, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    save_weights(path, described(network))
+    loaded = load_weights(path)
+    assert (loaded.variant, loaded.backbone, loaded.classes) == ('paper', 'xception39', 11)
+    assert (loaded.mean, loaded.std) == ((.1, .2, .3), (.4, .5, .6))
+    assert (loaded.label_set, loaded.network_size) == ('camvid', (480, 360))
+    assert loaded.class_names == tuple('abcdefghijk')
+    assert not loaded.network.training
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(x), network(x))
+
+
+def test_half_precision_is_half_the_size_and_nearly_the_same(network, tmp_path):
+    full, half = tmp_path / 'full.safetensors', tmp_path / 'half.safetensors'
+    save_weights(full, described(network))
+    save_weights(half, described(network), half=True)
+    assert half.stat().st_size < 0.55 * full.stat().st_size
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, got = network(x), load_weights(half).network(x)
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, expected, atol=0.01 * expected.abs().max())
+
+
+@pytest.mark.parametrize('variant, backbone, classes', [
+    ('coincheung', 'resnet18', 19), ('paper', 'resnet18', 2), ('paper', 'xception39', 7)])
+def test_variant_backbone_and_classes_are_inferred(variant, backbone, classes, tmp_path):
+    state = build_network(variant, backbone, classes, auxiliary_heads=True).state_dict()
+    path = save_pth(tmp_path / 'a.pth', {f'module.{key}': v for key, v in state.items()})
+    loaded = load_weights(path)
+    assert (loaded.variant, loaded.backbone, loaded.classes) == (variant, backbone, classes)
+    assert set(loaded.network.state_dict()) == {
+        key for key in state if not key.startswith(('conv_out16.', 'conv_out32.'))}
+
+
+def test_a_19_class_checkpoint_is_taken_for_cityscapes(tmp_path):
+    state = build_network('coincheung', 'resnet18', 19).state_dict()
+    loaded = load_weights(save_pth(tmp_path / 'a.pth', {'state_dict': state}))
+    assert loaded.label_set == 'cityscapes'
+    assert loaded.mean == (.3257, .3690, .3223)
+    assert loaded.std == (.2112, .2148, .2115)
+
+
+def test_every_problem_is_named(network, tmp_path):
+    state = dict(network.state_dict())
+    del state['sp.conv1.bn.weight']
+    state['ffm.surplus'] = torch.zeros(1)
+    state['cp.conv_avg.conv.weight'] = torch.zeros(128, 99, 1, 1)
+    with pytest.raises(WeightsError) as error:
+        load_weights(save_pth(tmp_path / 'a.pth', state))
+    message = str(error.value)
+    assert 'a.pth' in message
+    assert 'missing sp.conv1.bn.weight' in message
+    assert 'unexpected ffm.surplus' in message
+    assert 'misshapen cp.conv_avg.conv.weight: (128, 99, 1, 1) instead of (128, 256, 1, 1)' \
+        in message
+    assert len(message.splitlines()) == 4
+
+
+def test_another_network_is_refused(tmp_path):
+    path = save_pth(tmp_path / 'a.pth', {'fc.weight': torch.zeros(1000, 512)})
+    with pytest.raises(WeightsError, match=r'not a BiSeNet.*fc\.weight'):
+        load_weights(path)
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_code_in_a_pickle_is_not_executed(tmp_path):
+    marker = tmp_path / 'executed'
+    path = save_pth(tmp_path / 'a.pth', {'conv_out.conv_out.weight': Malicious(marker)})
+    with pytest.raises(WeightsError, match='could execute code'):
+        load_weights(path)
+    assert not marker.exists()
+    with open(tmp_path / 'b.pth', 'wb') as file:
+        pickle.dump(Malicious(marker), file)
+    with pytest.raises(WeightsError):
+        load_weights(tmp_path / 'b.pth')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+@pytest.mark.parametrize('content', [b'', b'no weights at all, just text'])
+def test_garbage_is_refused(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        load_weights(tmp_path / name)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        load_weights(tmp_path / 'nowhere.pth')
+
+
+def test_an_unknown_suffix_is_refused(tmp_path):
+    (tmp_path / 'a.onnx').write_bytes(b'x')
+    with pytest.raises(WeightsError, match=r'\.safetensors'):
+        load_weights(tmp_path / 'a.onnx')
