@@ -23,7 +23,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
@@ -57,7 +57,8 @@ class Player(Node):
             f'{topic}/compressed' if self._compressed else topic, qos)
         self._calibration = None
         if source.camera_info is not None:
-            self._calibration = CameraInfo(**source.camera_info)
+            region = RegionOfInterest(**source.camera_info.get('roi', {}))
+            self._calibration = CameraInfo(**{**source.camera_info, 'roi': region})
             self._calibrations = self.create_publisher(
                 CameraInfo, options.camera_info_topic or camera_info_topic(topic), qos)
         if source.camera_pose is not None:

@@ -19,6 +19,7 @@ BAG_SUFFIXES = ('.mcap', '.db3')
 ACCEPTED = ("'street' (rendered), a folder of images, a video file, a camera index, "
             'a rosbag2 folder, a .mcap or a .db3 file')
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+_REGION_FIELDS = ('x_offset', 'y_offset', 'height', 'width', 'do_rectify')
 
 
 class SourceError(ValueError):
@@ -60,19 +61,29 @@ class Source:
 
 
 class StreetSource(Source):
-    """The rendered street: calibrated camera, known poses, no files."""
+    """The rendered street, there and back: calibrated camera, known poses, no files needed."""
 
-    def __init__(self, size: tuple[int, int] = (640, 480), rate: float = DEFAULT_RATE) -> None:
-        from bisenet_ros.tools.street import StreetDrive
-        self.drive = StreetDrive(size=size, rate=rate)
-        self.rate = rate
-        self.camera_info = self.drive.camera.camera_info()
-        self.camera_pose = (*self.drive.camera_xyz, *self.drive.camera_rpy)
+    def __init__(self) -> None:
+        from bisenet_ros.tools.street_clip import StreetClip
+        self._clip = StreetClip()
+        drive = self._clip.drive
+        self.rate = drive.rate
+        self.camera_info = drive.camera.camera_info()
+        self.camera_pose = (*drive.camera_xyz, *drive.camera_rpy)
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for index in range(len(self.drive)):
-            frame = self.drive[index]
-            yield SourceFrame(frame.image, 'rgb', frame.stamp, frame.base_pose)
+        last = len(self._clip) - 1
+        # Back again, so that playing it in a loop makes no jump.
+        for count, index in enumerate([*range(last), *range(last, 0, -1)]):
+            frame = self._clip[index]
+            yield SourceFrame(frame.image, 'rgb', count / self.rate, frame.base_pose)
+
+    def class_ids(self, base_pose: tuple[float, float, float]) -> np.ndarray:
+        """Return the true classes, (H, W) uint8, of the frame taken at a pose."""
+        drive = self._clip.drive
+        poses = np.array([drive.base_pose(n / drive.rate) for n in range(len(self._clip))])
+        distance = np.linalg.norm(poses[:, :2] - base_pose[:2], axis=1)
+        return self._clip[int(distance.argmin())].class_ids
 
 
 class FolderSource(Source):
@@ -209,7 +220,9 @@ class BagSource(Source):
             message = reader.deserialize(data, connection.msgtype)
             return {'width': message.width, 'height': message.height,
                     'distortion_model': message.distortion_model,
-                    **{field: getattr(message, field).tolist() for field in 'dkrp'}}
+                    **{field: getattr(message, field).tolist() for field in 'dkrp'},
+                    'binning_x': message.binning_x, 'binning_y': message.binning_y,
+                    'roi': {field: getattr(message.roi, field) for field in _REGION_FIELDS}}
         return None
 
     def _image(self, message) -> np.ndarray:
@@ -244,11 +257,10 @@ def open_source(name: str, rate: float | None = None, bag_topic: str | None = No
     """
     if rate is not None and not rate > 0:
         raise SourceError(f'rate is {rate}; it must be above 0 Hz')
-    if name == 'street':
-        return StreetSource(rate=rate or DEFAULT_RATE)
     if name.isdecimal():
         return CameraSource(int(name), rate)
-    source = _open_path(Path(name).expanduser(), bag_topic)
+    source = StreetSource() if name == 'street' else _open_path(
+        Path(name).expanduser(), bag_topic)
     source.rate = rate or source.rate
     return source
 

@@ -123,12 +123,12 @@ class TestBag:
 
     def test_images_rate_and_calibration(self, tmp_path, storage):
         bag = Bag(tmp_path / 'bag', storage)
-        region = bag.types.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+        region = bag.types.types['sensor_msgs/msg/RegionOfInterest'](4, 2, 40, 48, True)
         bag.write('/camera/camera_info', 9.9, 'CameraInfo', height=HEIGHT, width=WIDTH,
                   distortion_model='plumb_bob', d=np.array([.1, .2, 0, 0, 0]),
                   k=np.array([50, 0, 32, 0, 50, 24, 0, 0, 1.]), r=np.eye(3).ravel(),
                   p=np.array([50, 0, 32, 0, 0, 50, 24, 0, 0, 0, 1., 0]),
-                  binning_x=0, binning_y=0, roi=region)
+                  binning_x=2, binning_y=2, roi=region)
         for n in range(3):
             image = flat_image(3 * n, 2 * n, n)
             bag.write_image('/camera/image_raw', 10 + n / 8, image.reshape(HEIGHT, -1), 'rgb8',
@@ -144,6 +144,9 @@ class TestBag:
             assert source.camera_info['k'] == [50, 0, 32, 0, 50, 24, 0, 0, 1]
             assert source.camera_info['width'] == WIDTH
             assert source.camera_info['distortion_model'] == 'plumb_bob'
+            assert source.camera_info['binning_x'] == 2
+            assert source.camera_info['roi'] == {
+                'x_offset': 4, 'y_offset': 2, 'height': 40, 'width': 48, 'do_rectify': True}
 
     def test_compressed(self, tmp_path, storage):
         bag = Bag(tmp_path / 'bag', storage)

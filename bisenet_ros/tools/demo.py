@@ -1,0 +1,273 @@
+"""
+Show the segmentation node at work, and leave pictures and a report.
+
+Starts the node and an image player as processes of their own, listens to their topics as anybody
+on the graph can, and writes a video, a strip of pictures and a report.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, ExitStack
+import math
+import os
+from pathlib import Path
+import random
+import signal
+import socket
+import sys
+from threading import Thread
+import time
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+import yaml
+
+from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.resources import config_path
+from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools.monitor import Monitor
+from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
+from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
+from bisenet_ros.tools.report import compare_masks, Recording, write_report
+from bisenet_ros.tools.sources import Source, StreetSource
+
+IMAGE_TOPIC = '/camera/image_raw'
+# Any of these means that the user has chosen how Fast DDS transports data.
+FAST_DDS_CHOICES = (
+    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS')
+TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
+LIVE_LINE_PERIOD = 0.5  # s
+LOG_LINE_PERIOD = 5.0  # s, where output is no terminal
+LINE_LENGTH = 78
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why and what to check."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """
+    Run the demo.
+
+    :raises DemoError, ProcessEnded, ValueError, FileNotFoundError: saying what to check.
+    """
+    folder = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    # A camera can be opened only once, which is for the player to do.
+    source = None if options.source.isdecimal() else open_source_arguments(options)
+    camera_pose = options.camera_pose or (source.camera_pose if source else None)
+    choose_transport()
+    with ExitStack() as stack:
+        node = ModuleProcess('node', 'bisenet_ros.node.segmentation_node',
+                             node_arguments(folder, options, source, camera_pose), folder)
+        stack.callback(node.stop)
+        monitor = stack.enter_context(listening(with_costmap=camera_pose is not None))
+        wait_until(monitor.node_subscribes, 'the node is loading', monitor, [node])
+        player = ModuleProcess('player', 'bisenet_ros.tools.play', player_arguments(options),
+                               folder)
+        stack.callback(player.stop)
+        processes = [node, player]
+        wait_until(lambda: monitor.frames_out, 'waiting for the first mask', monitor, processes)
+        recording = record(monitor, processes, folder, options.duration)
+        figures = run_figures(monitor, options)
+    label_set = load_label_set(monitor.diagnostics.get('label_set', 'camvid'))
+    if isinstance(source, StreetSource) and label_set.name == 'camvid':
+        figures |= compare_masks(
+            [moment.class_ids for moment in recording.moments],
+            [source.class_ids(moment.base_pose) for moment in recording.moments])
+    write_report(folder, figures, recording, label_set)
+    print(f'see {folder}/: {recording.video.path.name}, strip.png, report.md')
+
+
+def choose_transport() -> None:
+    """
+    Set up DDS for this process and its children.
+
+    A domain of its own, unless the user chose one, so that nothing else on the network disturbs;
+    and a transport that delivers camera images.
+    """
+    if 'ROS_DOMAIN_ID' not in os.environ:
+        os.environ['ROS_DOMAIN_ID'] = str(free_domain())
+        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    if not any(name in os.environ for name in FAST_DDS_CHOICES):
+        profile = str(config_path('fastdds_large_images.xml'))
+        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = profile
+        if os.environ.get('ROS_DISTRO') == 'humble':
+            os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
+    print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}',
+          flush=True)
+
+
+def free_domain() -> int:
+    """Return a domain that no participant on this machine uses, as far as ports tell."""
+    for domain in random.sample(range(1, 100), 99):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                # DDSI-RTPS 9.6.1.1: the port on which a domain's first participant is found.
+                probe.bind(('', 7410 + 250 * domain))
+            except OSError:
+                continue
+            return domain
+    raise DemoError('no free DDS domain: set ROS_DOMAIN_ID')
+
+
+def node_arguments(folder: Path, options: argparse.Namespace, source: Source | None,
+                   camera_pose: Sequence[float] | None) -> list[str]:
+    """Write the node's parameters to `<folder>/node.yaml`; return the arguments naming it."""
+    parameters = {'image_topic': IMAGE_TOPIC, 'weights': options.weights,
+                  'device': options.device, 'costmap': {'enabled': camera_pose is not None}}
+    if camera_pose is not None:
+        knows_odometry = isinstance(source, StreetSource)
+        parameters['costmap'] |= {
+            'size': [20.0, 20.0],
+            'resolution': 0.1,
+            'rate': 10.0,
+            'camera_pose': {'source': 'parameters', 'xyz': list(camera_pose[:3]),
+                            'rpy': list(camera_pose[3:])},
+            'odometry': {'source': 'topic' if knows_odometry else 'none', 'topic': '/odom'},
+        }
+    path = folder / 'node.yaml'
+    path.write_text(yaml.safe_dump({'segmentation': {'ros__parameters': parameters}}))
+    return ['--ros-args', '--params-file', str(path)]
+
+
+def player_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the player's arguments for the demo's."""
+    arguments = [options.source, '--loop', '--image-topic', IMAGE_TOPIC]
+    for name in ('rate', 'camera_info', 'bag_topic'):
+        if getattr(options, name) is not None:
+            arguments += [f'--{name.replace("_", "-")}', str(getattr(options, name))]
+    return arguments
+
+
+@contextmanager
+def listening(with_costmap: bool) -> Iterator[Monitor]:
+    """Have a Monitor on the graph, its callbacks in a thread."""
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    monitor = Monitor(IMAGE_TOPIC, with_costmap)
+    executor.add_node(monitor)
+    thread = Thread(target=executor.spin)
+    thread.start()
+    try:
+        yield monitor
+    finally:
+        executor.shutdown()
+        thread.join()
+        monitor.destroy_node()
+        rclpy.shutdown()
+
+
+def wait_until(condition: Callable[[], object], what: str, monitor: Monitor,
+               processes: Sequence[ModuleProcess]) -> None:
+    """Wait visibly until `condition()` holds; raise DemoError if that takes too long."""
+    line, start = LiveLine(), time.monotonic()
+    while not condition():
+        for process in processes:
+            process.check()
+        if monitor.diagnostics.get('state') == 'unconfigured':
+            raise DemoError(f'the node says: {monitor.health}')
+        seconds = time.monotonic() - start
+        if seconds > TIMEOUT:
+            logs = ', '.join(str(process.log) for process in processes)
+            raise DemoError(f'{what}: nothing within {TIMEOUT:g} s. The node says: '
+                            f'{monitor.health}. Look into {logs}')
+        line.show(f'{what} ... {seconds:.0f} s')
+        time.sleep(0.05)
+    line.end()
+
+
+def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
+           duration: float) -> Recording:
+    """Record for `duration` seconds, showing the live line."""
+    recording, line, start = Recording(folder, duration), LiveLine(), time.monotonic()
+    while (seconds := time.monotonic() - start) < duration:
+        for process in processes:
+            process.check()
+        moment = monitor.next_moment(timeout=LIVE_LINE_PERIOD)
+        if moment is not None:
+            recording.add(moment)
+        median, _ = monitor.latency_percentiles()
+        line.show(f'{seconds:3.0f} of {duration:g} s   in {monitor.frames_in}   '
+                  f'out {monitor.frames_out}   dropped {monitor.frames_dropped}   '
+                  f'latency {1e3 * median:.0f} ms')
+    line.end()
+    if not recording.moments:
+        raise DemoError('masks came, but no overlay of an image seen here. The node says: '
+                        f'{monitor.health}')
+    return recording
+
+
+def run_figures(monitor: Monitor, options: argparse.Namespace) -> dict:
+    """Return the figures of the run, for the report."""
+    median, p99 = monitor.latency_percentiles()
+    return {
+        'source': options.source,
+        'seconds': options.duration,
+        'frames_in': monitor.frames_in,
+        'frames_out': monitor.frames_out,
+        'frames_dropped': monitor.frames_dropped,
+        'rate_in_hz': monitor.frames_in / options.duration,
+        'rate_out_hz': monitor.frames_out / options.duration,
+        'latency_p50_ms': 1e3 * median,
+        'latency_p99_ms': 1e3 * p99,
+        **{key: monitor.diagnostics.get(key, 'unknown')
+           for key in ('weights', 'engine', 'device')},
+    }
+
+
+class LiveLine:
+    """One line that changes; where output is no terminal, a line now and then."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._period = LIVE_LINE_PERIOD if self._is_terminal else LOG_LINE_PERIOD
+        self._shown = -math.inf
+
+    def show(self, line: str) -> None:
+        """Show `line` if it is time for it."""
+        if time.monotonic() < self._shown + self._period:
+            return
+        self._shown = time.monotonic()
+        if self._is_terminal:
+            print(f'\r{line:<{LINE_LENGTH}}', end='', flush=True)
+        else:
+            print(line, flush=True)
+
+    def end(self) -> None:
+        """Go on below the line."""
+        if self._is_terminal:
+            print(flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(prog='demo', description=__doc__)
+    add_source_arguments(parser)
+    parser.add_argument('--duration', type=float, default=20.0, metavar='S',
+                        help='seconds from the first mask on (default 20)')
+    parser.add_argument('--camera-pose', type=float, nargs=6,
+                        metavar=('X', 'Y', 'Z', 'ROLL', 'PITCH', 'YAW'),
+                        help='where a calibrated camera sits on its robot (m, rad; pitch > 0 looks '
+                        'down), for costmaps; the street knows its own')
+    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
+    parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
+    parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER')
+    options = parser.parse_args(argv)
+
+    keep_large_blocks()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        run(options)
+    except (DemoError, ProcessEnded, ValueError, FileNotFoundError) as error:
+        print(f'\ndemo: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print()
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What a bystander on the graph sees of the segmentation node: frames, latencies, pictures."""
+
+from collections import OrderedDict
+from dataclasses import replace
+from queue import Empty, Full, Queue
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import OccupancyGrid, Odometry
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from bisenet_ros.node.image_conversion import to_color_image
+from bisenet_ros.tools.pictures import Costmap, Moment
+
+# As many as may be on their way through the node; older ones were dropped by it.
+STAMPS_KEPT = 50
+MOMENTS_WAITING = 4
+UNKNOWN_COSTMAP = Costmap(np.full((1, 1), -1, np.int8), 1.0, (-0.5, -0.5), (0.0, 0.0, 0.0))
+
+
+class Monitor(Node):
+    """
+    Counts frames in and out, measures latency, and puts together what belongs to one image.
+
+    Latency is from the image's stamp to the receipt of its mask here, on one machine's clock.
+    Counting begins with the image of the first mask.
+    """
+
+    def __init__(self, image_topic: str, with_costmap: bool) -> None:
+        super().__init__('demo', start_parameter_services=False)
+        self._image_topic = image_topic
+        self._costmap = UNKNOWN_COSTMAP if with_costmap else None
+        self.diagnostics: dict[str, str] = {}
+        self.health = 'nothing on /diagnostics'
+        self.latencies: list[float] = []
+        self.moments: Queue[Moment] = Queue(MOMENTS_WAITING)
+        self._stamps_in: list[int] = []
+        self._stamps_out: list[int] = []
+        self._images: OrderedDict[int, Image] = OrderedDict()
+        self._masks: OrderedDict[int, Image] = OrderedDict()
+        self._base_poses: OrderedDict[int, tuple[float, float, float]] = OrderedDict()
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        for message_type, topic, callback, qos in (
+                (Image, image_topic, self._on_image, 10),
+                (Image, 'segmentation/mask', self._on_mask, 10),
+                (Image, 'segmentation/overlay', self._on_overlay, 10),
+                (OccupancyGrid, 'segmentation/costmap', self._on_costmap, latched),
+                (Odometry, '/odom', self._on_odometry, 10),
+                (DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)):
+            self.create_subscription(message_type, topic, callback, qos)
+
+    def node_subscribes(self) -> bool:
+        """Return whether somebody besides this monitor subscribes to the images."""
+        return self.count_subscribers(self._image_topic) > 1
+
+    @property
+    def frames_out(self) -> int:
+        """Return how many masks came."""
+        return len(self._stamps_out)
+
+    @property
+    def frames_in(self) -> int:
+        """Return how many images came since the one of the first mask."""
+        return len(self._stamps_in)
+
+    @property
+    def frames_dropped(self) -> int:
+        """Return how many images, older than the newest with a mask, have none."""
+        if not self._stamps_out:
+            return 0
+        due = {stamp for stamp in self._stamps_in if stamp <= self._stamps_out[-1]}
+        return len(due.difference(self._stamps_out))
+
+    def latency_percentiles(self) -> tuple[float, float]:
+        """Return the median and the 99th percentile (s); NaN before the first mask."""
+        if not self.latencies:
+            return float('nan'), float('nan')
+        median, p99 = np.percentile(self.latencies, (50, 99))
+        return float(median), float(p99)
+
+    def next_moment(self, timeout: float) -> Moment | None:
+        """Return the next moment, or None if none comes within `timeout` (s)."""
+        try:
+            return self.moments.get(timeout=timeout)
+        except Empty:
+            return None
+
+    def _on_image(self, message: Image) -> None:
+        stamp = _nanoseconds(message.header.stamp)
+        _keep(self._images, stamp, message)
+        self._stamps_in.append(stamp)
+        if not self._stamps_out:
+            del self._stamps_in[:-STAMPS_KEPT]
+
+    def _on_mask(self, message: Image) -> None:
+        stamp = _nanoseconds(message.header.stamp)
+        self.latencies.append((time.time_ns() - stamp) * 1e-9)
+        if not self._stamps_out:
+            self._stamps_in = [other for other in self._stamps_in if other >= stamp]
+        self._stamps_out.append(stamp)
+        _keep(self._masks, stamp, message)
+
+    def _on_overlay(self, message: Image) -> None:
+        """Complete the moment: the node publishes the overlay after the mask."""
+        stamp = _nanoseconds(message.header.stamp)
+        image, mask = self._images.pop(stamp, None), self._masks.pop(stamp, None)
+        if image is None or mask is None:
+            return
+        base_pose = self._base_poses.get(stamp)
+        moment = Moment(
+            stamp=stamp * 1e-9, image=_rgb(image), overlay=_rgb(message),
+            class_ids=np.array(mask.data, np.uint8).reshape(mask.height, mask.width),
+            costmap=self._costmap_around(base_pose), base_pose=base_pose)
+        try:
+            self.moments.put_nowait(moment)
+        except Full:  # Whoever draws them is slower than the node: pictures matter less.
+            pass
+
+    def _on_costmap(self, message: OccupancyGrid) -> None:
+        info = message.info
+        self._costmap = Costmap(
+            costs=np.array(message.data, np.int8).reshape(info.height, info.width),
+            resolution=info.resolution, origin=(info.origin.position.x, info.origin.position.y),
+            robot=(0.0, 0.0, 0.0))
+
+    def _costmap_around(self, base_pose: tuple[float, float, float] | None) -> Costmap | None:
+        if self._costmap is None or base_pose is None:
+            return self._costmap
+        return replace(self._costmap, robot=base_pose)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        pose = message.pose.pose
+        yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
+        _keep(self._base_poses, _nanoseconds(message.header.stamp),
+              (pose.position.x, pose.position.y, float(yaw)))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == 'segmentation':
+                self.health = status.message
+                self.diagnostics = {value.key: value.value for value in status.values}
+
+
+def _nanoseconds(stamp) -> int:
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def _keep(messages: OrderedDict, stamp: int, message) -> None:
+    messages[stamp] = message
+    if len(messages) > STAMPS_KEPT:
+        messages.popitem(last=False)
+
+
+def _rgb(message: Image) -> np.ndarray:
+    image = to_color_image(message)
+    return image.pixels if image.channel_order == 'rgb' else image.pixels[..., ::-1]

@@ -1,0 +1,168 @@
+"""Pictures of a run for people: camera, overlay and costmap side by side, as a strip and a video."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bisenet_ros.segmentation.labels import LabelSet
+
+VIDEO_RATE = 10.0  # Hz
+PANEL_HEIGHT = 360  # px
+GAP = 4  # px between the pictures of a panel
+
+
+@dataclass(frozen=True)
+class Costmap:
+    """A nav_msgs/OccupancyGrid as arrays, and the robot in it."""
+
+    costs: np.ndarray
+    """(rows, columns) int8: -1 unknown, 0 free to 100 lethal; row 0 has the least y."""
+    resolution: float
+    """m per cell."""
+    origin: tuple[float, float]
+    """x, y (m) of the outer corner of cell (0, 0) in the grid's frame."""
+    robot: tuple[float, float, float]
+    """x, y (m) and yaw (rad) of the robot in the grid's frame."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that came of one camera image."""
+
+    stamp: float
+    """Seconds, the image's."""
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    overlay: np.ndarray
+    """(h, w, 3) uint8 RGB."""
+    class_ids: np.ndarray
+    """(h, w) uint8."""
+    costmap: Costmap | None
+    base_pose: tuple[float, float, float] | None
+    """x, y (m) and yaw (rad) of base_link in odom when the image was taken."""
+
+
+def draw_costmap(costmap: Costmap, size: int) -> np.ndarray:
+    """
+    Draw a costmap as the robot sees it: forward is up, the robot a triangle.
+
+    :returns: (size, size, 3) uint8 RGB; unknown is dark, free light, then yellow to red with
+        growing cost, and lethal cells black.
+    """
+    colors = _cost_palette()[costmap.costs.astype(np.uint8)]
+    # From cells to pixels: turn about the robot by its heading, and put it where it sees far.
+    x, y, yaw = costmap.robot
+    column = (x - costmap.origin[0]) / costmap.resolution - 0.5
+    row = (y - costmap.origin[1]) / costmap.resolution - 0.5
+    scale = size / max(costmap.costs.shape)
+    sine, cosine = scale * np.sin(yaw), scale * np.cos(yaw)
+    turn = np.array([[sine, -cosine], [-cosine, -sine]])
+    center = np.array([size / 2, 0.62 * size])
+    shift = center - turn @ (column, row)
+    picture = cv2.warpAffine(colors, np.column_stack([turn, shift]), (size, size),
+                             flags=cv2.INTER_NEAREST, borderValue=_cost_palette()[255].tolist())
+    triangle = center + size / 36 * np.array([[0, -1.3], [0.8, 1], [0, 0.6], [-0.8, 1]])
+    return cv2.fillPoly(picture, [np.int32(triangle * 16)], (30, 110, 230), cv2.LINE_AA, 4)
+
+
+def _cost_palette() -> np.ndarray:
+    """Return the colour of each cost as uint8 (-1 is 255), (256, 3) uint8 RGB."""
+    palette = np.full((256, 3), (84, 92, 98), np.uint8)
+    ramp = np.linspace(0, 1, 99)[:, None]
+    free, middle, high = np.array([(240, 243, 240), (250, 205, 90), (214, 60, 40)])
+    palette[:99] = np.where(ramp < 0.5, free + 2 * ramp * (middle - free),
+                            middle + (2 * ramp - 1) * (high - middle))
+    palette[99] = 120, 20, 20
+    palette[100] = 20, 20, 20
+    return palette
+
+
+def panel(moment: Moment) -> np.ndarray:
+    """Return the camera's picture, the overlay and, where there is one, the costmap, RGB."""
+    pictures = [_of_height(moment.image), _of_height(moment.overlay)]
+    if moment.costmap is not None:
+        pictures.append(draw_costmap(moment.costmap, PANEL_HEIGHT))
+    gap = np.full((PANEL_HEIGHT, GAP, 3), 255, np.uint8)
+    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
+
+
+def _of_height(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    size = (round(width * PANEL_HEIGHT / height), PANEL_HEIGHT)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+class Video:
+    """
+    A video file of panels in real time: a panel stays until the next one.
+
+    MPEG-4 in .mp4 where OpenCV can write that, else Motion JPEG in .avi.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._base = folder / name
+        self.path: Path | None = None
+        self._writer: cv2.VideoWriter | None = None
+        self._written = 0
+
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """Show (H, W, 3) uint8 RGB from `seconds` after the start on."""
+        if self._writer is None:
+            self._size = picture.shape[1::-1]
+            self._open()
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        if picture.shape[1::-1] != self._size:
+            picture = cv2.resize(picture, self._size)
+        while self._written <= seconds * VIDEO_RATE:
+            self._writer.write(picture)
+            self._written += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def _open(self) -> None:
+        for suffix, codec in (('.mp4', 'mp4v'), ('.avi', 'MJPG')):
+            self.path = self._base.with_suffix(suffix)
+            self._writer = cv2.VideoWriter(
+                str(self.path), cv2.VideoWriter_fourcc(*codec), VIDEO_RATE, self._size)
+            if self._writer.isOpened():
+                return
+        raise OSError(f'OpenCV can write neither MPEG-4 nor Motion JPEG to {self._base}.*')
+
+
+def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
+    """Save the moments as rows of pictures over a legend of the class colours (PNG)."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    from matplotlib.patches import Patch
+
+    columns = [('camera', [moment.image for moment in moments]),
+               ('classes', [moment.overlay for moment in moments])]
+    if all(moment.costmap is not None for moment in moments):
+        columns.append(('costmap, robot facing up',
+                        [draw_costmap(moment.costmap, 2 * PANEL_HEIGHT) for moment in moments]))
+    aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
+    height = 2.4  # inches of a row
+    width = height * sum(aspects)
+    figure, axes = pyplot.subplots(
+        len(moments), len(columns), squeeze=False, layout='constrained',
+        figsize=(width, height * len(moments) + 0.8),
+        gridspec_kw={'width_ratios': aspects})
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    for column, (title, pictures) in enumerate(columns):
+        axes[0, column].set_title(title, fontsize=11)
+        for row, picture in enumerate(pictures):
+            axes[row, column].imshow(picture)
+            axes[row, column].axis('off')
+    figure.legend(
+        handles=[Patch(facecolor=np.array(label.color) / 255, label=label.name.replace('_', ' '))
+                 for label in label_set.labels],
+        loc='outside lower center', ncols=max(1, int(width / 0.95)), frameon=False, fontsize=9,
+        handlelength=1.2, handleheight=1.2, columnspacing=1.2)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

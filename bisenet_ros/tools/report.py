@@ -1,0 +1,76 @@
+"""What a run of the demo leaves: a video, a strip of pictures, and the figures."""
+
+from collections.abc import Sequence
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bisenet_ros.segmentation.labels import LabelSet, NO_DECISION
+from bisenet_ros.tools.pictures import Moment, panel, save_strip, Video
+
+MOMENTS_KEPT = 20
+STRIP_ROWS = 3
+
+
+class Recording:
+    """The video of a run, written as it goes, and moments evenly spread over it."""
+
+    def __init__(self, folder: Path, duration: float) -> None:
+        self.moments: list[Moment] = []
+        self.video = Video(folder, 'overlay')
+        self._interval = duration / MOMENTS_KEPT
+        self._start: float | None = None
+
+    def add(self, moment: Moment) -> None:
+        """Append a moment to the video, and keep it if it is time for one."""
+        if self._start is None:
+            self._start = moment.stamp
+        seconds = moment.stamp - self._start
+        self.video.add(panel(moment), seconds)
+        if seconds >= len(self.moments) * self._interval:
+            self.moments.append(moment)
+
+    def strip(self) -> list[Moment]:
+        """Return a few moments, from the first to the last."""
+        rows = np.linspace(0, len(self.moments) - 1, min(STRIP_ROWS, len(self.moments)))
+        return [self.moments[row] for row in rows.round().astype(int)]
+
+
+def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+    """
+    Compare masks with the true classes, both (H, W) uint8; truth 255 is not counted.
+
+    :returns: `pixel_accuracy` and `mean_iou` (0 to 1; the mean over the classes that occur in
+        the truth). Undecided pixels count as wrong.
+    """
+    pairs = np.zeros(256 * 256, np.int64)
+    for mask, truth in zip(masks, truths):
+        pairs += np.bincount((256 * truth.astype(np.int64) + mask).ravel(), minlength=256 * 256)
+    confusion = pairs.reshape(256, 256)
+    confusion[NO_DECISION] = 0
+    right = np.diag(confusion)
+    present = confusion.sum(axis=1) > 0
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    return {'pixel_accuracy': float(right.sum() / confusion.sum()),
+            'mean_iou': float(np.mean(right[present] / union[present]))}
+
+
+def write_report(folder: Path, figures: dict, recording: Recording, label_set: LabelSet) -> None:
+    """
+    Write `strip.png`, `report.json` and `report.md`.
+
+    :param figures: name to value, in the order in which they are to stand in the report.
+    """
+    recording.video.close()
+    save_strip(folder / 'strip.png', recording.strip(), label_set)
+    (folder / 'report.json').write_text(json.dumps(figures, indent=2) + '\n')
+    rows = [f'| {name.replace("_", " ")} | {_text(value)} |' for name, value in figures.items()]
+    (folder / 'report.md').write_text('\n'.join([
+        '# BiSeNet on ROS 2: a run of the demo', '', '| | |', '|---|---|', *rows, '',
+        f'Video: [{recording.video.path.name}]({recording.video.path.name})', '',
+        '![camera, classes, costmap](strip.png)', '']))
+
+
+def _text(value: object) -> str:
+    return f'{value:.3g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,96 @@
+"""The drive along the rendered street as a clip on disk: rendering is slower than a camera."""
+
+import hashlib
+from multiprocessing import get_context
+import os
+from pathlib import Path
+import signal
+
+import cv2
+from tqdm import tqdm
+
+from bisenet_ros.tools import street
+from bisenet_ros.tools.street import DriveFrame, StreetDrive
+
+SIZE = (640, 480)
+RATE = 10.0  # Hz
+DURATION = 20.0  # s
+JPEG_QUALITY = 95
+
+
+class StreetClip:
+    """
+    The frames of a StreetDrive as a sequence of DriveFrame, rendered once and kept.
+
+    They lie in the user's cache, in a folder named after the renderer's code, so that another
+    renderer gets a clip of its own.
+    """
+
+    def __init__(self, size: tuple[int, int] = SIZE, duration: float = DURATION) -> None:
+        """Render what is not there yet, showing the progress."""
+        self.drive = _drive(size, duration)
+        self._settings = size, duration
+        self._folder = _cache() / 'street_{}x{}_{}'.format(*size, _renderer_version())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        missing = [index for index in range(len(self)) if not self._image_path(index).exists()]
+        if missing:
+            self._render(missing)
+
+    def __len__(self) -> int:
+        return len(self.drive)
+
+    def __getitem__(self, index: int) -> DriveFrame:
+        image = cv2.imread(str(self._image_path(index)), cv2.IMREAD_COLOR)
+        class_ids = cv2.imread(str(self._class_ids_path(index)), cv2.IMREAD_GRAYSCALE)
+        stamp = index / self.drive.rate
+        return DriveFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), class_ids, stamp,
+                          self.drive.base_pose(stamp))
+
+    def _image_path(self, index: int) -> Path:
+        return self._folder / f'{index:05}.jpg'
+
+    def _class_ids_path(self, index: int) -> Path:
+        return self._folder / f'{index:05}.png'
+
+    def _render(self, indices: list[int]) -> None:
+        with get_context('spawn').Pool(initializer=_start_worker, initargs=self._settings) as pool:
+            frames = pool.imap(_render_frame, indices)
+            for index, frame in zip(tqdm(indices, 'rendering the street, once', unit='frame'),
+                                    frames):
+                self._keep(index, frame)
+
+    def _keep(self, index: int, frame: DriveFrame) -> None:
+        """Write the image last and at once: where it is, the frame is complete."""
+        cv2.imwrite(str(self._class_ids_path(index)), frame.class_ids)
+        unfinished = self._folder / f'{os.getpid()}.jpg'
+        cv2.imwrite(str(unfinished), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR),
+                    [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
+                     cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])
+        unfinished.replace(self._image_path(index))
+
+
+def _cache() -> Path:
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(root) / 'bisenet_ros'
+
+
+def _renderer_version() -> str:
+    version = hashlib.sha256()
+    for source in sorted(Path(street.__file__).parent.glob('*.py')):
+        version.update(source.read_bytes())
+    return version.hexdigest()[:12]
+
+
+def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
+    return StreetDrive(size=size, rate=RATE, duration=duration)
+
+
+def _start_worker(size: tuple[int, int], duration: float) -> None:
+    global worker_drive
+    worker_drive = _drive(size, duration)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
+    cv2.setNumThreads(1)
+
+
+def _render_frame(index: int) -> DriveFrame:
+    return worker_drive[index]
