@@ -15,7 +15,8 @@ def classify(logits: np.ndarray, size: tuple[int, int],
     the network; one reused plane per quantity stays in the processor's cache. Before that, each
     low-resolution pixel's largest logit is subtracted from its logits: the difference of two
     classes, and with it both argmax and softmax, stays what it was, because interpolation is
-    linear, and the exponentials cannot overflow.
+    linear, and the exponentials cannot overflow. (They vanish, to NO_DECISION, where neighbours'
+    classes differ by 170 and more, which no trained network's do.)
 
     :param logits: (classes, h, w) float32.
     :param size: (width, height) of the mask in pixels.

@@ -17,9 +17,12 @@ def save_random_network(path, variant, backbone, classes, **described):
     with torch.no_grad():
         for _ in range(5):
             network(torch.randn(2, 3, 96, 128))
-        # Otherwise one class wins everywhere, and a wrong pixel order would not be seen.
-        network.conv_out.conv_out.weight.mul_(8)
-    weights = Weights(network.eval(), variant, backbone, classes, **described)
+        network.eval()
+        # As far apart as a trained network's; or one class wins everywhere and hides mistakes.
+        logits = network.low_resolution_logits(torch.randn(1, 3, 96, 128))
+        network.conv_out.conv_out.weight.mul_(5 / logits.std())
+        network.conv_out.conv_out.bias.sub_(5 / logits.std() * logits.mean(dim=(0, 2, 3)))
+    weights = Weights(network, variant, backbone, classes, **described)
     save_weights(path, weights)
     return path
 
@@ -38,6 +41,13 @@ def sizeless_weights(tmp_path_factory):
     return save_random_network(
         tmp_path_factory.mktemp('weights') / 'sizeless.safetensors', 'paper', 'xception39', 11,
         mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), label_set='camvid')
+
+
+@pytest.fixture(scope='session')
+def unlabelled_weights(tmp_path_factory):
+    """Three classes that no label set is named for."""
+    return save_random_network(
+        tmp_path_factory.mktemp('weights') / 'unlabelled.safetensors', 'paper', 'xception39', 3)
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,250 @@
+"""The segmenter as a whole, in both engines, against the network used the plain way."""
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+import yaml
+
+
+@pytest.fixture(scope='module', params=['torch', 'onnxruntime'])
+def segmenter(request, camvid_weights):
+    if request.param == 'onnxruntime':
+        pytest.importorskip('onnxruntime')
+    return Segmenter(camvid_weights, device='cpu', engine=request.param)
+
+
+def plain_probabilities(weights_path, pixels, size):
+    """
+    Normalise, run the unfused network, enlarge all logits, softmax.
+
+    :param pixels: (h, w, 3) of 0 to 255 at the network's size.
+    :param size: (width, height) of the mask.
+    :return: (11, height, width).
+    """
+    weights = load_weights(weights_path)
+    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (weights.mean, weights.std))
+    with torch.no_grad():
+        logits = weights.network.low_resolution_logits((pixels - mean) / std)
+    return functional.interpolate(
+        logits, size=size[::-1], mode='bilinear', align_corners=False).softmax(1)[0].numpy()
+
+
+def assert_agrees(segmentation, probabilities, channel_ids=range(11), tolerance=1.0):
+    """The chosen class is the most probable one, or as probable to three digits."""
+    class_ids, confidence = segmentation
+    best = probabilities.max(0)
+    assert class_ids.shape == confidence.shape == best.shape
+    assert class_ids.flags.c_contiguous and confidence.flags.c_contiguous
+    channels = np.full(256, 255)
+    channels[list(channel_ids)] = range(len(channel_ids))
+    chosen = np.take_along_axis(probabilities, channels[class_ids][None], 0)[0]
+    np.testing.assert_allclose(chosen, best, rtol=1e-3)
+    assert np.abs(confidence - 255 * best).max() <= tolerance
+
+
+@pytest.mark.parametrize('size', [None, (64, 48), (333, 250)])
+def test_against_the_plain_way(segmenter, camvid_weights, colorful_image, size):
+    result, = segmenter.segment([colorful_image], size and [size])
+    size = size or (200, 120)
+    pixels = cv2.resize(colorful_image, (160, 96))
+    probabilities = plain_probabilities(camvid_weights, pixels, size)
+    assert len(np.unique(probabilities.argmax(0))) > 2, 'the test image must show some classes'
+    assert_agrees(result, probabilities)
+
+
+def test_bgr_is_rgb_with_the_channels_swapped(segmenter, colorful_image):
+    rgb, = segmenter.segment([colorful_image])
+    bgr, = segmenter.segment([np.ascontiguousarray(colorful_image[..., ::-1])],
+                             channel_order='bgr')
+    np.testing.assert_array_equal(rgb.class_ids, bgr.class_ids)
+    swapped, = segmenter.segment([colorful_image], channel_order='bgr')
+    assert (swapped.class_ids != rgb.class_ids).any()
+
+
+def test_any_strides_and_read_only_memory(segmenter, colorful_image):
+    expected, = segmenter.segment([colorful_image])
+    padded = np.zeros((120, 256, 3), np.uint8)
+    padded[:, :200] = colorful_image
+    with_alpha = np.dstack([colorful_image, np.zeros((120, 200), np.uint8)])
+    read_only = np.frombuffer(colorful_image.tobytes(), np.uint8).reshape(120, 200, 3)
+    flipped = np.ascontiguousarray(colorful_image[..., ::-1])[..., ::-1]
+    for image in padded[:, :200], with_alpha[..., :3], read_only, flipped:
+        result, = segmenter.segment([image])
+        np.testing.assert_array_equal(result.class_ids, expected.class_ids)
+        np.testing.assert_array_equal(result.confidence, expected.confidence)
+
+
+@pytest.mark.filterwarnings('error')
+def test_read_only_image_of_the_networks_own_size(segmenter, colorful_image):
+    image = np.ascontiguousarray(colorful_image[:96, :160])
+    expected, = segmenter.segment([image])
+    image.setflags(write=False)
+    result, = segmenter.segment([image])
+    np.testing.assert_array_equal(result.class_ids, expected.class_ids)
+
+
+def test_batch_of_different_sizes_is_the_images_one_by_one(segmenter, colorful_image):
+    images = [colorful_image, colorful_image[:77, :131], colorful_image[20:, :90]]
+    sizes = [(200, 120), (40, 30), (99, 99)]
+    batch = segmenter.segment(images, sizes)
+    for image, size, result in zip(images, sizes, batch, strict=True):
+        alone, = segmenter.segment([image], [size])
+        np.testing.assert_array_equal(result.class_ids, alone.class_ids)
+        np.testing.assert_array_equal(result.confidence, alone.confidence)
+    assert segmenter.segment([]) == []
+
+
+def test_without_recommended_size_the_network_sees_the_images_own(sizeless_weights,
+                                                                  colorful_image):
+    segmenter = Segmenter(sizeless_weights, device='cpu', engine='torch')
+    for width, height in (200, 120), (128, 64):
+        image = colorful_image[:height, :width]
+        result, = segmenter.segment([image])
+        assert_agrees(result, plain_probabilities(sizeless_weights, image, (width, height)))
+    odd, = segmenter.segment([colorful_image[:117, :197]])
+    assert odd.class_ids.shape == (117, 197)
+    tiny, = segmenter.segment([colorful_image[:3, :5]])
+    assert tiny.class_ids.shape == (3, 5)
+
+
+def test_threshold_makes_improbable_pixels_undecided(camvid_weights, colorful_image):
+    segmenter = Segmenter(camvid_weights, device='cpu', engine='torch')
+    sure, = segmenter.segment([colorful_image])
+    assert NO_DECISION not in sure.class_ids
+    threshold = float(np.median(sure.confidence)) / 255
+    segmenter.confidence_threshold = threshold
+    careful, = segmenter.segment([colorful_image])
+    np.testing.assert_array_equal(careful.confidence, sure.confidence)
+    np.testing.assert_array_equal(
+        careful.class_ids,
+        np.where(sure.confidence / 255 >= threshold, sure.class_ids, NO_DECISION))
+    assert (careful.class_ids == NO_DECISION).any()
+    assert (careful.class_ids != NO_DECISION).any()
+
+
+def test_channels_become_the_ids_of_the_label_set(camvid_weights, colorful_image, tmp_path):
+    ids = [3, 1, 4, 15, 9, 2, 6, 5, 35, 8, 97]
+    path = tmp_path / 'own.yaml'
+    path.write_text(yaml.safe_dump({'name': 'own', 'ignore_id': 255, 'classes': [
+        {'id': i, 'name': f'class{i}', 'color': [i, i, i], 'cost': 0, 'obstacle': False,
+         'ground': True} for i in ids]}))
+    plain, = Segmenter(camvid_weights, device='cpu', engine='torch').segment([colorful_image])
+    own = Segmenter(camvid_weights, label_set=path, device='cpu', engine='torch')
+    result, = own.segment([colorful_image])
+    np.testing.assert_array_equal(result.class_ids, np.array(ids, np.uint8)[plain.class_ids])
+
+
+def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_image):
+    weights = load_weights(camvid_weights)
+    weights.network.conv_out.conv_out.bias.data.fill_(float('nan'))
+    frame = Frame(colorful_image, (160, 96), (200, 120))
+    pipeline = DevicePipeline(
+        DeployedNetwork(weights), torch.device('cpu'), torch.float32, np.arange(11, dtype=np.uint8))
+    result, = pipeline.segment([frame], bgr=False, threshold=0.0)
+    assert (result.class_ids == NO_DECISION).all()
+    assert (result.confidence == 0).all()
+
+
+@pytest.mark.parametrize('order', ['rgb', 'bgr'])
+def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, order):
+    """The code that runs on GPUs, here on the CPU's tensors; three images and sizes at once."""
+    pipeline = DevicePipeline(DeployedNetwork(load_weights(camvid_weights)), torch.device('cpu'),
+                              torch.float32, np.arange(11, dtype=np.uint8))
+    images = [colorful_image, colorful_image[:96, :160], colorful_image[::-1]]
+    sizes = [(200, 120), (80, 48), (64, 99)]
+    given = [image if order == 'rgb' else image[..., ::-1] for image in images]
+    frames = [Frame(image, (160, 96), size) for image, size in zip(given, sizes)]
+    results = pipeline.segment(frames, bgr=order == 'bgr', threshold=0.0)
+    for image, size, result in zip(images, sizes, results, strict=True):
+        # OpenCV's resize in float32: the device does not round to uint8 in between.
+        pixels = cv2.resize(image.astype(np.float32), (160, 96))
+        assert_agrees(result, plain_probabilities(camvid_weights, pixels, size))
+
+
+def test_device_pipeline_threshold(camvid_weights, colorful_image):
+    pipeline = DevicePipeline(DeployedNetwork(load_weights(camvid_weights)), torch.device('cpu'),
+                              torch.float32, np.arange(11, dtype=np.uint8))
+    frames = [Frame(colorful_image, (160, 96), (200, 120))]
+    sure, = pipeline.segment(frames, bgr=False, threshold=0.0)
+    careful, = pipeline.segment(frames, bgr=False, threshold=0.6)
+    np.testing.assert_array_equal(careful.confidence, sure.confidence)
+    np.testing.assert_array_equal(
+        careful.class_ids, np.where(sure.confidence / 255 >= 0.6, sure.class_ids, NO_DECISION))
+    assert (careful.class_ids == NO_DECISION).any()
+
+
+def test_shipped_weights_on_a_street(street_images):
+    """With trained weights all ways agree on nearly every pixel of real images."""
+    path = shipped_weights()['camvid_xception39']
+    host = Segmenter(path, device='cpu', engine='torch')
+    onnx = Segmenter(path, device='cpu', engine='onnxruntime')
+    device = DevicePipeline(DeployedNetwork(load_weights(path)), torch.device('cpu'),
+                            torch.float32, np.arange(11, dtype=np.uint8))
+    frames = [Frame(image, host.network_size, (480, 360)) for image in street_images]
+    for image, by_host, by_onnx, by_device in zip(
+            street_images, host.segment(street_images), onnx.segment(street_images),
+            device.segment(frames, bgr=False, threshold=0.0), strict=True):
+        probabilities = plain_probabilities(path, image, (480, 360))
+        for class_ids, confidence in by_host, by_onnx, by_device:
+            assert (class_ids == probabilities.argmax(0)).mean() > 0.9999
+            assert np.abs(confidence - 255 * probabilities.max(0)).mean() < 0.3
+
+
+def test_fusing_batch_norms_changes_nothing(camvid_weights):
+    weights = load_weights(camvid_weights)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (weights.mean, weights.std))
+    images = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
+    deployed = DeployedNetwork(weights)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in deployed.modules())
+    with torch.no_grad():
+        expected = weights.network.low_resolution_logits(
+            (images.permute(0, 3, 1, 2) / 255 - mean) / std)
+        logits = deployed(images)
+    assert logits.shape == (2, 11, 12, 17)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+
+
+@pytest.mark.parametrize('arguments, told', [
+    ({'device': 'gpu'}, "'gpu'.*'cuda:N'"),
+    ({'device': 'cuda:x'}, "'cuda:x'"),
+    ({'device': 'cuda:99'}, "'cuda:99'.*sees"),
+    ({'engine': 'tensorrt'}, "'tensorrt'.*'onnxruntime'"),
+    ({'precision': 'int8'}, "'int8'.*'fp32'"),
+    ({'precision': 'fp16'}, "'fp16' needs a GPU"),
+    ({'network_size': (100, 100)}, '100x100.*multiples of 8'),
+    ({'network_size': (16, 320)}, '16x320'),
+    ({'network_size': (0, 320)}, '0x320'),
+    ({'confidence_threshold': 1.5}, '1.5'),
+    ({'confidence_threshold': float('nan')}, 'nan'),
+    ({'label_set': 'cityscapes'}, "11 classes.*'cityscapes' has 19"),
+])
+def test_wrong_settings_are_named(camvid_weights, arguments, told):
+    with pytest.raises(ValueError, match=told):
+        Segmenter(camvid_weights, **{'device': 'cpu', **arguments})
+
+
+def test_missing_weights_list_the_shipped_ones():
+    with pytest.raises(FileNotFoundError) as caught:
+        Segmenter('nowhere.safetensors', device='cpu')
+    for part in 'nowhere.safetensors', *shipped_weights():
+        assert part in str(caught.value)
+
+
+def test_weights_without_label_set_need_one(unlabelled_weights):
+    with pytest.raises(ValueError, match="label_set 'auto'.*unlabelled.safetensors.*3 classes"):
+        Segmenter(unlabelled_weights, device='cpu')
+
+
+@pytest.mark.parametrize('image', [
+    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    np.zeros((0, 4, 3), np.uint8)])
+def test_wrong_images_are_named(segmenter, image):
+    with pytest.raises(ValueError, match='give .height, width, 3. uint8'):
+        segmenter.segment([image])
