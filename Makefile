@@ -23,7 +23,7 @@ demo: setup
 	@$(VENV)/bin/python -m bisenet_ros.tools.demo $(if $(SOURCE),'$(SOURCE)') $(ARGS)
 
 .PHONY: test
-test: setup
+test: setup build/test_interfaces.stamp
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 .PHONY: clean
@@ -31,7 +31,7 @@ clean:
 	rm -rf .venv build demo_output
 
 .PHONY: setup
-setup: $(VENV)/package.stamp
+setup: build/venv.stamp
 
 # $(call require,command,sentence): stops with the sentence where the command fails.
 require = @$(1) >/dev/null 2>&1 || { echo 'bisenet_ros: $(2)' >&2; exit 1; }
@@ -55,7 +55,8 @@ check_machine:
 
 # The wheels, and one line that tells every program run in .venv that it is the place of ROS packages. The
 # messages' cmake files name the Python of the machine they were built on instead of this one.
-$(VENV)/requirements.stamp: requirements.txt requirements-ros.txt | check_machine
+$(VENV)/requirements.stamp: requirements.txt requirements-ros.txt
+	@$(MAKE) --no-print-directory check_machine
 	@echo "Setting up .venv: several minutes the first time, a large download"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet -r requirements.txt -r requirements-ros.txt
@@ -67,16 +68,26 @@ $(VENV)/requirements.stamp: requirements.txt requirements-ros.txt | check_machin
 	    $(VENV)/share/*/cmake/*__rosidl_generator_pyExport.cmake
 	@touch $@
 
-# This package, built as colcon would, with links to the Python files: an edited source is what runs. A folder is
-# newer than the stamp when a file was added to it.
+# $(call build_package,source,build,install): what colcon does with one package, with --symlink-install.
+define build_package
+@mkdir -p $(2)
+@export PATH="$(VENV)/bin:$$PATH" LD_LIBRARY_PATH=$(VENV)/lib AMENT_PREFIX_PATH=$(VENV); \
+  { cmake -S $(1) -B $(2) -DCMAKE_INSTALL_PREFIX=$(3) -DPython3_EXECUTABLE=$(VENV)/bin/python \
+      -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON && \
+    cmake --build $(2) --parallel --target install; } > $(2)/log.txt 2>&1 || \
+  { tail -n 30 $(2)/log.txt; echo 'bisenet_ros: building $(1) failed; see $(2)/log.txt' >&2; exit 1; }
+endef
+
+# An edited source is what runs, through links; a folder is newer than the stamp when a file was added to it.
 sources := CMakeLists.txt package.xml $(wildcard msg/*) \
   $(shell find bisenet_ros config launch -type d -not -name __pycache__)
-build_log := build/venv.log
-$(VENV)/package.stamp: $(VENV)/requirements.stamp $(sources)
-	@mkdir -p build
+build/venv.stamp: $(VENV)/requirements.stamp $(sources)
 	@echo 'Building the messages and installing the package into .venv'
-	@export PATH="$(VENV)/bin:$$PATH" LD_LIBRARY_PATH=$(VENV)/lib AMENT_PREFIX_PATH=$(VENV); \
-	  { cmake -S . -B build/venv -DCMAKE_INSTALL_PREFIX=$(VENV) -DPython3_EXECUTABLE=$(VENV)/bin/python \
-	      -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON && cmake --build build/venv --parallel --target install; \
-	  } > $(build_log) 2>&1 || { tail -n 30 $(build_log); echo 'bisenet_ros: the build failed; see $(build_log)'; exit 1; }
+	$(call build_package,.,build/bisenet_ros,$(VENV))
+	@touch $@
+
+build/test_interfaces.stamp: $(VENV)/requirements.stamp $(wildcard test/interfaces/*/* test/interfaces/*/msg/*)
+	@echo 'Building the message types that only a ROS distribution has, for the tests'
+	$(call build_package,test/interfaces/vision_msgs,build/vision_msgs,$(CURDIR)/build/test_interfaces)
+	$(call build_package,test/interfaces/tf2_msgs,build/tf2_msgs,$(CURDIR)/build/test_interfaces)
 	@touch $@

@@ -94,7 +94,8 @@ def large_image_environment(context):
         'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
     }
     if not any(name in context.environment for name in FAST_DDS_CHOICES):
-        profile = str(CONFIG / 'fastdds_large_images.xml')
-        environment['FASTDDS_DEFAULT_PROFILES_FILE'] = profile
-        environment['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile  # its name up to ROS 2 Iron
+        # Fast DDS 3 renamed the variable, and complains about the old name.
+        has_fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+        name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if has_fast_dds_2 else 'FASTDDS_DEFAULT_PROFILES_FILE'
+        environment[name] = str(CONFIG / 'fastdds_large_images.xml')
     return environment
