@@ -1,4 +1,4 @@
-"""Lay the configuration files where bisenet_ros.resources finds them; all else is in pyproject.toml."""
+"""Install config/ where bisenet_ros.resources looks for it; all else is in pyproject.toml."""
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
-"""Start the segmentation node: `ros2 launch bisenet_ros segment.launch.py --show-args` lists the arguments."""
+"""Start the segmentation node; `--show-args` lists the arguments."""
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from bisenet_ros.transport import large_image_environment
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -22,25 +23,26 @@ NODE_PARAMETERS = {
     'autostart': bool,
 }
 
-# With any of these the user has chosen how Fast DDS transports data.
-FAST_DDS_CHOICES = (
-    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS')
-
 
 def generate_launch_description():
     """Return the node with its launch arguments, and RViz for who wants it."""
     return LaunchDescription([
-        argument('params_file', 'YAML file with the parameters of the node', str(CONFIG / 'segment.yaml')),
+        argument(
+            'params_file', 'YAML file with the parameters of the node',
+            str(CONFIG / 'segment.yaml')),
         argument('image_topic', 'topic of the camera images'),
         argument('camera_info_topic', "topic of the camera's calibration"),
         argument('weights', 'name of shipped weights, or a .safetensors or .pth file'),
         argument('device', 'auto, cuda, cuda:N or cpu'),
         argument('namespace', 'namespace of the node and its topics', ''),
         argument('use_sim_time', 'true: take the time from /clock'),
-        argument('autostart', 'true: configure and activate at once; false: wait for a lifecycle manager'),
+        argument(
+            'autostart',
+            'true: configure and activate at once; false: wait for a lifecycle manager'),
         argument(
             'large_images', 'true: use a transport that delivers camera images at full rate; '
-            'give the camera driver config/fastdds_large_images.xml as well', 'true', ['true', 'false']),
+            'give the camera driver config/fastdds_large_images.xml as well',
+            'true', ['true', 'false']),
         argument('rviz', 'true: open RViz', 'false', ['true', 'false']),
         argument(
             'log_level', 'least severe messages to log', 'info',
@@ -50,15 +52,17 @@ def generate_launch_description():
 
 
 def argument(name, description, default=None, choices=None):
-    """Declare a launch argument; without a default it changes nothing of the params file unless given."""
+    """Declare a launch argument; without a default, it counts only where it is given."""
     if default is None:
         default, description = '', f'{description}. Empty: as in params_file'
-    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+    return DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=choices)
 
 
 def start(context):
     """Return the nodes to start for the arguments' values in `context`."""
-    environment = large_image_environment(context)
+    wants_large_images = LaunchConfiguration('large_images').perform(context) == 'true'
+    environment = large_image_environment(context.environment) if wants_large_images else {}
     return [
         LifecycleNode(
             package='bisenet_ros', executable='segmentation_node', name='segmentation',
@@ -77,25 +81,5 @@ def given_parameters(context):
     """Return the node parameters that were given as launch arguments."""
     return {
         name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
-        for name, value_type in NODE_PARAMETERS.items() if LaunchConfiguration(name).perform(context)}
-
-
-def large_image_environment(context):
-    """
-    Return the environment in which Fast DDS delivers images of several megabytes.
-
-    With Fast DDS's own 512 KiB of shared memory most of them are lost. glibc, unless told not to, gives
-    every freed block of that size back to the kernel, which costs more than copying the image.
-    """
-    if LaunchConfiguration('large_images').perform(context) == 'false':
-        return {}
-    environment = {
-        'MALLOC_MMAP_THRESHOLD_': str(1 << 30),
-        'MALLOC_TRIM_THRESHOLD_': str(1 << 30),
-    }
-    if not any(name in context.environment for name in FAST_DDS_CHOICES):
-        # Fast DDS 3 renamed the variable, and complains about the old name.
-        has_fast_dds_2 = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-        name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if has_fast_dds_2 else 'FASTDDS_DEFAULT_PROFILES_FILE'
-        environment[name] = str(CONFIG / 'fastdds_large_images.xml')
-    return environment
+        for name, value_type in NODE_PARAMETERS.items()
+        if LaunchConfiguration(name).perform(context)}

@@ -3,27 +3,13 @@
 import importlib.util
 import os
 from pathlib import Path
-import random
-import socket
 import sys
 
+from bisenet_ros.transport import free_domain_id
 import pytest
 
 ROOT = Path(__file__).parents[1]
 INTERFACES = ROOT / 'build' / 'test_interfaces'
-
-
-def free_domain_id() -> int:
-    """Return a DDS domain without participants on this machine."""
-    for domain_id in random.sample(range(1, 102), 101):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                # DDSI-RTPS 9.6.2.3: where a domain's first participant listens.
-                probe.bind(('', 7410 + 250 * domain_id))
-            except OSError:
-                continue
-            return domain_id
-    raise RuntimeError('all DDS domains of this machine are in use')
 
 
 def add_stand_in_interfaces() -> None:

@@ -11,9 +11,7 @@ from contextlib import contextmanager, ExitStack
 import math
 import os
 from pathlib import Path
-import random
 import signal
-import socket
 import sys
 from threading import Thread
 import time
@@ -24,18 +22,15 @@ from rclpy.signals import SignalHandlerOptions
 import yaml
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.resources import config_path
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.monitor import Monitor
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 from bisenet_ros.tools.report import compare_masks, Recording, write_report
 from bisenet_ros.tools.sources import Source, StreetSource
+from bisenet_ros.transport import free_domain_id, large_image_environment
 
 IMAGE_TOPIC = '/camera/image_raw'
-# Any of these means that the user has chosen how Fast DDS transports data.
-FAST_DDS_CHOICES = (
-    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS')
 TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
 LIVE_LINE_PERIOD = 0.5  # s
 LOG_LINE_PERIOD = 5.0  # s, where output is no terminal
@@ -88,28 +83,11 @@ def choose_transport() -> None:
     and a transport that delivers camera images.
     """
     if 'ROS_DOMAIN_ID' not in os.environ:
-        os.environ['ROS_DOMAIN_ID'] = str(free_domain())
+        os.environ['ROS_DOMAIN_ID'] = str(free_domain_id())
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    if not any(name in os.environ for name in FAST_DDS_CHOICES):
-        profile = str(config_path('fastdds_large_images.xml'))
-        os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = profile
-        if os.environ.get('ROS_DISTRO') == 'humble':
-            os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = profile
+    os.environ.update(large_image_environment(os.environ))
     print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}',
           flush=True)
-
-
-def free_domain() -> int:
-    """Return a domain that no participant on this machine uses, as far as ports tell."""
-    for domain in random.sample(range(1, 100), 99):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                # DDSI-RTPS 9.6.1.1: the port on which a domain's first participant is found.
-                probe.bind(('', 7410 + 250 * domain))
-            except OSError:
-                continue
-            return domain
-    raise DemoError('no free DDS domain: set ROS_DOMAIN_ID')
 
 
 def node_arguments(folder: Path, options: argparse.Namespace, source: Source | None,
