@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bisenet_ros.network.bisenet import BiSeNet, build_network
@@ -101,7 +101,7 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
     metadata = {key: json.dumps(getattr(weights, key)) for key in
                 ('variant', 'backbone', 'classes', 'mean', 'std', 'label_set', 'network_size',
                  'class_names')}
-    save_file(state, path, metadata)
+    Path(path).write_bytes(save(state, metadata))
 
 
 def _from_json(text: str):

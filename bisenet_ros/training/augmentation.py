@@ -1,0 +1,100 @@
+"""Random crops, scales, flips and light, on whole batches and on whatever device they lie on."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+IGNORED = 255
+"""The label that counts for nothing, here and in the losses and metrics."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """
+    How far training images may stray from the recorded ones. Every number is a half-range.
+
+    crop: (width, height) in pixels of what the network is given.
+    scale: (smallest, largest) zoom, drawn log-uniformly.
+    aspect: width against height, 0.1 = up to 10 % wider or narrower.
+    rotation: degrees.
+    flip: probability of mirroring left and right.
+    brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
+    channel_gain: the same for each of R, G and B on its own: the colour of the light.
+    """
+
+    crop: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    aspect: float = 0.0
+    rotation: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    gamma: float = 0.0
+    channel_gain: float = 0.0
+
+    def __call__(self, images: Tensor, labels: Tensor, mean: Tensor,
+                 generator: Generator) -> tuple[Tensor, Tensor]:
+        """
+        Augment a batch; every image differently.
+
+        :param images: (N, 3, H, W) uint8 RGB.
+        :param labels: (N, H, W) uint8.
+        :param mean: (3,) colour on a scale of 0 to 1 that fills what lies outside the image.
+        :param generator: of the CPU; the same state gives the same batch on any device.
+        :return: images (N, 3, crop height, crop width) float in 0 to 1, labels (N, ...) int64
+            with `IGNORED` outside the image.
+        """
+        grid = self._sampling_grid(images, generator)
+        fill = mean.view(1, 3, 1, 1)
+        crops = F.grid_sample(images.float() / 255 - fill, grid, 'bilinear', 'zeros', False) + fill
+        # Shifted by IGNORED because grid_sample fills with 0, which is a class.
+        shifted = labels.unsqueeze(1).float() - IGNORED
+        shifted = F.grid_sample(shifted, grid, 'nearest', 'zeros', False)
+        return self._relight(crops, generator), shifted.squeeze(1).long() + IGNORED
+
+    def _sampling_grid(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return where in the image, in -1 to 1, each pixel of each crop comes from."""
+        count, _, height, width = images.shape
+        low, high = (math.log(limit) for limit in self.scale)
+        zoom = torch.exp(_uniform(count, low, high, generator))
+        stretch = _factor(count, self.aspect, generator).sqrt()
+        half_width = self.crop[0] / (zoom * stretch) / 2
+        half_height = self.crop[1] / (zoom / stretch) / 2
+        mirror = 1 - 2 * (_uniform(count, 0, 1, generator) < self.flip).float()
+        angle = torch.deg2rad(_uniform(count, -self.rotation, self.rotation, generator))
+        # A crop smaller than the image stays inside it, a larger one keeps all of it inside.
+        margin_x = (1 - half_width / (width / 2)).abs()
+        margin_y = (1 - half_height / (height / 2)).abs()
+        centre_x = _uniform(count, -1, 1, generator) * margin_x
+        centre_y = _uniform(count, -1, 1, generator) * margin_y
+        row_x = torch.stack([mirror * angle.cos() * half_width, -angle.sin() * half_height], 1)
+        row_y = torch.stack([mirror * angle.sin() * half_width, angle.cos() * half_height], 1)
+        theta = torch.stack([
+            torch.cat([row_x / (width / 2), centre_x[:, None]], 1),
+            torch.cat([row_y / (height / 2), centre_y[:, None]], 1)], 1)
+        shape = (count, 1, self.crop[1], self.crop[0])
+        return F.affine_grid(theta.to(images.device), shape, align_corners=False)
+
+    def _relight(self, images: Tensor, generator: Generator) -> Tensor:
+        def factor(half_range: float, channels: int = 1) -> Tensor:
+            drawn = _factor(len(images) * channels, half_range, generator)
+            return drawn.view(-1, channels, 1, 1).to(images.device)
+
+        images = images.clamp(0, 1) ** factor(self.gamma)
+        images = images * factor(self.brightness) * factor(self.channel_gain, 3)
+        images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, factor(self.contrast))
+        images = torch.lerp(images.mean(1, keepdim=True), images, factor(self.saturation))
+        return images.clamp(0, 1)
+
+
+def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def _factor(count: int, half_range: float, generator: Generator) -> Tensor:
+    limit = math.log1p(half_range)
+    return torch.exp(_uniform(count, -limit, limit, generator))

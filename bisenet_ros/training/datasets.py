@@ -1,0 +1,160 @@
+"""Labelled images from disk, checked before training starts and kept in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bisenet_ros.segmentation.labels import LabelSet
+from bisenet_ros.training.augmentation import IGNORED
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass
+class Dataset:
+    """
+    Images and labels of one size.
+
+    images: (N, 3, H, W) uint8 RGB.
+    labels: (N, H, W) uint8, the network's output channels, `IGNORED` where nothing counts.
+    names: the image files' stems.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device) -> 'Dataset':
+        return Dataset(self.images.to(device), self.labels.to(device), self.names)
+
+
+def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple[int, int],
+                 split: str = 'train', sequences: tuple[str, ...] = (),
+                 images: str = 'images', labels: str = 'labels') -> Dataset:
+    """
+    Read a data set and check all of it.
+
+    Layouts, all below `root`:
+
+    - `camvid`: `<split>/x.png` and `<split>annot/x.png` (the SegNet form of CamVid);
+    - `cityscapes`: `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/`, whose labelIds
+      become trainIds;
+    - `folders`: `<images>/x.*` and `<labels>/x.png`.
+
+    :param size: (width, height) in pixels to which everything is resized.
+    :param sequences: only files whose names start with one of these; all if empty.
+    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file or
+        a label value the label set does not have.
+    """
+    root = Path(root)
+    if layout not in LAYOUTS:
+        raise DatasetError(f'layout {layout!r} is not one of {", ".join(LAYOUTS)}')
+    pairs = _PAIRS[layout](root, split, images, labels)
+    if sequences:
+        pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
+    if not pairs:
+        of = f' that start with {" or ".join(sequences)}' if sequences else ''
+        raise DatasetError(f'{root}: no images{of} (layout {layout}, split {split})')
+    to_channel = _label_table(label_set, layout)
+    loaded = [_load_pair(image, label, size, to_channel)
+              for image, label in tqdm(pairs, desc=f'reading {root.name}', leave=False)]
+    return Dataset(torch.from_numpy(np.stack([image for image, _ in loaded])),
+                   torch.from_numpy(np.stack([label for _, label in loaded])),
+                   [image.stem for image, _ in pairs])
+
+
+def _camvid_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
+    return _folder_pairs(root, split, split, f'{split}annot')
+
+
+def _folder_pairs(root: Path, _, images: str, labels: str) -> list[tuple[Path, Path]]:
+    return [(image, root / labels / f'{image.stem}.png') for image in image_files(root / images)]
+
+
+def _cityscapes_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
+    suffix = '_leftImg8bit.png'
+    return [(image, root / 'gtFine' / split / image.parent.name
+             / image.name.replace(suffix, '_gtFine_labelIds.png'))
+            for city in _subfolders(root / 'leftImg8bit' / split)
+            for image in image_files(city) if image.name.endswith(suffix)]
+
+
+_PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
+LAYOUTS = tuple(_PAIRS)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the PNG and JPEG files of a folder in order; raises DatasetError without one."""
+    _require_folder(folder)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    _require_folder(folder)
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DatasetError(f'no folder {folder}')
+
+
+# labelIds of the 19 evaluated classes in the order of their trainIds (cityscapesScripts).
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_INVALID = 254
+
+
+def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
+    """Return (256,) uint8: value in a label image -> output channel, IGNORED or _INVALID."""
+    table = np.full(256, _INVALID, np.uint8)
+    if layout == 'cityscapes':
+        table[:34] = IGNORED
+        table[255] = IGNORED  # -1, "license plate", as uint8
+        values = CITYSCAPES_LABEL_IDS
+        if len(label_set.labels) != len(values):
+            raise DatasetError(f'layout cityscapes has {len(values)} classes, label set '
+                               f'{label_set.name!r} {len(label_set.labels)}: use cityscapes')
+    else:
+        table[label_set.ignore_id] = IGNORED
+        values = [label.id for label in label_set.labels]
+    table[list(values)] = np.arange(len(values))
+    return table
+
+
+def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
+               to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
+    if not label_path.is_file():
+        raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    values = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+    for path, pixels in ((image_path, image), (label_path, values)):
+        if pixels is None:
+            raise DatasetError(f'{path} cannot be read as an image')
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise DatasetError(f'{label_path} is not an 8-bit image with one channel of class ids '
+                           f'(it is {values.dtype} of shape {values.shape})')
+    if image.shape[:2] != values.shape:
+        raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, its image '
+                           f'{image.shape[1]}x{image.shape[0]}')
+    channels = to_channel[values]
+    if (channels == _INVALID).any():
+        wrong = np.unique(values[channels == _INVALID]).tolist()
+        raise DatasetError(f'{label_path} holds {wrong}, which the label set does not have: '
+                           'correct the file, or add the class or the ignore_id to the label set')
+    if image.shape[1::-1] != tuple(size):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels

@@ -1,0 +1,115 @@
+"""Command `evaluate`: how well weights, or an exported ONNX model, segment a data set."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.segmenter import shipped_weights
+from bisenet_ros.training.datasets import LAYOUTS, load_dataset
+from bisenet_ros.training.metrics import (
+    Predictor, Scores, multi_scale_flip, network_predictor, score)
+
+
+def onnx_predictor(path: Path) -> Predictor:
+    """Wrap a model written by `export` so that it takes uint8 images and gives probabilities."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+    def predict(images: Tensor) -> Tensor:
+        pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        logits = torch.from_numpy(session.run(None, {'images': pixels})[0])
+        logits = F.interpolate(logits, scale_factor=8, mode='bilinear', align_corners=False)
+        return logits[:, :, :images.shape[2], :images.shape[3]].softmax(1)
+
+    return predict
+
+
+def table(scores: Scores, label_set: LabelSet) -> str:
+    """Return the scores as lines of text."""
+    lines = [f'{label.name:>14}  {100 * iou:5.1f}'
+             for label, iou in zip(label_set.labels, scores.class_iou)]
+    return '\n'.join([*lines, f'{"mean IoU":>14}  {100 * scores.mean_iou:5.1f}',
+                      f'{"pixel accuracy":>14}  {100 * scores.pixel_accuracy:5.1f}'])
+
+
+def as_json(scores: Scores, label_set: LabelSet, **about) -> str:
+    """Return the scores, and what they are about, as a JSON text; absent classes are null."""
+    class_iou = {label.name: None if np.isnan(iou) else round(float(iou), 5)
+                 for label, iou in zip(label_set.labels, scores.class_iou)}
+    return json.dumps({**about, 'mean_iou': round(scores.mean_iou, 5),
+                       'pixel_accuracy': round(scores.pixel_accuracy, 5), 'class_iou': class_iou,
+                       'confusion': scores.confusion.tolist()}, indent=1)
+
+
+def confusion_figure(scores: Scores, label_set: LabelSet) -> Figure:
+    """Draw the confusion matrix, each row (true class) in percent of its pixels."""
+    names = [label.name for label in label_set.labels]
+    share = 100 * scores.confusion / np.maximum(scores.confusion.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(1.5 + 0.55 * len(names),) * 2, layout='constrained')
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha='right')
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel='predicted', ylabel='true',
+             title=f'mean IoU {100 * scores.mean_iou:.1f}, percent of the true pixels')
+    for (row, column), value in np.ndenumerate(share):
+        if value >= 0.5:
+            axes.text(column, row, f'{value:.0f}', ha='center', va='center', fontsize=8,
+                      color='white' if value > 60 else 'black')
+    return figure
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('weights', help='shipped weights by name, a weights file or an .onnx file')
+    parser.add_argument('root', help='folder of the data set')
+    parser.add_argument('--layout', default='camvid', choices=LAYOUTS)
+    parser.add_argument('--split', default='val')
+    parser.add_argument('--sequences', nargs='+', default=[], metavar='PREFIX',
+                        help='only images whose names start so')
+    parser.add_argument('--label-set', help="name or YAML file (the weights' own)")
+    parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'),
+                        help="of the images (the weights' own, or 480 360)")
+    parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
+                        help='single scale, or multi-scale and flip')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--output', type=Path, default=Path('runs/evaluation'),
+                        help='folder for scores.json and confusion.png')
+    arguments = parser.parse_args(argv)
+
+    size, label_set = arguments.size, arguments.label_set
+    if arguments.weights.endswith('.onnx'):
+        predict = onnx_predictor(Path(arguments.weights))
+    else:
+        weights = load_weights(shipped_weights().get(arguments.weights, arguments.weights))
+        network = weights.network.to(arguments.device, memory_format=torch.channels_last)
+        predict = network_predictor(network, weights.mean, weights.std)
+        size, label_set = size or weights.network_size, label_set or weights.label_set
+    label_set = load_label_set(label_set or 'camvid')
+    dataset = load_dataset(arguments.layout, arguments.root, label_set,
+                           tuple(size or (480, 360)), arguments.split,
+                           tuple(arguments.sequences))
+    if arguments.mode == 'msf':
+        predict = multi_scale_flip(predict)
+    scores = score(predict, dataset, len(label_set.labels))
+
+    print(table(scores, label_set))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / 'scores.json').write_text(as_json(
+        scores, label_set, weights=arguments.weights, root=arguments.root, split=arguments.split,
+        sequences=arguments.sequences, size=size, mode=arguments.mode, images=len(dataset)))
+    confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
+    print(f'written: {arguments.output}/scores.json, confusion.png')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,70 @@
+"""Command `export`: weights to ONNX, compared with PyTorch on real images before it is written."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.engines import export_onnx
+from bisenet_ros.segmentation.segmenter import shipped_weights
+from bisenet_ros.training.datasets import image_files
+
+LEAST_AGREEMENT = 0.999
+"""Share of pixels in which both must choose the same class."""
+
+
+def compare(model: bytes, network: DeployedNetwork,
+            images: list[np.ndarray]) -> tuple[float, float]:
+    """
+    Run images through ONNX Runtime and PyTorch.
+
+    :param images: each (H, W, 3) uint8 RGB.
+    :return: share of 1/8 cells with the same class, largest difference between logits.
+    """
+    import onnxruntime
+    session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+    same, largest = [], 0.0
+    for image in images:
+        exported = session.run(None, {'images': image[np.newaxis]})[0]
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(image[np.newaxis])).numpy()
+        same.append((exported.argmax(1) == expected.argmax(1)).mean())
+        largest = max(largest, float(np.abs(exported - expected).max()))
+    return float(np.mean(same)), largest
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='The model takes "images" (N, H, W, 3) uint8 RGB of any size '
+        'and gives "logits" (N, classes, H/8, W/8) float32.')
+    parser.add_argument('weights', help='shipped weights by name, or a weights file')
+    parser.add_argument('images', type=Path, help='folder of images to compare on')
+    parser.add_argument('output', type=Path, help='.onnx file to write')
+    parser.add_argument('--count', type=int, default=20, help='compare on so many of the images')
+    arguments = parser.parse_args(argv)
+
+    weights = load_weights(shipped_weights().get(arguments.weights, arguments.weights))
+    network = DeployedNetwork(weights).eval()
+    model = export_onnx(network)
+    files = image_files(arguments.images)
+    if not files:
+        sys.exit(f'{arguments.images}: no images to compare on')
+    files = files[::max(1, len(files) // arguments.count)][:arguments.count]
+    images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+    agreement, difference = compare(model, network, images)
+    print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the cells, '
+          f'largest difference {difference:.2g} between logits')
+    if agreement < LEAST_AGREEMENT:
+        sys.exit(f'not written: less than {100 * LEAST_AGREEMENT} % the same')
+    arguments.output.write_bytes(model)
+    print(f'written: {arguments.output}')
+
+
+if __name__ == '__main__':
+    main()

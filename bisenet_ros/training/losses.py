@@ -1,0 +1,58 @@
+"""The joint loss of the paper: a principal and two auxiliary softmax losses (section 3.3)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bisenet_ros.training.augmentation import IGNORED
+
+
+class JointLoss(nn.Module):
+    """
+    Cross entropy on the three heads, over all pixels or the hardest ones only.
+
+    :param class_weights: (classes,) or None.
+    :param auxiliary_weight: the paper's alpha.
+    :param ohem_threshold: only pixels whose true class has a probability below it count (online
+        hard example mining, as in both public codes: 0.7); 0 = all pixels count.
+    """
+
+    def __init__(self, class_weights: Tensor | None, auxiliary_weight: float,
+                 ohem_threshold: float):
+        super().__init__()
+        self.register_buffer('class_weights', class_weights)
+        self.auxiliary_weight = auxiliary_weight
+        self.ohem_threshold = ohem_threshold
+
+    def forward(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """
+        Return the scalar loss.
+
+        :param logits: main and auxiliary ones, each (N, classes, H, W).
+        :param labels: (N, H, W) int64.
+        """
+        main, *auxiliary = (self._single(each.float(), labels) for each in logits)
+        return main + self.auxiliary_weight * sum(auxiliary)
+
+    def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not self.ohem_threshold:
+            return F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED)
+        losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED,
+                                 reduction='none')
+        losses = losses[labels != IGNORED]
+        hard = losses[losses > -math.log(self.ohem_threshold)]
+        at_least = losses.numel() // 16
+        return (hard if hard.numel() > at_least else losses.topk(at_least).values).mean()
+
+
+def log_class_weights(labels: Tensor, classes: int) -> Tensor:
+    """
+    Weigh rare classes more: 1 / ln(1.02 + share of pixels), as ENet does (arXiv 1606.02147).
+
+    :param labels: uint8, any shape.
+    :return: (classes,) float.
+    """
+    count = torch.bincount(labels.flatten().long(), minlength=256)[:classes].float()
+    return 1 / torch.log(1.02 + count / count.sum())

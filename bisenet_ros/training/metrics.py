@@ -1,0 +1,88 @@
+"""How well a network segments: IoU per class and what follows from the confusion matrix."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from bisenet_ros.training.augmentation import IGNORED
+from bisenet_ros.training.datasets import Dataset
+
+Predictor = Callable[[Tensor], Tensor]
+"""Images (N, 3, H, W) uint8 RGB -> scores (N, classes, H, W)."""
+
+MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""The scales of `msf`, multi-scale and flip, as in CoinCheung's and the author's evaluation."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    Scores over a data set.
+
+    confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
+    """
+
+    confusion: np.ndarray
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """(classes,) in 0 to 1; NaN for a class neither present nor predicted."""
+        hits = np.diag(self.confusion).astype(float)
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `class_iou` without the NaNs."""
+        return float(np.nanmean(self.class_iou))
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of counted pixels that are right."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+def network_predictor(network: torch.nn.Module, mean: Sequence[float],
+                      std: Sequence[float]) -> Predictor:
+    """Wrap a network so that it takes uint8 images and gives probabilities."""
+    device = next(network.parameters()).device
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
+
+    def predict(images: Tensor) -> Tensor:
+        normalised = (images.to(device).float() / 255 - mean) / std
+        return network(normalised.contiguous(memory_format=torch.channels_last)).softmax(1)
+
+    return predict
+
+
+def multi_scale_flip(predict: Predictor) -> Predictor:
+    """Return the predictor that averages over `MULTI_SCALES` and mirror images ("msf")."""
+    def predict_all(images: Tensor) -> Tensor:
+        size = images.shape[2:]
+        total = 0
+        for scale in MULTI_SCALES:
+            scaled = F.interpolate(images.float(), scale_factor=scale, mode='bilinear',
+                                   align_corners=False)
+            both = predict(torch.cat([scaled, scaled.flip(3)]))
+            straight, mirrored = both.chunk(2)
+            total = total + F.interpolate(straight + mirrored.flip(3), size, mode='bilinear',
+                                          align_corners=False)
+        return total
+
+    return predict_all
+
+
+@torch.inference_mode()
+def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4) -> Scores:
+    """Score a predictor on every image of a data set."""
+    metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
+    for start in range(0, len(dataset), batch):
+        predicted = predict(dataset.images[start:start + batch]).argmax(1)
+        metric.to(predicted.device)
+        metric.update(predicted, dataset.labels[start:start + batch].to(predicted.device).long())
+    return Scores(metric.compute().cpu().numpy())

@@ -1,0 +1,56 @@
+"""Command `render_street`: labelled pictures of the rendered street, to train on with others."""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
+from bisenet_ros.tools.street import StreetDrive
+
+DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
+
+
+def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: int = 1) -> None:
+    """
+    Write `images/*.png` and `labels/*.png` (CamVid's class ids), each of another street.
+
+    Every second frame is seen by the demo's camera, the others by some lens, 0.4 to 1.7 m above
+    the ground and looking 0 to 25 degrees down.
+
+    :param size: (width, height) in pixels.
+    :param first_seed: of the streets; the demo drives through street 0, which is best left out.
+    """
+    for folder in ('images', 'labels'):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    ignore_id = load_label_set('camvid').ignore_id
+    for seed in tqdm(range(first_seed, first_seed + frames), desc='rendering'):
+        random = np.random.default_rng(seed)
+        model = 'plumb_bob' if seed % 2 else str(random.choice(DISTORTION_MODELS))
+        drive = StreetDrive(seed, size, distortion_model=model)
+        if seed % 2 == 0:
+            drive.camera_xyz = (0.25, 0.0, random.uniform(0.4, 1.7))
+            drive.camera_rpy = (0.0, np.radians(random.uniform(0, 25)), 0.0)
+        frame = drive.frame(int(random.integers(len(drive))))
+        labels = np.where(frame.class_ids == NO_DECISION, ignore_id, frame.class_ids)
+        cv2.imwrite(str(output / 'images' / f'street{seed:04}.png'),
+                    cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(output / 'labels' / f'street{seed:04}.png'), labels.astype(np.uint8))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('output', type=Path, help='folder to write images/ and labels/ into')
+    parser.add_argument('--frames', type=int, default=80)
+    parser.add_argument('--size', type=int, nargs=2, default=(480, 360),
+                        metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--first-seed', type=int, default=1, help="0 is the demo's street")
+    arguments = parser.parse_args(argv)
+    render_street(arguments.output, arguments.frames, tuple(arguments.size), arguments.first_seed)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,278 @@
+"""Command `train`: from labelled images to weights the node loads."""
+
+import argparse
+import csv
+import math
+import signal
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
+from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.segmenter import shipped_weights
+from bisenet_ros.training.augmentation import Augmentation
+from bisenet_ros.training.config import ConfigError, load_config
+from bisenet_ros.training.datasets import Dataset, load_dataset
+from bisenet_ros.training.losses import JointLoss, log_class_weights
+from bisenet_ros.training.metrics import network_predictor, score
+
+
+class Training:
+    """
+    One training run: its data, network and state, and the loop over them.
+
+    :param config: as :func:`load_config` returns it.
+    :param output: existing folder for log, curves, checkpoint and weights.
+    :raises ValueError: for a setting or a data set that cannot be used, naming it.
+    """
+
+    def __init__(self, config: dict, output: Path):
+        self.config = config
+        self.output = output
+        torch.manual_seed(config['seed'])
+        self.generator = torch.Generator().manual_seed(config['seed'])
+        self.device = _device(config['device'])
+        self.label_set = load_label_set(config['label_set'])
+        self.train_data, self.sample_weights = self._load(config['data']['train'])
+        self.val_data, _ = self._load(config['data']['val'])
+        self.network, mean, std = _make_network(config, self.label_set)
+        self.network.to(self.device, memory_format=torch.channels_last)
+        self.average = AveragedModel(self.network, use_buffers=True,
+                                     avg_fn=_moving_average(config['ema_decay']))
+        self.augmentation = Augmentation(**config['augmentation'])
+        self.loss = self._make_loss()
+        self.optimizer = _make_optimizer(self.network, config['optimizer'])
+        self.mean = torch.tensor(mean, device=self.device)
+        self.std = torch.tensor(std, device=self.device)
+        self.iteration = 0
+        self.seconds = 0.0
+        self.history: list[dict] = []
+        self.best = 0.0
+        self.stop = False
+
+    def _load(self, descriptions: list[dict]) -> tuple[Dataset, torch.Tensor]:
+        """Return the joined data sets and how often each of their images is drawn."""
+        parts, weights = [], []
+        for description in descriptions:
+            description = dict(description)
+            share = description.pop('share', 1.0)
+            part = load_dataset(**description, label_set=self.label_set,
+                                size=tuple(self.config['image_size']))
+            parts.append(part)
+            weights.append(torch.full((len(part),), share / len(part)))
+        joined = Dataset(torch.cat([part.images for part in parts]),
+                         torch.cat([part.labels for part in parts]),
+                         [name for part in parts for name in part.names])
+        return joined.to(self.device), torch.cat(weights)
+
+    def _make_loss(self) -> JointLoss:
+        settings = self.config['loss']
+        weights = None
+        if settings['class_weights'] == 'log':
+            weights = log_class_weights(self.train_data.labels, len(self.label_set.labels))
+        return JointLoss(weights, settings['auxiliary_weight'],
+                         settings['ohem_threshold']).to(self.device)
+
+    def run(self) -> None:
+        """Train to the end of the schedule, or until interrupted; then save."""
+        schedule = self.config['schedule']
+        precision = self.config['precision']
+        bf16 = precision == 'bf16' or (precision == 'auto' and self.device.type == 'cuda')
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        began = time.monotonic() - self.seconds
+        running = []
+        with tqdm(total=schedule['iterations'], initial=self.iteration, unit='it') as bar:
+            while self._progress() < 1 and not self.stop:
+                lr = self._set_learning_rate()
+                images, labels = self._batch()
+                with autocast:
+                    loss = self.loss(self.network(images), labels)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+                self.average.update_parameters(self.network)
+                self.iteration += 1
+                self.seconds = time.monotonic() - began
+                running.append(loss.detach())
+                bar.update()
+                if self.iteration % 20 == 0:
+                    speed = self.iteration * self.config['batch_size'] / self.seconds
+                    bar.set_postfix(loss=f'{torch.stack(running[-20:]).mean():.3f}',
+                                    lr=f'{lr:.5f}', images=f'{speed:.1f}/s')
+                if self.iteration % self.config['validate_every'] == 0:
+                    self._validate(torch.stack(running).mean().item(), lr)
+                    running.clear()
+        if running:
+            self._validate(torch.stack(running).mean().item(), lr)
+
+    def _progress(self) -> float:
+        schedule = self.config['schedule']
+        progress = self.iteration / schedule['iterations']
+        if schedule['minutes']:
+            progress = max(progress, self.seconds / 60 / schedule['minutes'])
+        return progress
+
+    def _set_learning_rate(self) -> float:
+        schedule = self.config['schedule']
+        lr = self.config['optimizer']['lr'] * (1 - self._progress()) ** schedule['power']
+        lr *= min(1.0, (self.iteration + 1) / max(1, schedule['warmup']))
+        for group in self.optimizer.param_groups:
+            group['lr'] = lr
+        return lr
+
+    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = torch.multinomial(self.sample_weights, self.config['batch_size'],
+                                  replacement=True, generator=self.generator).to(self.device)
+        images, labels = self.augmentation(self.train_data.images[drawn],
+                                           self.train_data.labels[drawn], self.mean,
+                                           self.generator)
+        images = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+    def _validate(self, loss: float, lr: float) -> None:
+        if not math.isfinite(loss):
+            raise ArithmeticError(f'the loss is {loss} at iteration {self.iteration}: '
+                                  'lower optimizer.lr or lengthen schedule.warmup')
+        network = self.average.module.eval()
+        predict = network_predictor(network, self.mean.tolist(), self.std.tolist())
+        scores = score(predict, self.val_data, len(self.label_set.labels))
+        row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
+               'lr': round(lr, 6), 'loss': round(loss, 4),
+               'mean_iou': round(scores.mean_iou, 4),
+               **{label.name: round(float(iou), 4)
+                  for label, iou in zip(self.label_set.labels, scores.class_iou)}}
+        self.history.append(row)
+        tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()))
+        self._write_log()
+        self._save_weights('last.safetensors')
+        if scores.mean_iou > self.best:
+            self.best = scores.mean_iou
+            self._save_weights('best.safetensors')
+        self._save_checkpoint()
+
+    def _write_log(self) -> None:
+        with open(self.output / 'log.csv', 'w', newline='') as file:
+            writer = csv.DictWriter(file, self.history[0])
+            writer.writeheader()
+            writer.writerows(self.history)
+        figure = Figure(figsize=(9, 4), layout='constrained')
+        iterations = [row['iteration'] for row in self.history]
+        for axes, key in zip(figure.subplots(1, 2), ('loss', 'mean_iou')):
+            axes.plot(iterations, [row[key] for row in self.history], marker='.')
+            axes.set(xlabel='iteration', title=key)
+            axes.grid(alpha=0.3)
+        figure.savefig(self.output / 'curves.png', dpi=100)
+
+    def _save_weights(self, name: str) -> None:
+        network = self.config['network']
+        names = tuple(label.name for label in self.label_set.labels)
+        weights = Weights(self.average.module, network['variant'], network['backbone'],
+                          len(names), tuple(self.mean.tolist()), tuple(self.std.tolist()),
+                          self.label_set.name, tuple(self.config['image_size']), names)
+        save_weights(self.output / name, weights)
+
+    def _save_checkpoint(self) -> None:
+        state = {'network': self.network.state_dict(), 'average': self.average.state_dict(),
+                 'optimizer': self.optimizer.state_dict(),
+                 'generator': self.generator.get_state(), 'iteration': self.iteration,
+                 'seconds': self.seconds, 'history': self.history, 'best': self.best}
+        torch.save(state, self.output / 'checkpoint.part')
+        (self.output / 'checkpoint.part').replace(self.output / 'checkpoint.pth')
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the output folder."""
+        state = torch.load(self.output / 'checkpoint.pth', map_location=self.device,
+                           weights_only=True)
+        self.network.load_state_dict(state['network'])
+        self.average.load_state_dict(state['average'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.generator.set_state(state['generator'].cpu())
+        self.iteration, self.seconds = state['iteration'], state['seconds']
+        self.history, self.best = state['history'], state['best']
+
+
+def _device(name: str) -> torch.device:
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return torch.device(name)
+
+
+def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tuple]:
+    """Return the network, from `init` if given, and the mean and std of its input."""
+    settings = config['network']
+    names = tuple(label.name for label in label_set.labels)
+    network = build_network(settings['variant'], settings['backbone'], len(names),
+                            auxiliary_heads=True)
+    if not settings['init']:
+        return network, tuple(config['mean']), tuple(config['std'])
+    weights = load_weights(shipped_weights().get(settings['init'], settings['init']))
+    for key in ('variant', 'backbone'):
+        if getattr(weights, key) != settings[key]:
+            raise ConfigError(f'network.init {settings["init"]} has the {key} '
+                              f'{getattr(weights, key)!r}: set network.{key} to that')
+    state = weights.network.state_dict()
+    if weights.class_names != names:
+        state = {key: value for key, value in state.items()
+                 if not key.startswith('conv_out.conv_out.')}
+        print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
+    network.load_state_dict(state, strict=False)  # load_weights checked that it fits
+    return network, weights.mean, weights.std
+
+
+def _moving_average(decay: float):
+    def average(averaged: torch.Tensor, current: torch.Tensor, updates: int) -> torch.Tensor:
+        # Faster at first, so that the random start is soon forgotten.
+        share = max(1 - decay, 9 / (10 + int(updates)))
+        return averaged + (current - averaged) * share
+
+    return average
+
+
+def _make_optimizer(network: nn.Module, settings: dict) -> torch.optim.Optimizer:
+    # Vectors are biases and normalisation, which decay towards nothing useful.
+    groups = [{'params': [p for p in network.parameters() if p.ndim > 1],
+               'weight_decay': settings['weight_decay']},
+              {'params': [p for p in network.parameters() if p.ndim <= 1], 'weight_decay': 0.0}]
+    if settings['name'] == 'adamw':
+        return torch.optim.AdamW(groups, settings['lr'])
+    return torch.optim.SGD(groups, settings['lr'], settings['momentum'])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='camvid_xception39, camvid_resnet18, or a YAML file')
+    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='SETTING=VALUE',
+                        help='override settings of the file, for example optimizer.lr=0.01')
+    parser.add_argument('--output', type=Path, help='folder for everything written (runs/<name>)')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the checkpoint in the output folder')
+    arguments = parser.parse_args(argv)
+    config = load_config(arguments.config, arguments.set)
+    output = arguments.output or Path('runs') / Path(arguments.config).stem
+    output.mkdir(parents=True, exist_ok=True)
+    (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
+    training = Training(config, output)
+    if arguments.resume:
+        training.resume()
+
+    def stop(*_):  # the iteration in progress is finished, scored and saved
+        training.stop = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    training.run()
+    print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
+          + ('; go on with --resume' if training.stop else ''))
+
+
+if __name__ == '__main__':
+    main()

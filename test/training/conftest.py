@@ -1,0 +1,60 @@
+"""A small labelled data set in CamVid's form, made of coloured shapes."""
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+# Sky above, road below, a building between: each class has its own colour (RGB).
+COLORS = {0: (120, 160, 250), 1: (160, 80, 60), 3: (90, 90, 90)}
+
+
+def write_pair(root, split, name, random, size=(96, 64)):
+    """Write one picture and its labels; return the labels."""
+    width, height = size
+    labels = np.full((height, width), 3, np.uint8)
+    labels[:height // 2] = 0
+    left = int(random.integers(0, width // 2))
+    labels[height // 4:height // 2, left:left + width // 3] = 1
+    labels[0, 0] = 11  # ignored
+    image = np.zeros((height, width, 3), np.uint8)
+    for value, color in COLORS.items():
+        image[labels == value] = color
+    image = np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+    for folder, pixels in ((split, image[..., ::-1]), (f'{split}annot', labels)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(root / folder / f'{name}.png'), pixels)
+    return labels
+
+
+@pytest.fixture
+def camvid_like(tmp_path):
+    """Six training and two validation images of two sequences; the folder that holds them."""
+    root = tmp_path / 'camvid_like'
+    random = np.random.default_rng(0)
+    for split, count in (('train', 6), ('val', 2)):
+        for index in range(count):
+            write_pair(root, split, f'{"AB"[index % 2]}_{index}', random)
+    return root
+
+
+@pytest.fixture
+def small_config(camvid_like, tmp_path):
+    """Write a configuration that trains a few iterations on camvid_like; its path."""
+    data = {'layout': 'camvid', 'root': str(camvid_like)}
+    config = {
+        'network': {'variant': 'paper', 'backbone': 'xception39', 'init': ''},
+        'label_set': 'camvid', 'image_size': [96, 64],
+        'mean': [0.45, 0.45, 0.45], 'std': [0.27, 0.27, 0.27],
+        'data': {'train': [{**data, 'split': 'train'}], 'val': [{**data, 'split': 'val'}]},
+        'augmentation': {'crop': [64, 64], 'scale': [0.8, 1.2], 'aspect': 0.1, 'rotation': 3.0,
+                         'flip': 0.5, 'brightness': 0.1, 'contrast': 0.1, 'saturation': 0.1,
+                         'gamma': 0.1, 'channel_gain': 0.1},
+        'loss': {'class_weights': 'log', 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
+        'optimizer': {'name': 'adamw', 'lr': 0.003, 'weight_decay': 0.01, 'momentum': 0.9},
+        'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},
+        'batch_size': 2, 'ema_decay': 0.9, 'validate_every': 2, 'device': 'cpu',
+        'precision': 'fp32', 'seed': 0}
+    path = tmp_path / 'small.yaml'
+    path.write_text(yaml.safe_dump(config))
+    return path

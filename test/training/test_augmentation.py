@@ -1,0 +1,75 @@
+"""Augmentation: pictures and labels stay together, and nothing happens unasked."""
+
+import pytest
+import torch
+
+from bisenet_ros.training.augmentation import IGNORED, Augmentation
+
+MEAN = torch.tensor([0.2, 0.4, 0.6])
+
+
+def pattern(count=8, height=40, width=60):
+    """Labels, and images that show label / 10 in every channel (as far as uint8 goes)."""
+    labels = torch.randint(0, 11, (count, height // 4, width // 4), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(1))
+    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return (labels * 25)[:, None].repeat(1, 3, 1, 1), labels
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_without_ranges_the_batch_is_unchanged():
+    images, labels = pattern()
+    got, got_labels = Augmentation(crop=(60, 40))(images, labels, MEAN, generator())
+    assert torch.equal(got_labels, labels.long())
+    assert torch.allclose(got, images / 255, atol=1e-5)
+
+
+def test_flip_mirrors_image_and_labels():
+    images, labels = pattern()
+    got, got_labels = Augmentation(crop=(60, 40), flip=1.0)(images, labels, MEAN, generator())
+    assert torch.equal(got_labels, labels.flip(2).long())
+    assert torch.allclose(got, images.flip(3) / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [(0.5, 0.7), (1.0, 1.0), (1.5, 2.0)])
+def test_labels_follow_the_image(scale):
+    images, labels = pattern()
+    augment = Augmentation(crop=(48, 32), scale=scale, aspect=0.1, rotation=10.0, flip=0.5)
+    got, got_labels = augment(images, labels, MEAN, generator())
+    inside = got_labels != IGNORED
+    assert inside.float().mean() > 0.3
+    # Only pixels at the edge of a patch, where bilinear mixes, may differ from their label.
+    right = ((got[:, 0] * 255 / 25 - got_labels).abs() < 0.1)[inside]
+    assert right.float().mean() > 0.5
+
+
+def test_outside_the_image_nothing_counts():
+    images, labels = pattern(height=20, width=20)
+    got, got_labels = Augmentation(crop=(40, 40))(images, labels, MEAN, generator())
+    outside = got_labels == IGNORED
+    assert outside.sum() == 8 * (40 * 40 - 20 * 20)
+    # Away from the image's edge, where bilinear mixes, the fill is the mean colour.
+    far = torch.nn.functional.max_pool2d((~outside).float(), 5, 1, 2) == 0
+    assert torch.allclose(got.permute(0, 2, 3, 1)[far], MEAN.expand(int(far.sum()), 3), atol=1e-6)
+
+
+def test_light_changes_pictures_and_no_labels():
+    images, labels = pattern()
+    augment = Augmentation(crop=(60, 40), brightness=0.4, contrast=0.3, saturation=0.4, gamma=0.3,
+                           channel_gain=0.1)
+    got, got_labels = augment(images, labels, MEAN, generator())
+    assert torch.equal(got_labels, labels.long())
+    assert got.min() >= 0 and got.max() <= 1
+    means = got.mean((1, 2, 3))
+    assert means.std() > 0.02  # each image on its own
+
+
+def test_the_same_seed_gives_the_same_batch():
+    images, labels = pattern()
+    augment = Augmentation(crop=(30, 30), scale=(0.5, 2.0), flip=0.5, brightness=0.4)
+    first, again, other = (augment(images, labels, MEAN, generator(seed))[0] for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

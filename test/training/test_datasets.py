@@ -1,0 +1,105 @@
+"""Data sets: what is read, and how each fault is named before training starts."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.training.augmentation import IGNORED
+from bisenet_ros.training.datasets import DatasetError, load_dataset
+
+CAMVID = load_label_set('camvid')
+
+
+def load(root, **options):
+    return load_dataset(**{'layout': 'camvid', 'root': root, 'label_set': CAMVID,
+                           'size': (96, 64), **options})
+
+
+def test_camvid_layout(camvid_like):
+    dataset = load(camvid_like)
+    assert dataset.names == ['A_0', 'A_2', 'A_4', 'B_1', 'B_3', 'B_5']
+    assert dataset.images.shape == (6, 3, 64, 96) and dataset.images.dtype == torch.uint8
+    image = cv2.imread(str(camvid_like / 'train' / 'B_3.png'))[..., ::-1]  # RGB
+    np.testing.assert_array_equal(dataset.images[4].permute(1, 2, 0), image)
+    labels = cv2.imread(str(camvid_like / 'trainannot' / 'B_3.png'), cv2.IMREAD_UNCHANGED)
+    expected = np.where(labels == 11, IGNORED, labels)
+    np.testing.assert_array_equal(dataset.labels[4], expected)
+
+
+def test_sequences_are_filtered_by_name(camvid_like):
+    assert load(camvid_like, sequences=('B',)).names == ['B_1', 'B_3', 'B_5']
+    with pytest.raises(DatasetError, match='no images that start with C'):
+        load(camvid_like, sequences=('C',))
+
+
+def test_labels_are_resized_without_mixing_classes(camvid_like):
+    dataset = load(camvid_like, size=(61, 37))
+    assert dataset.images.shape == (6, 3, 37, 61)
+    assert set(dataset.labels.unique().tolist()) <= {0, 1, 3, IGNORED}
+
+
+def test_cityscapes_label_ids_become_train_ids(tmp_path):
+    # From the table of cityscapesScripts: labelId -> trainId.
+    known = {7: 0, 8: 1, 11: 2, 17: 5, 24: 11, 33: 18, 4: IGNORED, 29: IGNORED, 0: IGNORED}
+    images = tmp_path / 'leftImg8bit' / 'val' / 'ulm'
+    labels = tmp_path / 'gtFine' / 'val' / 'ulm'
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    values = np.array([list(known)] * 4, np.uint8)
+    cv2.imwrite(str(images / 'ulm_0_leftImg8bit.png'), np.zeros((*values.shape, 3), np.uint8))
+    cv2.imwrite(str(labels / 'ulm_0_gtFine_labelIds.png'), values)
+    dataset = load_dataset('cityscapes', tmp_path, load_label_set('cityscapes'),
+                           (len(known), 4), 'val')
+    assert dataset.labels[0, 0].tolist() == list(known.values())
+
+
+def test_folders(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    (tmp_path / 'masks').mkdir()
+    cv2.imwrite(str(tmp_path / 'photos' / 'a.jpg'), np.zeros((64, 96, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / 'masks' / 'a.png'), np.full((64, 96), 4, np.uint8))
+    dataset = load(tmp_path, layout='folders', images='photos', labels='masks')
+    assert dataset.names == ['a']
+    assert (dataset.labels == 4).all()
+
+
+def test_an_unlabelled_image_is_named(camvid_like):
+    (camvid_like / 'trainannot' / 'A_2.png').unlink()
+    with pytest.raises(DatasetError, match=r'train/A_2\.png has no label'):
+        load(camvid_like)
+
+
+def test_a_wrong_value_is_named(camvid_like):
+    path = camvid_like / 'trainannot' / 'B_1.png'
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[5, 5], labels[6, 6] = 77, 12
+    cv2.imwrite(str(path), labels)
+    with pytest.raises(DatasetError, match=r'B_1\.png holds \[12, 77\]'):
+        load(camvid_like)
+
+
+def test_sizes_that_differ_are_named(camvid_like):
+    cv2.imwrite(str(camvid_like / 'trainannot' / 'B_1.png'), np.zeros((64, 95), np.uint8))
+    with pytest.raises(DatasetError, match=r'B_1\.png is 95x64 pixels, its image 96x64'):
+        load(camvid_like)
+
+
+def test_a_colour_label_is_refused(camvid_like):
+    cv2.imwrite(str(camvid_like / 'trainannot' / 'B_1.png'), np.zeros((64, 96, 3), np.uint8))
+    with pytest.raises(DatasetError, match=r'B_1\.png is not an 8-bit image with one channel'):
+        load(camvid_like)
+
+
+def test_an_unreadable_file_is_named(camvid_like):
+    (camvid_like / 'train' / 'B_1.png').write_bytes(b'no image')
+    with pytest.raises(DatasetError, match=r'train/B_1\.png cannot be read'):
+        load(camvid_like)
+
+
+def test_a_missing_folder_and_an_unknown_layout_are_named(tmp_path):
+    with pytest.raises(DatasetError, match='no folder .*train'):
+        load(tmp_path)
+    with pytest.raises(DatasetError, match="'voc' is not one of camvid, cityscapes, folders"):
+        load(tmp_path, layout='voc')

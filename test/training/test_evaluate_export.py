@@ -1,0 +1,62 @@
+"""The commands `evaluate` and `export`, on weights trained for a moment."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from bisenet_ros.training import evaluate, export, train
+
+
+@pytest.fixture
+def weights(small_config, tmp_path):
+    train.main([str(small_config), '--output', str(tmp_path / 'run'),
+                '--set', 'schedule.iterations=10', 'validate_every=10'])
+    return str(tmp_path / 'run' / 'last.safetensors')
+
+
+def run_evaluate(weights, root, output, *options):
+    evaluate.main([weights, str(root), '--output', str(output), *options])
+    return json.loads((output / 'scores.json').read_text())
+
+
+def test_export_loses_nothing_in_evaluate(weights, camvid_like, tmp_path, capsys):
+    model = tmp_path / 'model.onnx'
+    export.main([weights, str(camvid_like / 'train'), str(model)])
+    assert 'same class in 100.0000 %' in capsys.readouterr().out
+    scores = run_evaluate(weights, camvid_like, tmp_path / 'torch')
+    assert 'mean IoU' in capsys.readouterr().out
+    exported = run_evaluate(str(model), camvid_like, tmp_path / 'onnx', '--size', '96', '64')
+    assert (tmp_path / 'onnx' / 'confusion.png').is_file()
+    assert scores['images'] == 2
+    # Labelled pixels of both images: all but the ignored corner of each.
+    assert np.sum(scores['confusion']) == np.sum(exported['confusion']) == 2 * (96 * 64 - 1)
+    assert exported['mean_iou'] == pytest.approx(scores['mean_iou'], abs=1e-3)
+    session = onnxruntime.InferenceSession(str(model))
+    odd = np.zeros((2, 45, 77, 3), np.uint8)
+    assert session.run(None, {'images': odd})[0].shape == (2, 11, 6, 10)
+
+
+def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):
+    scores = run_evaluate(weights, camvid_like, tmp_path / 'msf', '--mode', 'msf',
+                          '--split', 'train', '--sequences', 'A')
+    assert scores['images'] == 3
+    assert scores['mode'] == 'msf'
+
+
+def test_a_model_that_differs_is_not_written(weights, camvid_like, tmp_path, monkeypatch):
+    honest = export.export_onnx
+
+    def broken(network):
+        for parameter in network.parameters():
+            parameter.data.mul_(0.5)
+        model = honest(network)
+        for parameter in network.parameters():
+            parameter.data.mul_(2.0)
+        return model
+
+    monkeypatch.setattr(export, 'export_onnx', broken)
+    with pytest.raises(SystemExit, match='not written'):
+        export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx')])
+    assert not (tmp_path / 'model.onnx').exists()

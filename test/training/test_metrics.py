@@ -1,0 +1,65 @@
+"""Scores against a count written out pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+
+from bisenet_ros.training.augmentation import IGNORED
+from bisenet_ros.training.datasets import Dataset
+from bisenet_ros.training.metrics import multi_scale_flip, score
+
+CLASSES = 4
+
+
+@pytest.fixture
+def dataset():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (5, 16, 24), generator=random).to(torch.uint8)  # class 3 absent
+    labels[:, :3] = IGNORED
+    images = torch.randint(0, 256, (5, 3, 16, 24), generator=random).to(torch.uint8)
+    return Dataset(images, labels, list('abcde'))
+
+
+def predict(images):
+    """Choose classes 0 to 2 by which channel is brightest."""
+    scores = torch.cat([images.float(), torch.zeros_like(images[:, :1]).float()], 1)
+    return scores / 255
+
+
+def test_scores_match_a_brute_force_count(dataset):
+    confusion = np.zeros((CLASSES, CLASSES), int)
+    for image, labels in zip(dataset.images, dataset.labels):
+        for row in range(16):
+            for column in range(24):
+                truth = int(labels[row, column])
+                if truth != IGNORED:
+                    confusion[truth, int(image[:, row, column].argmax())] += 1
+    scores = score(predict, dataset, CLASSES, batch=2)
+    np.testing.assert_array_equal(scores.confusion, confusion)
+    iou = [confusion[c, c] / (confusion[c].sum() + confusion[:, c].sum() - confusion[c, c])
+           for c in range(3)]
+    np.testing.assert_allclose(scores.class_iou, [*iou, np.nan])
+    assert scores.mean_iou == pytest.approx(np.mean(iou))
+    assert scores.pixel_accuracy == pytest.approx(np.trace(confusion) / confusion.sum())
+
+
+def test_a_perfect_prediction_scores_one(dataset):
+    labels = iter(dataset.labels.split(2))
+
+    def perfect(images):
+        return torch.nn.functional.one_hot(next(labels).long().clamp(max=3), 4).permute(0, 3, 1, 2)
+
+    scores = score(perfect, dataset, CLASSES, batch=2)
+    assert scores.mean_iou == 1.0
+    assert scores.pixel_accuracy == 1.0
+
+
+def test_multi_scale_flip_undoes_the_mirror():
+    """A predictor that looks at each pixel alone gives the same answer on flat halves."""
+    images = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
+    images[:, 0, :, :24] = 200
+    images[:, 1, :, 24:] = 200
+    got = multi_scale_flip(predict)(images)
+    assert got.shape == (1, 4, 32, 48)
+    assert (got[0, :, :, :23].argmax(0) == 0).all()
+    assert (got[0, :, :, 25:].argmax(0) == 1).all()

@@ -1,0 +1,126 @@
+"""The command `train`: learns, repeats itself, resumes exactly, stops cleanly, fine-tunes."""
+
+import csv
+
+import pytest
+import torch
+import yaml
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.training.config import ConfigError, load_config
+from bisenet_ros.training.train import Training, main
+
+
+def run(config_path, output, *overrides, resume=False, stop_after=None):
+    output.mkdir(exist_ok=True)
+    training = Training(load_config(str(config_path), list(overrides)), output)
+    if resume:
+        training.resume()
+    if stop_after:
+        def stop(*_):
+            training.stop = training.iteration + 1 == stop_after
+        training.optimizer.register_step_post_hook(stop)
+    training.run()
+    return training
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(),
+                                                 second.state_dict().values(), strict=True))
+
+
+def test_it_learns_and_writes_what_it_says(small_config, camvid_like, tmp_path):
+    output = tmp_path / 'out'
+    main([str(small_config), '--output', str(output), '--set', 'schedule.iterations=40',
+          'batch_size=4', 'validate_every=20'])
+    with open(output / 'log.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['iteration'] for row in rows] == ['20', '40']
+    assert float(rows[1]['loss']) < 0.7 * float(rows[0]['loss'])
+    for name in ('curves.png', 'config.yaml', 'checkpoint.pth', 'last.safetensors'):
+        assert (output / name).is_file(), name
+    best = load_weights(output / 'best.safetensors')
+    assert (best.variant, best.backbone, best.classes) == ('paper', 'xception39', 11)
+    assert (best.label_set, best.network_size) == ('camvid', (96, 64))
+    assert best.class_names[:3] == ('sky', 'building', 'pole')
+
+
+def test_a_seed_gives_the_same_run_twice(small_config, tmp_path):
+    first, again = (run(small_config, tmp_path / name) for name in 'ab')
+    assert same(first.network, again.network)
+    assert same(first.average, again.average)
+    assert not same(first.network, run(small_config, tmp_path / 'c', 'seed=1').network)
+
+
+def test_resumed_is_the_same_as_uninterrupted(small_config, tmp_path):
+    straight = run(small_config, tmp_path / 'straight')
+    stopped = run(small_config, tmp_path / 'halves', stop_after=2)
+    assert stopped.iteration == 2
+    resumed = run(small_config, tmp_path / 'halves', resume=True)
+    assert resumed.iteration == 4
+    assert same(straight.network, resumed.network)
+    assert same(straight.average, resumed.average)
+    assert [row['mean_iou'] for row in straight.history] \
+        == [row['mean_iou'] for row in resumed.history]
+
+
+def test_the_schedule_ends_with_the_minutes(small_config, tmp_path):
+    training = run(small_config, tmp_path / 'out', 'schedule.iterations=1000000',
+                   'schedule.minutes=0.05')
+    assert 0 < training.iteration < 1000
+
+
+def test_sgd_ohem_and_bf16(small_config, tmp_path):
+    training = run(small_config, tmp_path / 'out', 'optimizer.name=sgd', 'optimizer.lr=0.01',
+                   'loss.ohem_threshold=0.7', 'loss.class_weights=none', 'precision=bf16')
+    assert all(parameter.isfinite().all() for parameter in training.network.parameters())
+
+
+def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2')
+    label_set = yaml.safe_load(open('config/labels/camvid.yaml'))
+    label_set['name'] = 'mine'
+    label_set['classes'] = [c for c in label_set['classes'] if c['name'] in
+                            ('sky', 'building', 'road')]
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(label_set))
+    base = tmp_path / 'base' / 'last.safetensors'
+    config = load_config(str(small_config), [f'network.init={base}',
+                                             f'label_set={tmp_path / "mine.yaml"}'])
+    tuned = Training(config, tmp_path)
+    state, kept = tuned.network.state_dict(), load_weights(base).network.state_dict()
+    assert state['conv_out.conv_out.weight'].shape[0] == 3
+    for key, value in kept.items():
+        if not key.startswith('conv_out.conv_out.'):
+            assert torch.equal(state[key], value), key
+    tuned.run()
+    loaded = load_weights(tmp_path / 'last.safetensors')
+    assert loaded.class_names == ('sky', 'building', 'road')
+
+
+def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
+    with pytest.raises(ArithmeticError, match='lower optimizer.lr'):
+        run(small_config, tmp_path / 'out', 'optimizer.name=sgd', 'optimizer.lr=1.0e+30')
+
+
+@pytest.mark.parametrize('override, named', [
+    ('optimizer.rate=1', 'optimizer.lr'),
+    ('seed', 'setting=value'),
+    ('batch_size=1', 'batch_size is 1'),
+    ('loss={alpha: 1}', 'missing loss.auxiliary_weight'),
+])
+def test_wrong_settings_are_named(small_config, override, named):
+    with pytest.raises(ConfigError, match=named):
+        load_config(str(small_config), [override])
+
+
+def test_init_of_another_backbone_is_refused(small_config, tmp_path):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2')
+    config = load_config(str(small_config), [
+        f'network.init={tmp_path}/base/last.safetensors', 'network.backbone=resnet18'])
+    with pytest.raises(ConfigError, match="backbone 'xception39'"):
+        Training(config, tmp_path)
+
+
+@pytest.mark.parametrize('name', ['camvid_xception39', 'camvid_resnet18'])
+def test_shipped_configurations_load(name):
+    assert load_config(name)['network']['backbone'] == name.removeprefix('camvid_')
