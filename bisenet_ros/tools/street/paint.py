@@ -15,7 +15,7 @@ def colors(street, solids, directions, depth, index, points):
 
     directions, points (N, 3), depth (N,) in m and index (N,) are what render.cast found.
     """
-    painted = np.empty(directions.shape, np.float32)
+    painted = np.zeros(directions.shape, np.float32)
     sky = np.flatnonzero(index == -2)
     painted[sky] = _sky(directions[sky], street.seed)
     ground = np.flatnonzero(index == -1)

@@ -8,7 +8,7 @@ from bisenet_ros.tools.street import paint
 from bisenet_ros.tools.street.things import SKY
 
 NO_RAY = 255  # The class of pixels the lens maps no direction to.
-GROUND, NOTHING = -1, -2
+GROUND, NOTHING, BLIND = -1, -2, -3  # What a ray hits that hits no solid.
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,20 @@ def render(street, solids, camera, camera_pose, time, with_geometry):
                         (axes @ turn, half_angles))
     depth, index = depth.ravel(), index.ravel()
     blind = np.isnan(directions[:, 0])
-    index[np.isinf(depth) & ~blind] = NOTHING
-
-    depth[index == NOTHING] = np.nan
+    index[np.isinf(depth)] = NOTHING
+    index[blind] = BLIND
+    depth[index < GROUND] = np.nan
     points = origin.astype(np.float32) + depth[:, None] * directions
-    class_ids = np.array([solid.class_id for solid in solids] + [SKY, 0], np.uint8)[index]
+    class_ids = np.array([solid.class_id for solid in solids] + [NO_RAY, SKY, 0], np.uint8)[index]
     ground = np.flatnonzero(index == GROUND)
     class_ids[ground] = street.ground_class(points[ground, 0], points[ground, 1])
-    class_ids[blind] = NO_RAY
 
     colors = paint.colors(street, solids, directions, depth, index, points)
-    colors[blind] = 0
 
     def untile(values):
         return camera.untile(values.reshape(*rays.shape[:3], *values.shape[1:]))
 
-    return Frame(paint.expose(untile(colors), street.seed, time), untile(class_ids),
-                 untile(points) if with_geometry else None)
+    class_ids = untile(class_ids)
+    image = paint.expose(untile(colors), street.seed, time)
+    image[class_ids == NO_RAY] = 0
+    return Frame(image, class_ids, untile(points) if with_geometry else None)

@@ -12,7 +12,7 @@ ROAD_HALF_WIDTH = 5.5
 SIDE_ROAD_SPACING = 3 * BLOCK
 SIDE_ROAD_HALF_WIDTH = 3.5
 FRONT = 9.0  # |y| of the building line.
-VIEW_DISTANCE = 90.0
+VIEW_DISTANCE = 90.0  # m; nothing that stands further away along x is drawn.
 
 # Traffic: (thing, y, speed along x in m/s, spacing in m, share of the places taken)
 _STREAMS = (
