@@ -22,9 +22,11 @@ help:
 demo: setup
 	@$(VENV)/bin/python -m bisenet_ros.tools.demo $(if $(SOURCE),'$(SOURCE)') $(ARGS)
 
+test_interfaces := $(CURDIR)/build/test_interfaces
 .PHONY: test
 test: setup build/test_interfaces.stamp
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@export LD_LIBRARY_PATH=$(test_interfaces)/lib PYTHONPATH=$$(echo $(test_interfaces)/lib/python*/site-packages); \
+	  $(VENV)/bin/python -m pytest $(ARGS)
 
 .PHONY: clean
 clean:
@@ -88,6 +90,6 @@ build/venv.stamp: $(VENV)/requirements.stamp $(sources)
 
 build/test_interfaces.stamp: $(VENV)/requirements.stamp $(wildcard test/interfaces/*/* test/interfaces/*/msg/*)
 	@echo 'Building the message types that only a ROS distribution has, for the tests'
-	$(call build_package,test/interfaces/vision_msgs,build/vision_msgs,$(CURDIR)/build/test_interfaces)
-	$(call build_package,test/interfaces/tf2_msgs,build/tf2_msgs,$(CURDIR)/build/test_interfaces)
+	$(call build_package,test/interfaces/vision_msgs,build/vision_msgs,$(test_interfaces))
+	$(call build_package,test/interfaces/tf2_msgs,build/tf2_msgs,$(test_interfaces))
 	@touch $@

@@ -1,4 +1,4 @@
-"""Install config/ where bisenet_ros.resources looks for it; all else is in pyproject.toml."""
+"""Install config/ where bisenet_ros.resources looks for it; the rest is pyproject.toml's."""
 
 from pathlib import Path
 

@@ -8,7 +8,8 @@ from bisenet_ros.resources import config_path
 
 # With any of these the user has chosen how Fast DDS transports data.
 FAST_DDS_CHOICES = (
-    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS')
+    'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE',
+    'FASTDDS_BUILTIN_TRANSPORTS')
 
 
 def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
