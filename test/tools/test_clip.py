@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from bisenet_ros.tools import street_clip
+from bisenet_ros.tools.sources import StreetSource
+from bisenet_ros.tools.street import StreetDrive
+from bisenet_ros.tools.street_clip import StreetClip
+
+SIZE = (64, 48)
+DURATION = 0.3  # s: three frames
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp('cache')
+        patch.setenv('XDG_CACHE_HOME', str(cache))
+        yield cache
+
+
+@pytest.fixture(scope='module')
+def clip(cache):
+    return StreetClip(SIZE, DURATION)
+
+
+def test_frames_are_those_of_the_drive(clip):
+    drive = StreetDrive(size=SIZE, rate=street_clip.RATE, duration=DURATION)
+    assert len(clip) == len(drive) == 3
+    for index in range(3):
+        kept, rendered = clip[index], drive[index]
+        assert (kept.class_ids == rendered.class_ids).all()
+        assert kept.base_pose == rendered.base_pose
+        assert kept.stamp == rendered.stamp
+        # JPEG: near, not equal; the channels in the right order.
+        difference = kept.image.astype(int) - rendered.image
+        assert np.abs(difference).mean() < 4
+        swapped = kept.image[..., ::-1].astype(int) - rendered.image
+        assert np.abs(swapped).mean() > np.abs(difference).mean()
+
+
+def test_kept_frames_are_not_rendered_again(cache, clip):
+    images = {path: path.stat().st_mtime_ns for path in cache.glob('**/*.jpg')}
+    assert len(images) == 3
+    missing = min(images)
+    missing.unlink()
+    StreetClip(SIZE, DURATION)
+    again = {path: path.stat().st_mtime_ns for path in cache.glob('**/*.jpg')}
+    assert again.keys() == images.keys()
+    assert {path for path in images if again[path] != images[path]} == {missing}
+
+
+@pytest.fixture
+def source(clip, monkeypatch):
+    monkeypatch.setattr('bisenet_ros.tools.street_clip.StreetClip', lambda: clip)
+    return StreetSource()
+
+
+def test_source_goes_there_and_back(clip, source):
+    poses = [frame.base_pose for frame in source]
+    assert poses == [clip[index].base_pose for index in (0, 1, 2, 1)]
+
+
+def test_source_knows_the_truth_of_a_pose(clip, source):
+    for index in range(3):
+        x, y, yaw = clip[index].base_pose
+        assert (source.class_ids((x + 0.01, y, yaw)) == clip[index].class_ids).all()
+
+
+def test_source_is_calibrated(clip, source):
+    assert source.camera_info == clip.drive.camera.camera_info()
+    assert source.camera_info['width'] == SIZE[0]
+    assert source.camera_pose == (*clip.drive.camera_xyz, *clip.drive.camera_rpy)

@@ -1,0 +1,130 @@
+"""The demo as a user runs it, with the node and the player it starts."""
+
+from contextlib import contextmanager
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
+WIDTH, HEIGHT = 160, 120
+TIMEOUT = 300.0
+CALIBRATION = """\
+image_width: 160
+image_height: 120
+distortion_model: plumb_bob
+camera_matrix: {data: [100, 0, 80, 0, 100, 60, 0, 0, 1]}
+distortion_coefficients: {data: [0, 0, 0, 0, 0]}
+rectification_matrix: {data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+projection_matrix: {data: [100, 0, 80, 0, 0, 100, 60, 0, 0, 0, 1, 0]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for n in range(3):
+        image = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        cv2.imwrite(str(folder / f'{n}.png'), cv2.blur(image, (9, 9)))
+    return str(folder)
+
+
+def run_demo(*arguments):
+    return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def processes_mentioning(text):
+    """Return the ids of the processes that have `text` in their command line."""
+    found = []
+    for entry in Path('/proc').iterdir():
+        try:
+            if entry.name.isdecimal() and text in (entry / 'cmdline').read_text():
+                found.append(int(entry.name))
+        except OSError:  # It ended while we looked.
+            pass
+    return found
+
+
+def test_leaves_video_strip_and_report(folder, tmp_path):
+    output = tmp_path / 'output'
+    calibration = tmp_path / 'calibration.yaml'
+    calibration.write_text(CALIBRATION)
+    done = run_demo(folder, '--rate', '5', '--duration', '3', '--output', str(output),
+                    '--camera-info', str(calibration),
+                    '--camera-pose', '0', '0', '1', '0', '0.4', '0')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / 'report.json').read_text())
+    assert report['source'] == folder
+    assert report['frames_out'] >= 1
+    assert report['frames_in'] >= report['frames_out']
+    assert report['frames_dropped'] <= report['frames_in'] - report['frames_out']
+    assert 0 < report['latency_p50_ms'] <= report['latency_p99_ms']
+    assert report['weights'] != 'unknown' and report['device'] != 'unknown'
+    assert 'pixel_accuracy' not in report, 'nobody knows the truth of these images'
+    assert cv2.imread(str(output / 'strip.png')) is not None
+    video = cv2.VideoCapture(str(output / 'overlay.mp4'))
+    assert video.read()[0]
+    assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 480 + 4 + 480 + 4 + 360, 'with a costmap'
+    assert 'ROS_DOMAIN_ID=' in done.stdout
+    assert re.search(r'in \d+   out \d+   dropped \d+   latency \d+ ms', done.stdout)
+    assert not processes_mentioning(str(output))
+
+
+def test_weights_that_are_not_there(folder, tmp_path):
+    done = run_demo(folder, '--output', str(tmp_path / 'output'), '--weights', 'no_such_weights')
+    assert done.returncode == 1
+    assert 'demo: ' in done.stderr and 'no_such_weights' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_source_that_is_not_there(tmp_path):
+    done = run_demo(str(tmp_path / 'nowhere'), '--output', str(tmp_path / 'output'))
+    assert done.returncode == 1
+    assert 'nowhere does not exist; accepted: ' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@contextmanager
+def loading_demo(folder, output):
+    """Run the demo up to where its node has been started; yields it and the node's id."""
+    demo = subprocess.Popen([*DEMO, folder, '--output', str(output)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while not (found := processes_mentioning(f'{output}/node.yaml')):
+            assert time.monotonic() < deadline and demo.poll() is None, 'no node came'
+            time.sleep(0.1)
+        yield demo, found[0]
+    finally:
+        demo.kill()
+
+
+@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_children_end_with_the_demo(folder, tmp_path, sent, code):
+    output = tmp_path / 'output'
+    with loading_demo(folder, output) as (demo, _):
+        demo.send_signal(sent)
+        _, errors = demo.communicate(timeout=TIMEOUT)
+    assert demo.returncode == code
+    assert 'Traceback' not in errors
+    assert not processes_mentioning(f'{output}/node.yaml')
+
+
+def test_dead_child_is_told(folder, tmp_path):
+    with loading_demo(folder, tmp_path / 'output') as (demo, node):
+        os.kill(node, signal.SIGKILL)
+        _, errors = demo.communicate(timeout=TIMEOUT)
+    assert demo.returncode == 1
+    assert 'the node ended early (exit code -9)' in errors

@@ -1,0 +1,88 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
+
+TIMEOUT = 20.0
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, 'not in time'
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        with open(f'/proc/{pid}/stat') as stat:
+            return stat.read().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Return a function that makes a module of a text and names it."""
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+
+    def write(text):
+        (tmp_path / 'some_module.py').write_text(text)
+        return 'some_module'
+    return write
+
+
+def ends(process):
+    try:
+        process.check()
+    except ProcessEnded:
+        return True
+    return False
+
+
+def test_early_end_tells_the_last_words(module, tmp_path):
+    process = ModuleProcess(
+        'node', module('import sys\nprint("no weights", sys.argv[1])\nsys.exit(3)'), ['here'],
+        tmp_path)
+    wait_for(lambda: ends(process))
+    with pytest.raises(ProcessEnded, match=r'the node ended early \(exit code 3\)(.|\n)*'
+                                           'no weights here'):
+        process.check()
+
+
+def test_stop_ends_it(module, tmp_path):
+    process = ModuleProcess('node', module('import time\ntime.sleep(100)'), [], tmp_path)
+    process.check()
+    process.stop()
+    assert ends(process)
+
+
+def test_stop_ends_one_that_will_not(module, tmp_path, monkeypatch):
+    monkeypatch.setattr('bisenet_ros.tools.processes.GRACE', 0.5)
+    text = ('import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
+            'print("deaf", flush=True)\ntime.sleep(100)')
+    process = ModuleProcess('node', module(text), [], tmp_path)
+    wait_for(lambda: 'deaf' in process.log.read_text())
+    process.stop()
+    assert ends(process)
+
+
+def test_dies_with_a_killed_parent(module, tmp_path):
+    name = module('import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(100)')
+    parent = subprocess.Popen([sys.executable, '-c', (
+        'import pathlib, time\n'
+        'from bisenet_ros.tools.processes import ModuleProcess\n'
+        f'ModuleProcess("node", {name!r}, [], pathlib.Path({str(tmp_path)!r}))\n'
+        'time.sleep(100)')], env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{os.getcwd()}'})
+    log = tmp_path / 'node.log'
+    wait_for(lambda: log.is_file() and log.read_text().endswith('\n'))
+    child = int(log.read_text())
+    assert is_running(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: not is_running(child))

@@ -1,0 +1,56 @@
+import json
+
+import numpy as np
+import pytest
+
+from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools.pictures import Moment
+from bisenet_ros.tools.report import compare_masks, Recording, write_report
+
+
+def test_scores_against_counting_by_hand():
+    truth = np.array([[0, 0, 1, 1], [2, 2, 255, 255]], np.uint8)
+    mask = np.array([[0, 1, 1, 255], [2, 3, 3, 0]], np.uint8)
+    # Class 0: 1 right of 2 in the union; 1: 1 of 3; 2: 1 of 2. Class 3 is not in the truth.
+    scores = compare_masks([mask], [truth])
+    assert scores['pixel_accuracy'] == 3 / 6
+    assert scores['mean_iou'] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 3)
+
+
+def test_perfect_masks():
+    masks = [np.random.default_rng(seed).integers(0, 11, (20, 30), np.uint8) for seed in range(3)]
+    assert compare_masks(masks, masks) == {'pixel_accuracy': 1, 'mean_iou': 1}
+
+
+def moment(stamp):
+    image = np.full((60, 80, 3), 100, np.uint8)
+    return Moment(stamp, image, image, image[..., 0], None, None)
+
+
+def test_moments_are_spread_over_the_run(tmp_path):
+    recording = Recording(tmp_path, duration=4.0)
+    for stamp in np.arange(1000.0, 1004.0, 0.05):
+        recording.add(moment(stamp))
+    stamps = [kept.stamp for kept in recording.moments]
+    assert len(stamps) == 20
+    assert np.diff(stamps) == pytest.approx(0.2, abs=0.06)
+    assert [kept.stamp for kept in recording.strip()] == [stamps[0], stamps[10], stamps[19]]
+
+
+def test_strip_of_a_single_moment(tmp_path):
+    recording = Recording(tmp_path, duration=4.0)
+    recording.add(moment(0.0))
+    assert len(recording.strip()) == 1
+
+
+def test_report_holds_the_figures(tmp_path):
+    recording = Recording(tmp_path, duration=1.0)
+    recording.add(moment(0.0))
+    figures = {'source': 'street', 'frames_in': 12, 'latency_p50_ms': 34.5678}
+    write_report(tmp_path, figures, recording, load_label_set('camvid'))
+    assert json.loads((tmp_path / 'report.json').read_text()) == figures
+    report = (tmp_path / 'report.md').read_text()
+    assert '| frames in | 12 |' in report
+    assert '| latency p50 ms | 34.6 |' in report
+    assert (tmp_path / 'strip.png').is_file()
+    assert recording.video.path.stat().st_size > 0
