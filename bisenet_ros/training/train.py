@@ -83,13 +83,14 @@ class Training:
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted; then save."""
-        schedule = self.config['schedule']
         precision = self.config['precision']
         bf16 = precision == 'bf16' or (precision == 'auto' and self.device.type == 'cuda')
         autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
         began = time.monotonic() - self.seconds
         running = []
-        with tqdm(total=schedule['iterations'], initial=self.iteration, unit='it') as bar:
+        # A bar over the schedule rather than iterations: it may end by time.
+        with tqdm(total=1.0, initial=self._progress(), bar_format=(
+                '{percentage:5.1f}%|{bar}| {elapsed} < {remaining}{postfix}')) as bar:
             while self._progress() < 1 and not self.stop:
                 lr = self._set_learning_rate()
                 images, labels = self._batch()
@@ -102,10 +103,11 @@ class Training:
                 self.iteration += 1
                 self.seconds = time.monotonic() - began
                 running.append(loss.detach())
-                bar.update()
+                bar.update(self._progress() - bar.n)
                 if self.iteration % 20 == 0:
                     speed = self.iteration * self.config['batch_size'] / self.seconds
-                    bar.set_postfix(loss=f'{torch.stack(running[-20:]).mean():.3f}',
+                    bar.set_postfix(iteration=self.iteration,
+                                    loss=f'{torch.stack(running[-20:]).mean():.3f}',
                                     lr=f'{lr:.5f}', images=f'{speed:.1f}/s')
                 if self.iteration % self.config['validate_every'] == 0:
                     self._validate(torch.stack(running).mean().item(), lr)

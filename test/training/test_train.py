@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from bisenet_ros.network import load_weights
+from bisenet_ros.resources import config_path
 from bisenet_ros.training.config import ConfigError, load_config
 from bisenet_ros.training.train import Training, main
 
@@ -78,7 +79,7 @@ def test_sgd_ohem_and_bf16(small_config, tmp_path):
 
 def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
     run(small_config, tmp_path / 'base', 'schedule.iterations=2')
-    label_set = yaml.safe_load(open('config/labels/camvid.yaml'))
+    label_set = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
     label_set['name'] = 'mine'
     label_set['classes'] = [c for c in label_set['classes'] if c['name'] in
                             ('sky', 'building', 'road')]
