@@ -25,7 +25,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.monitor import Monitor
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
-from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
+from bisenet_ros.tools.processes import ModuleProcess
 from bisenet_ros.tools.report import compare_masks, Recording, write_report
 from bisenet_ros.tools.sources import Source, StreetSource
 from bisenet_ros.transport import free_domain_id, large_image_environment
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     """
     Run the demo.
 
-    :raises DemoError, ProcessEnded, ValueError, FileNotFoundError: saying what to check.
+    :raises RuntimeError, ValueError, FileNotFoundError: saying what to check.
     """
     folder = options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run(options)
-    except (DemoError, ProcessEnded, ValueError, FileNotFoundError) as error:
+    except (RuntimeError, ValueError, FileNotFoundError) as error:
         print(f'\ndemo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

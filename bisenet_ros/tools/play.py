@@ -9,6 +9,7 @@ import argparse
 from array import array
 from collections.abc import Iterator
 import math
+import os
 from queue import Queue
 import sys
 from threading import Thread
@@ -30,6 +31,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.calibration import camera_info_topic, load_calibration
 from bisenet_ros.tools.sources import ACCEPTED, open_source, Source, SourceFrame
+from bisenet_ros.transport import large_image_environment
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -205,6 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(remove_ros_args(argv)[1:])
 
     keep_large_blocks()
+    os.environ.update(large_image_environment(os.environ))
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         source = open_source_arguments(options)

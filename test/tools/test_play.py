@@ -1,6 +1,7 @@
 """The player as a process of its own, heard over DDS."""
 
 from contextlib import contextmanager
+import math
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import yaml
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+
+from bisenet_ros.tools.street import camera_pose  # noqa: E402
 
 PLAY = [sys.executable, '-m', 'bisenet_ros.tools.play']
 WIDTH, HEIGHT = 96, 64
@@ -49,10 +53,11 @@ class Listener:
         self.executor = SingleThreadedExecutor(context=node.context)
         self.executor.add_node(node)
 
-    def subscribe(self, message_type, topic, reliability='RELIABLE'):
+    def subscribe(self, message_type, topic, reliability='RELIABLE', durability='VOLATILE'):
         """Return the list into which messages will come."""
         received = []
-        qos = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability])
+        qos = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability],
+                         durability=DurabilityPolicy[durability])
         self.node.create_subscription(message_type, topic, received.append, qos)
         return received
 
@@ -63,9 +68,36 @@ class Listener:
             self.executor.spin_once(timeout_sec=0.1)
 
 
+# A source that knows where the robot is: it stands still at x 3 m, y -2 m, heading 0.7 rad.
+PLAY_A_POSED_CAMERA = """
+import numpy as np
+from bisenet_ros.tools import play
+from bisenet_ros.tools.sources import Source, SourceFrame
+
+class PosedCamera(Source):
+    camera_pose = (0.3, 0.1, 1.2, 0.02, 0.4, -0.5)
+    def __iter__(self):
+        yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', 0.0, (3.0, -2.0, 0.7))
+
+play.open_source_arguments = lambda options: PosedCamera()
+play.main(['--loop'])
+"""
+
+
+def matrix(transform):
+    """Return a geometry_msgs/Transform as (4, 4), by the textbook's formula."""
+    q, t = transform.rotation, transform.translation
+    x, y, z, w = q.x, q.y, q.z, q.w
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), t.x],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x), t.y],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y), t.z],
+        [0, 0, 0, 1]])
+
+
 @contextmanager
 def playing(*arguments):
-    process = subprocess.Popen([*PLAY, *arguments])
+    process = subprocess.Popen(arguments)
     try:
         yield process
     finally:
@@ -77,13 +109,17 @@ def pixels(message):
     return np.array(message.data).reshape(message.height, message.width, 3)
 
 
-def seconds(stamp):
-    return stamp.sec + stamp.nanosec * 1e-9
+def seconds(message):
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+
+
+def stamps(messages):
+    return {seconds(message) for message in messages}
 
 
 def test_images_arrive_as_they_are(folder, listener):
     received = listener.subscribe(Image, '/camera/image_raw')
-    with playing(folder, '--rate', '20', '--loop'):
+    with playing(*PLAY, folder, '--rate', '20', '--loop'):
         listener.wait_for(lambda: len(received) >= 7)
     for message in received:
         assert (message.width, message.height, message.step) == (WIDTH, HEIGHT, 3 * WIDTH)
@@ -93,9 +129,9 @@ def test_images_arrive_as_they_are(folder, listener):
     first = LEVELS.index(levels[0])
     assert levels == [LEVELS[(first + n) % 3] for n in range(len(levels))], 'order, looped'
     assert (pixels(received[0])[..., 1:] == (10, 0)).all()
-    stamps = [seconds(message.header.stamp) for message in received]
-    assert abs(stamps[-1] - time.time()) < 10
-    assert stamps == sorted(set(stamps))
+    times = [seconds(message) for message in received]
+    assert abs(times[-1] - time.time()) < 10
+    assert times == sorted(set(times))
 
 
 def test_calibration_goes_with_every_image(folder, listener, tmp_path):
@@ -110,11 +146,11 @@ def test_calibration_goes_with_every_image(folder, listener, tmp_path):
     path.write_text(yaml.safe_dump(calibration))
     images = listener.subscribe(Image, '/front/image')
     infos = listener.subscribe(CameraInfo, '/front/camera_info')
-    with playing(folder, '--rate', '20', '--loop', '--camera-info', str(path),
+    with playing(*PLAY, folder, '--rate', '20', '--loop', '--camera-info', str(path),
                  '--image-topic', '/front/image', '--frame-id', 'front_optical_frame'):
-        listener.wait_for(lambda: len(images) >= 5 and len(infos) >= 5)
-    image_headers = {seconds(image.header.stamp) for image in images[:4]}
-    assert image_headers <= {seconds(info.header.stamp) for info in infos}
+        listener.wait_for(lambda: infos)
+        images.clear()
+        listener.wait_for(lambda: len(images) >= 4 and stamps(images[:4]) <= stamps(infos))
     info = infos[0]
     assert info.header.frame_id == 'front_optical_frame'
     assert (info.width, info.height, info.distortion_model) == (WIDTH, HEIGHT, 'plumb_bob')
@@ -123,9 +159,42 @@ def test_calibration_goes_with_every_image(folder, listener, tmp_path):
     assert info.p.tolist() == calibration['projection_matrix']['data']
 
 
+def test_odometry_of_every_image(listener):
+    images = listener.subscribe(Image, '/camera/image_raw')
+    odometry = listener.subscribe(Odometry, '/odom')
+    with playing(sys.executable, '-c', PLAY_A_POSED_CAMERA):
+        listener.wait_for(lambda: odometry)
+        images.clear()
+        listener.wait_for(lambda: len(images) >= 2 and stamps(images[:2]) <= stamps(odometry))
+    assert (odometry[0].header.frame_id, odometry[0].child_frame_id) == ('odom', 'base_link')
+    pose = odometry[0].pose.pose
+    assert (pose.position.x, pose.position.y, pose.position.z) == (3, -2, 0)
+    assert 2 * math.atan2(pose.orientation.z, pose.orientation.w) == pytest.approx(0.7)
+
+
+def test_transforms(listener):
+    tf2_msgs = pytest.importorskip('tf2_msgs.msg', reason='TF is published where it exists')
+    moving = listener.subscribe(tf2_msgs.TFMessage, '/tf')
+    fixed = listener.subscribe(tf2_msgs.TFMessage, '/tf_static', durability='TRANSIENT_LOCAL')
+    with playing(sys.executable, '-c', PLAY_A_POSED_CAMERA):
+        listener.wait_for(lambda: moving and fixed)
+    odom_to_base, = moving[0].transforms
+    assert (odom_to_base.header.frame_id, odom_to_base.child_frame_id) == ('odom', 'base_link')
+    assert matrix(odom_to_base.transform)[:2, 3].tolist() == [3, -2]
+    base_to_link, link_to_optical = fixed[0].transforms
+    assert (base_to_link.header.frame_id, base_to_link.child_frame_id) == (
+        'base_link', 'camera_link')
+    assert (link_to_optical.header.frame_id, link_to_optical.child_frame_id) == (
+        'camera_link', 'camera_optical_frame')
+    # The street's renderer has the same convention, written independently.
+    chain = matrix(base_to_link.transform) @ matrix(link_to_optical.transform)
+    np.testing.assert_allclose(
+        chain, camera_pose(0, 0, 0, (0.3, 0.1, 1.2), (0.02, 0.4, -0.5)), atol=1e-12)
+
+
 def test_compressed(folder, listener):
     received = listener.subscribe(CompressedImage, '/camera/image_raw/compressed')
-    with playing(folder, '--rate', '20', '--loop', '--compressed'):
+    with playing(*PLAY, folder, '--rate', '20', '--loop', '--compressed'):
         listener.wait_for(lambda: len(received) >= 3)
     decoded = cv2.imdecode(np.array(received[0].data), cv2.IMREAD_COLOR)
     assert decoded.shape == (HEIGHT, WIDTH, 3)
@@ -135,7 +204,7 @@ def test_compressed(folder, listener):
 
 def test_best_effort_is_offered(folder, listener):
     received = listener.subscribe(Image, '/camera/image_raw', 'BEST_EFFORT')
-    with playing(folder, '--rate', '20', '--loop', '--reliability', 'best_effort'):
+    with playing(*PLAY, folder, '--rate', '20', '--loop', '--reliability', 'best_effort'):
         listener.wait_for(lambda: received)
         publisher, = listener.node.get_publishers_info_by_topic('/camera/image_raw')
     assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
