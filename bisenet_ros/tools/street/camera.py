@@ -176,7 +176,7 @@ class StreetCamera:
 
     @cached_property
     def _outline(self):
-        """Angle about the optical axis and largest angle off it, of rays along the image's edge."""
+        """Angle about the optical axis and angle off it, of the rays along the image's edge."""
         left, top, right, bottom = -0.5, -0.5, self.width - 0.5, self.height - 0.5
         across = np.linspace(left, right, 8 * self.width)
         down = np.linspace(top, bottom, 8 * self.height)

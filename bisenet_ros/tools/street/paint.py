@@ -5,6 +5,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from bisenet_ros.tools.street.cast import GROUND, NOTHING
+from bisenet_ros.tools.street.things import PAVEMENT
+
 _HORIZON = np.array([.80, .83, .86], np.float32)
 _PIXEL_ANGLE = 1 / 400  # rad; texture finer than about two pixels fades out.
 
@@ -13,12 +16,12 @@ def colors(street, solids, directions, depth, index, points):
     """
     Return the colour of every ray, (N, 3) float32, 0 to 1, without the camera's blur and noise.
 
-    directions, points (N, 3), depth (N,) in m and index (N,) are what render.cast found.
+    directions, points (N, 3), depth (N,) in m and index (N,) are what cast found.
     """
     painted = np.zeros(directions.shape, np.float32)
-    sky = np.flatnonzero(index == -2)
+    sky = np.flatnonzero(index == NOTHING)
     painted[sky] = _sky(directions[sky], street.seed)
-    ground = np.flatnonzero(index == -1)
+    ground = np.flatnonzero(index == GROUND)
     shadow = _contact_shadow([solids[number] for number in np.unique(index) if number >= 0],
                              points[ground], depth[ground])
     light = _light(np.array([[0, 0, 1]], np.float32), street.seed) * shadow
@@ -79,7 +82,7 @@ class _Spot:
         self.faces = self.normal[:, 0] * hx + self.normal[:, 1] * hy
         # Along the surface, horizontally.
         self.u = points[:, 1] * self.normal[:, 0] - points[:, 0] * self.normal[:, 1]
-        self.up = self.normal[:, 2] > .7
+        self.up = self.normal[:, 2] > .9
 
 
 @lru_cache(maxsize=1)
@@ -141,11 +144,12 @@ def _sky(directions, seed):
 def _ground(street, points, depth):
     x, y = points[:, 0], points[:, 1]
     side = np.abs(y)
-    pavement = street.ground_class(x, y) == 4
+    pavement = street.ground_class(x, y) == PAVEMENT
     patch, grain = _noise(x, y, 43), _noise(x, y, 2.3)
     colors = np.empty((len(x), 3), np.float32)
     colors[:] = (.40, .40, .42)
-    colors *= (1 + .04 * patch + .035 * grain + .07 * (_hash(x // .012, y // .012) - .5) * _fade(depth, .012))[:, None]
+    gravel = .07 * (_hash(x // .012, y // .012) - .5) * _fade(depth, .012)
+    colors *= (1 + .04 * patch + .035 * grain + gravel)[:, None]
     from_side_road = street.side_road_distance(x)
     dashed = (side < .07) & (x % 6 < 3) & (from_side_road > 5)
     parking = (np.abs(side - 3.42) < .05) & (from_side_road > 5)
@@ -293,7 +297,8 @@ def _bicycle(color, spot):
 
 
 def _bark(color, spot):
-    return color * (1 + .22 * _noise(spot.local[:, 0] + spot.local[:, 1], spot.z * .2, .8))[:, None]
+    across = spot.local[:, 0] + spot.local[:, 1]
+    return color * (1 + .22 * _noise(across, spot.z * .2, .8))[:, None]
 
 
 def _leaves(color, spot):

@@ -11,6 +11,7 @@ _CAR_COLORS = [(.75, .76, .78), (.12, .12, .14), (.55, .08, .08), (.10, .18, .40
                (.35, .37, .40), (.16, .28, .20), (.70, .62, .45)]
 _CLOTH_COLORS = [(.15, .17, .30), (.55, .12, .12), (.10, .10, .11), (.65, .60, .52),
                  (.20, .36, .28), (.75, .72, .70), (.35, .22, .40), (.80, .55, .15)]
+_TROUSERS_COLORS = [(.13, .15, .26), (.10, .10, .11), (.38, .35, .30), (.24, .27, .33)]
 
 
 def _rectangle(x, y, length, width, heading=(1.0, 0.0)):
@@ -68,7 +69,7 @@ def pedestrian(x, y, heading=(1.0, 0.0), look=0):
     """Return a person; all of it stays above the footprint of 0.28 x 0.48 m."""
     tall = 1.55 + 0.05 * (look % 7)
     cloth = _CLOTH_COLORS[look % len(_CLOTH_COLORS)]
-    trousers = _CLOTH_COLORS[look // 3 % 3]
+    trousers = _TROUSERS_COLORS[look // 3 % 4]
     legs = Prism(PEDESTRIAN, 'trousers', trousers, heading,
                  _rectangle(x, y, 0.28, 0.48, heading), _rectangle(x, y, 0.22, 0.34, heading),
                  0, tall * .52)
@@ -101,7 +102,8 @@ def bicyclist(x, y, heading=(1.0, 0.0), look=0):
 def tree(x, y, rng):
     """Return a tree whose crown hangs above 2.1 m."""
     green = tuple(np.array([.24, .36, .14]) * rng.uniform(.75, 1.15))
-    trunk = Cone(TREE, 'bark', (.30, .24, .18), (1.0, 0.0), (x, y), rng.uniform(.12, .2), .08, 0, 4)
+    radius = rng.uniform(.12, .2)
+    trunk = Cone(TREE, 'bark', (.30, .24, .18), (1.0, 0.0), (x, y), radius, .08, 0, 4)
     spread = rng.uniform(1.1, 1.6)
     crown = []
     for dx, dy, z in [(0, 0, 4.6), (.7, .4, 3.9), (-.6, .3, 4.0), (.1, -.6, 3.8)]:

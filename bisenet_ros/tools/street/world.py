@@ -5,7 +5,8 @@ from functools import lru_cache
 import numpy as np
 
 from bisenet_ros.tools.street import things
-from bisenet_ros.tools.street.render import cast, render
+from bisenet_ros.tools.street.cast import cast
+from bisenet_ros.tools.street.render import render
 
 BLOCK = 24.0  # The street is laid out block by block along x, without end.
 ROAD_HALF_WIDTH = 5.5
@@ -108,14 +109,11 @@ class Street:
             first = int((x_min - 3 - speed * time) // spacing)
             last = int((x_max + 3 - speed * time) // spacing)
             for place in range(first, last + 1):
-                taken, shift, look = self._random(stream + 1, place).uniform(size=3)
+                taken, shift, look = _random(self.seed, stream + 1, place).uniform(size=3)
                 x = (place + 0.5 * shift) * spacing + speed * time
                 if taken < share and x_min - 3 <= x <= x_max + 3:
                     found += thing(x, y, (float(np.sign(speed)), 0.0), int(look * 1000))
         return found
-
-    def _random(self, *key):
-        return _random(self.seed, *key)
 
     def side_road_distance(self, x):
         """Return the distance from the nearest side road's edge, negative within it, m."""
@@ -148,13 +146,8 @@ class Street:
         return solids
 
 
-@lru_cache(maxsize=4096)
-def _random_state(*key):
-    return np.random.SeedSequence([value % 2 ** 32 for value in key])
-
-
 def _random(*key):
-    return np.random.default_rng(_random_state(*key))
+    return np.random.default_rng([value % 2 ** 32 for value in key])
 
 
 def _kerbside(side, x, rng):
