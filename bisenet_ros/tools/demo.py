@@ -16,17 +16,20 @@ import sys
 from threading import Thread
 import time
 
+import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 import yaml
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.monitor import Monitor
+from bisenet_ros.tools.pictures import Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
 from bisenet_ros.tools.processes import ModuleProcess
-from bisenet_ros.tools.report import compare_masks, Recording, write_report
+from bisenet_ros.tools.report import (
+    compare_costmaps, compare_masks, Recording, write_report)
 from bisenet_ros.tools.sources import Source, StreetSource
 from bisenet_ros.transport import free_domain_id, large_image_environment
 
@@ -66,11 +69,10 @@ def run(options: argparse.Namespace) -> None:
         wait_until(lambda: monitor.frames_out, 'waiting for the first mask', monitor, processes)
         recording = record(monitor, processes, folder, options.duration)
         figures = run_figures(monitor, options)
-    label_set = load_label_set(monitor.diagnostics.get('label_set', 'camvid'))
+    label_set = load_label_set(monitor.diagnostics['label_set'] if options.label_set == 'auto'
+                               else options.label_set)
     if isinstance(source, StreetSource) and label_set.name == 'camvid':
-        figures |= compare_masks(
-            [moment.class_ids for moment in recording.moments],
-            [source.class_ids(moment.base_pose) for moment in recording.moments])
+        figures |= compare_with_truth(recording.moments, source, label_set)
     write_report(folder, figures, recording, label_set)
     print(f'see {folder}/: {recording.video.path.name}, strip.png, report.md')
 
@@ -94,13 +96,14 @@ def node_arguments(folder: Path, options: argparse.Namespace, source: Source | N
                    camera_pose: Sequence[float] | None) -> list[str]:
     """Write the node's parameters to `<folder>/node.yaml`; return the arguments naming it."""
     parameters = {'image_topic': IMAGE_TOPIC, 'weights': options.weights,
-                  'device': options.device, 'costmap': {'enabled': camera_pose is not None}}
+                  'label_set': options.label_set, 'device': options.device,
+                  'costmap': {'enabled': camera_pose is not None}}
     if camera_pose is not None:
         knows_odometry = isinstance(source, StreetSource)
         parameters['costmap'] |= {
-            'size': [20.0, 20.0],
+            'size': [16.0, 16.0],
             'resolution': 0.1,
-            'rate': 10.0,
+            'max_range': 10.0,
             'camera_pose': {'source': 'parameters', 'xyz': list(camera_pose[:3]),
                             'rpy': list(camera_pose[3:])},
             'odometry': {'source': 'topic' if knows_odometry else 'none', 'topic': '/odom'},
@@ -195,6 +198,21 @@ def run_figures(monitor: Monitor, options: argparse.Namespace) -> dict:
     }
 
 
+def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
+                       label_set: LabelSet) -> dict[str, float]:
+    """Return how right the masks and costmaps are, which the street knows."""
+    costs = np.full(256, -1, np.int8)
+    for label in label_set.labels:
+        costs[label.id] = label.cost
+    classes = [street.ground_truth(moment.base_pose, *moment.costmap.cell_centers(),
+                                   clearance=moment.costmap.resolution) for moment in moments]
+    return {
+        **compare_masks([moment.class_ids for moment in moments],
+                        [street.class_ids(moment.base_pose) for moment in moments]),
+        **compare_costmaps([moment.costmap.costs for moment in moments],
+                           [costs[ids] for ids in classes])}
+
+
 class LiveLine:
     """One line that changes; where output is no terminal, a line now and then."""
 
@@ -230,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help='where a calibrated camera sits on its robot (m, rad; pitch > 0 looks '
                         'down), for costmaps; the street knows its own')
     parser.add_argument('--weights', default='auto', help='shipped name, or a file')
+    parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file')
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER')
     options = parser.parse_args(argv)

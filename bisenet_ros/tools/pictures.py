@@ -26,6 +26,12 @@ class Costmap:
     robot: tuple[float, float, float]
     """x, y (m) and yaw (rad) of the robot in the grid's frame."""
 
+    def cell_centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y (m) of the cells in the grid's frame, each (rows, columns)."""
+        rows, columns = self.costs.shape
+        return np.meshgrid(self.origin[0] + self.resolution * (np.arange(columns) + 0.5),
+                           self.origin[1] + self.resolution * (np.arange(rows) + 0.5))
+
 
 @dataclass(frozen=True)
 class Moment:

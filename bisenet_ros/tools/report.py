@@ -11,6 +11,7 @@ from bisenet_ros.tools.pictures import Moment, panel, save_strip, Video
 
 MOMENTS_KEPT = 20
 STRIP_ROWS = 3
+LETHAL = 100  # nav_msgs/OccupancyGrid
 
 
 class Recording:
@@ -54,6 +55,28 @@ def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> 
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
     return {'pixel_accuracy': float(right.sum() / confusion.sum()),
             'mean_iou': float(np.mean(right[present] / union[present]))}
+
+
+def compare_costmaps(costmaps: Sequence[np.ndarray],
+                     truths: Sequence[np.ndarray]) -> dict[str, float]:
+    """
+    Compare costmaps with the true cost of each cell, both (rows, columns) int8.
+
+    Cells that are unknown (-1) in either are not counted.
+
+    :returns: shares, 0 to 1: `costmap_cells_right` of the cells have the true cost;
+        `costmap_obstacles_right` of the cells that hold a lethal obstacle are lethal.
+    """
+    costs = np.concatenate([costmap.ravel() for costmap in costmaps])
+    truth = np.concatenate([truth.ravel() for truth in truths])
+    known = (costs >= 0) & (truth >= 0)
+    right = costs == truth
+    return {'costmap_cells_right': _share(right[known]),
+            'costmap_obstacles_right': _share(right[known & (truth == LETHAL)])}
+
+
+def _share(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float('nan')
 
 
 def write_report(folder: Path, figures: dict, recording: Recording, label_set: LabelSet) -> None:

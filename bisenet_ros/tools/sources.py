@@ -80,10 +80,27 @@ class StreetSource(Source):
 
     def class_ids(self, base_pose: tuple[float, float, float]) -> np.ndarray:
         """Return the true classes, (H, W) uint8, of the frame taken at a pose."""
+        return self._clip[self._index(base_pose)].class_ids
+
+    def ground_truth(self, base_pose: tuple[float, float, float], x: np.ndarray, y: np.ndarray,
+                     clearance: float) -> np.ndarray:
+        """
+        Return what is on the ground at points in odom, when the frame at a pose was taken.
+
+        :param x, y: (...) in m.
+        :param clearance: points this near to a border between classes (m) count as undecided.
+        :returns: (...) uint8 class ids, 255 where undecided.
+        """
+        drive = self._clip.drive
+        street, time = drive.street, self._index(base_pose) / drive.rate
+        classes = street.ground_truth(x, y, time)
+        classes[street.distance_to_class_border(x, y, time) < clearance] = 255
+        return classes
+
+    def _index(self, base_pose: tuple[float, float, float]) -> int:
         drive = self._clip.drive
         poses = np.array([drive.base_pose(n / drive.rate) for n in range(len(self._clip))])
-        distance = np.linalg.norm(poses[:, :2] - base_pose[:2], axis=1)
-        return self._clip[int(distance.argmin())].class_ids
+        return int(np.linalg.norm(poses[:, :2] - base_pose[:2], axis=1).argmin())
 
 
 class FolderSource(Source):

@@ -70,3 +70,12 @@ def test_source_is_calibrated(clip, source):
     assert source.camera_info == clip.drive.camera.camera_info()
     assert source.camera_info['width'] == SIZE[0]
     assert source.camera_pose == (*clip.drive.camera_xyz, *clip.drive.camera_rpy)
+
+
+def test_source_knows_the_ground(clip, source):
+    # Middle of the road, middle of a pavement, the kerb between them; away from side roads.
+    street, pose = clip.drive.street, clip[1].base_pose
+    x = next(x for x in np.arange(0.0, 72.0) if street.side_road_distance(x) > 10)
+    for y, expected in [(2.7, street.ground_truth(x, 2.7, 0.1)),
+                        (6.3, street.ground_truth(x, 6.3, 0.1)), (5.5, 255)]:
+        assert source.ground_truth(pose, np.array([x]), np.array([y]), 0.05)[0] == expected

@@ -5,7 +5,7 @@ import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.pictures import Moment
-from bisenet_ros.tools.report import compare_masks, Recording, write_report
+from bisenet_ros.tools.report import compare_costmaps, compare_masks, Recording, write_report
 
 
 def test_scores_against_counting_by_hand():
@@ -20,6 +20,13 @@ def test_scores_against_counting_by_hand():
 def test_perfect_masks():
     masks = [np.random.default_rng(seed).integers(0, 11, (20, 30), np.uint8) for seed in range(3)]
     assert compare_masks(masks, masks) == {'pixel_accuracy': 1, 'mean_iou': 1}
+
+
+def test_costmap_scores_against_counting_by_hand():
+    truth = np.array([[0, 30, 100, 100], [100, 0, -1, 0]], np.int8)
+    costs = np.array([[0, 0, 100, 30], [-1, 0, 100, -1]], np.int8)
+    scores = compare_costmaps([costs], [truth])
+    assert scores == {'costmap_cells_right': 3 / 5, 'costmap_obstacles_right': 1 / 2}
 
 
 def moment(stamp):
