@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.tools import street_clip
 from bisenet_ros.tools.sources import StreetSource
 from bisenet_ros.tools.street import StreetDrive
+from bisenet_ros.tools.street.things import PAVEMENT, ROAD
 from bisenet_ros.tools.street_clip import StreetClip
 
 SIZE = (64, 48)
@@ -73,9 +75,8 @@ def test_source_is_calibrated(clip, source):
 
 
 def test_source_knows_the_ground(clip, source):
-    # Middle of the road, middle of a pavement, the kerb between them; away from side roads.
+    # Away from side roads: road, pavement, and the kerb between them.
     street, pose = clip.drive.street, clip[1].base_pose
     x = next(x for x in np.arange(0.0, 72.0) if street.side_road_distance(x) > 10)
-    for y, expected in [(2.7, street.ground_truth(x, 2.7, 0.1)),
-                        (6.3, street.ground_truth(x, 6.3, 0.1)), (5.5, 255)]:
+    for y, expected in [(2.7, ROAD), (7.5, PAVEMENT), (5.5, NO_DECISION)]:
         assert source.ground_truth(pose, np.array([x]), np.array([y]), 0.05)[0] == expected
