@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 
 # Columns: the axes of an optical frame (x right, y down, z forward) in its body frame
@@ -52,6 +53,13 @@ def pose_from_quaternion(xyz, xyzw):
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ])
     return _rigid(rotation, xyz)
+
+
+def interpolate_poses(start, end, share):
+    """Return the 4x4 pose `share` (0 to 1) of the way from one to the other, turning evenly."""
+    turn, _ = cv2.Rodrigues(start[:3, :3].T @ end[:3, :3])
+    rotation = start[:3, :3] @ cv2.Rodrigues(share * turn)[0]
+    return _rigid(rotation, (1.0 - share) * start[:3, 3] + share * end[:3, 3])
 
 
 def planar_pose(pose):

@@ -7,10 +7,10 @@ import numpy as np
 
 from bisenet_ros.costmap.geometry import PoseError
 
-# Every so many samples of a ray go through the lens model, the rest are interpolated:
-# cv2.projectPoints also computes derivatives, at ten times the cost, and over a few samples the
-# interpolation errs by millimetres on the ground.
-_NODE_STRIDE = 4
+# Every so many samples, along rays and from ray to ray, go through the lens model; in between
+# pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
+# over so short a way the interpolation errs by millimetres on the ground.
+_STRIDE = 4
 
 
 class PolarGrid:
@@ -19,7 +19,7 @@ class PolarGrid:
 
     Rays on the ground start below the camera: what stands on one hides what lies behind it on the
     same one, however the camera is turned and its lens bends. The cells are half a grid cell long
-    and, at max_range, one wide. They do not depend on the camera, so this is built once.
+    and, at max_range, as wide. They do not depend on the camera, so this is built once.
 
     :param resolution: side of a cell of the costmap, metres.
     :param max_range: metres.
@@ -29,7 +29,8 @@ class PolarGrid:
         """Build the table that finds the polar cell of a point."""
         self.range_step = resolution / 2
         self.ranges = math.ceil(max_range / self.range_step)
-        self.azimuths = math.ceil(2 * math.pi * max_range / resolution)
+        self.azimuths = _STRIDE * math.ceil(
+            2 * math.pi * max_range / (self.range_step * _STRIDE))
         self.angle_step = 2 * math.pi / self.azimuths
         # Beyond max_range lies one more row, which is never filled. The table is a little wider
         # than max_range, so that points clipped to its border end there.
@@ -94,44 +95,47 @@ class GroundTable:
         self.camera = camera
         self.pose = np.array(pose)
         self.foot = pose[:2, 3]
+        self.angle_step = polar.angle_step
         self.ranges = _sample_ranges(
             polar.range_step, max_range, height, 1 / max(camera.focal), max_pixel_footprint)
-        azimuths = np.arange(polar.azimuths) * polar.angle_step
-        pixels, self.columns = self._project(azimuths, height)
-        self.directions = np.stack([np.cos(azimuths), np.sin(azimuths)], -1)[self.columns]
-        self.map = self._pixel_map(pixels, max_pixel_footprint)
+        self._pixels, self.columns = self._project(polar, height)
+        self._map = self._pixel_map(max_pixel_footprint)
+        angles = self.columns * polar.angle_step
+        self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         centres = (np.arange(polar.ranges) + 0.5) * polar.range_step
-        self.first_row = int(np.searchsorted(centres, min_range))
+        self._first_row = int(np.searchsorted(centres, min_range))
         middles = (self.ranges[1:] + self.ranges[:-1]) / 2
-        self.sample_of_row = np.searchsorted(middles, centres[self.first_row:])
-        self._min_range, self._max_range = min_range, max_range
+        self._sample_of_row = np.searchsorted(middles, centres[self._first_row:])
+        self._limits = min_range, max_range
 
-    def _project(self, azimuths, height):
-        """Return pixels (samples, rays, 2) and which azimuths the rays with a pixel have."""
+    def _project(self, polar, height):
+        """Return pixels (samples, rays, 2) float32 and the azimuths' indices of the rays (rays,)."""
         from_base = self.pose[:3, :3].T
-        outwards = np.stack([np.cos(azimuths), np.sin(azimuths), 0 * azimuths], -1) @ from_base.T
+        angles = np.arange(0, polar.azimuths, _STRIDE) * polar.angle_step
+        outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
         down = from_base @ (0, 0, -height)
-        nodes = self.ranges[::_NODE_STRIDE]
-        pixels = self.camera.project(nodes[:, None, None] * outwards + down)
-        columns = np.flatnonzero(np.isfinite(pixels[..., 0]).any(axis=0))
-        pixels = pixels[:, columns]
-        low = np.minimum(np.arange(len(self.ranges)) // _NODE_STRIDE, len(nodes) - 2)
-        weight = (self.ranges - nodes[low]) / (nodes[low + 1] - nodes[low])
-        slope = np.diff(pixels, axis=0)
-        return pixels[low] + weight[:, None, None] * slope[low], columns
+        pixels = self.camera.project(self.ranges[::_STRIDE, None, None] * outwards + down)
+        pixels = pixels.astype(np.float32)
+        # The last sector ends where the first begins; sectors of which nothing is seen go.
+        ends = np.roll(pixels, -1, axis=1)
+        sectors = np.flatnonzero(np.isfinite(pixels + ends).any(axis=(0, 2)))
+        pixels = _between(pixels[:, sectors], ends[:, sectors], axis=1)
+        pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
+        return pixels, (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
 
-    def _pixel_map(self, pixels, max_pixel_footprint):
+    def _pixel_map(self, max_pixel_footprint):
         """Return (samples, rays, 2) int16 (u, v), -1 where no pixel sees the sample."""
-        moved = np.linalg.norm(np.diff(pixels, axis=0), axis=-1)
+        moved = np.diff(self._pixels, axis=0)
+        moved = np.hypot(moved[..., 0], moved[..., 1])
         moved = np.concatenate([moved, moved[-1:]])
         length = np.diff(self.ranges, append=2 * self.ranges[-1] - self.ranges[-2])
-        nearest = np.rint(pixels)
+        nearest = np.rint(self._pixels)
         with np.errstate(invalid='ignore'):
-            seen = (
-                (length[:, None] <= max_pixel_footprint * moved)
-                & (nearest >= 0).all(axis=-1)
-                & (nearest < (self.camera.width, self.camera.height)).all(axis=-1))
-        return np.where(seen[..., None], nearest, -1).astype(np.int16)
+            seen = length[:, None] <= max_pixel_footprint * moved
+            for axis, size in enumerate((self.camera.width, self.camera.height)):
+                seen &= (nearest[..., axis] >= 0) & (nearest[..., axis] < size)
+        nearest[~seen] = -1
+        return nearest.astype(np.int16)
 
     def sample(self, image, outside):
         """
@@ -142,33 +146,45 @@ class GroundTable:
         :returns: (samples, rays) uint8.
         """
         return cv2.remap(
-            image, self.map, None, cv2.INTER_NEAREST,
+            image, self._map, None, cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
 
     def fill(self, polar_cells, samples):
         """Spread samples (samples, rays) over an array of the polar grid's shape."""
-        polar_cells[self.first_row:-1, self.columns] = samples[self.sample_of_row]
+        polar_cells[self._first_row:-1, self.columns] = samples[self._sample_of_row]
 
-    def points_between(self, samples, rays):
+    def borders(self, samples, rays):
         """
-        Return where rays pass from the sample before to the given one.
+        Return where, along rays, the view passes from the pixel of the sample before to the given.
 
         :param samples, rays: (N,) int, indices of samples (> 0) and rays.
         :returns: x and y (N, 2) relative to the point below the camera, and which of the N lie
             from min_range to max_range, (N,) bool.
         """
-        distance = (self.ranges[samples - 1] + self.ranges[samples]) / 2
-        usable = (distance >= self._min_range) & (distance <= self._max_range)
-        return distance[:, None] * self.directions[rays], usable
+        before, after = self._pixels[samples - 1, rays], self._pixels[samples, rays]
+        middle = (np.rint(before) + np.rint(after)) / 2
+        way = after - before
+        share = ((middle - before) * way).sum(axis=1) / (way * way).sum(axis=1)
+        near, far = self.ranges[samples - 1], self.ranges[samples]
+        distance = near + np.clip(share, 0, 1) * (far - near)
+        usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
+        return distance[:, None] * self._directions[rays], usable
+
+
+def _between(start, end, axis):
+    """Interleave start with what lies between it and end, in equal steps, along an axis."""
+    steps = [start + (end - start) * np.float32(i / _STRIDE) for i in range(_STRIDE)]
+    shape = list(start.shape)
+    shape[axis] *= _STRIDE
+    return np.stack(steps, axis=axis + 1).reshape(shape)
 
 
 def _sample_ranges(step, max_range, height, pixel_angle, max_pixel_footprint):
-    """Return ranges from the foot to beyond max_range, spaced by the step or a pixel's ground."""
-    ranges = [step / 2]
-    while ranges[-1] < max_range:
-        footprint = (ranges[-1] ** 2 + height ** 2) / height * pixel_angle
-        ranges.append(ranges[-1] + min(max(step, footprint), max(step, max_pixel_footprint)))
-    # Whole strides, and two samples more, so that what touches the ground at max_range is seen.
-    while len(ranges) % _NODE_STRIDE != 1 or ranges[-3] < max_range:
-        ranges.append(ranges[-1] + ranges[-1] - ranges[-2])
-    return np.array(ranges)
+    """Return ranges from near the foot to beyond max_range, a step or a pixel's ground apart."""
+    nodes = [step / 2]
+    # One more node, so that what touches the ground at max_range is seen beyond it, too.
+    while len(nodes) < 3 or nodes[-2] < max_range:
+        footprint = (nodes[-1] ** 2 + height ** 2) / height * pixel_angle
+        nodes.append(nodes[-1] + _STRIDE * max(step, min(footprint, max_pixel_footprint)))
+    index = np.arange((len(nodes) - 1) * _STRIDE + 1)
+    return np.interp(index, index[::_STRIDE], nodes)

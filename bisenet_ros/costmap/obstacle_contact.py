@@ -10,6 +10,10 @@ _MIN_GROUND_RUN = 3
 _MIN_OBSTACLE_RUN = 2
 # Stray samples allowed between the last ground and the obstacle that stands on it.
 _MAX_GAP = 2
+# Contacts on neighbouring rays this near, in samples, belong together.
+_OUTLINE_SAMPLES = 4
+# Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
+_PASSING_DISTANCE = 0.5
 
 
 def find_contacts(ground, obstacle):
@@ -36,6 +40,33 @@ def find_contacts(ground, obstacle):
         ground_before[distance:] |= ground[:-distance]
     contacts &= ground_before.view(bool)
     return ground.view(bool), contacts
+
+
+def on_outlines(samples, rays, classes, ranges, angle_step):
+    """
+    Tell contacts apart that are only the outline of an obstacle on the next ray.
+
+    The outline of an upright thing runs along a ray, and pixels near it fall to either side: a
+    ray just beside the thing shows ground at its foot and the thing only beyond. On the next ray
+    the same thing then touches the ground much nearer than even a wall seen at a slant would.
+
+    :param samples, rays: (N,) int, indices of the contacts in classes.
+    :param classes: (samples, rays) uint8, class ids.
+    :param ranges: (samples,) float, metres.
+    :param angle_step: between rays, radians.
+    :returns: (N,) bool.
+    """
+    class_ids = classes[samples, rays]
+    distance = ranges[samples]
+    slant = distance ** 2 * angle_step / _PASSING_DISTANCE
+    nearer = np.searchsorted(ranges, distance - slant)
+    nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
+    outline = np.zeros(len(samples), bool)
+    for neighbour in (rays - 1, rays + 1):
+        neighbour = np.clip(neighbour, 0, classes.shape[1] - 1)
+        outline |= ((classes[samples, neighbour] == class_ids)
+                    & (classes[nearer, neighbour] == class_ids))
+    return outline
 
 
 def _drop_short_runs(samples, length):

@@ -89,16 +89,18 @@ class RollingGrid:
         return ((column + 0.5 + np.arange(width)) * self._resolution,
                 (row + 0.5 + np.arange(height)) * self._resolution)
 
-    def cells_of(self, points):
+    def cells_of(self, points, chosen):
         """
-        Return the flat indices of the cells that hold points, and which points lie inside.
+        Return the cells that hold the chosen ones of some points, and which these are.
 
         :param points: (N, 2) float, x and y in the grid's frame, metres.
-        :returns: (M,) int flat indices of those inside, (N,) bool.
+        :param chosen: (N,) bool.
+        :returns: flat indices of the cells (M,) int, and which points are chosen and inside the
+            grid, (N,) bool, M of them.
         """
         height, width = self._shape
         cells = np.floor(points / self._resolution).astype(np.int64) - self._corner[::-1]
-        inside = ((cells >= 0) & (cells < (width, height))).all(axis=1)
+        inside = chosen & ((cells >= 0) & (cells < (width, height))).all(axis=1)
         return cells[inside, 1] * width + cells[inside, 0], inside
 
     def move_to(self, x, y):

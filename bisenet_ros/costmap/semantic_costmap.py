@@ -8,7 +8,7 @@ import numpy as np
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.geometry import planar_pose
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
-from bisenet_ros.costmap.obstacle_contact import find_contacts
+from bisenet_ros.costmap.obstacle_contact import find_contacts, on_outlines
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 
 UNKNOWN = -1
@@ -70,6 +70,11 @@ class CostmapSettings:
         if not 0 < self.obstacle_probability <= 1:
             raise ValueError(
                 f'obstacle_probability is {self.obstacle_probability}: give above 0, up to 1')
+
+    @property
+    def pixel_footprint_limit(self) -> float:
+        """Ground one pixel may cover along its ray, metres."""
+        return self.max_pixel_footprint or 2 * self.resolution
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,7 @@ class SemanticCostmap:
             settings = self._settings
             table = GroundTable(
                 camera, np.asarray(pose, dtype=float), self._polar, settings.ground_z,
-                settings.min_range, settings.max_range,
-                settings.max_pixel_footprint or 2 * settings.resolution)
+                settings.min_range, settings.max_range, settings.pixel_footprint_limit)
             self._tables[key] = table
         return table
 
@@ -198,10 +202,12 @@ class SemanticCostmap:
         observed = polar_classes.reshape(-1)[polar_cells].reshape(-1)
 
         samples, rays = np.nonzero(contacts)
-        points, usable = table.points_between(samples, rays)
-        points = points[usable] @ turn.T + foot
-        contact_cells, inside = self._grid.cells_of(points)
-        observed[contact_cells] = classes[samples[usable][inside], rays[usable][inside]]
+        real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step)
+        samples, rays = samples[real], rays[real]
+        points, usable = table.borders(samples, rays)
+        contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
+        samples, rays = samples[inside], rays[inside]
+        observed[contact_cells] = classes[samples, rays]
         cells = np.flatnonzero(observed != _NOTHING)
         if confidence is None:
             weights = np.ones(len(cells), np.float32)
@@ -209,9 +215,9 @@ class SemanticCostmap:
             confidences = table.sample(confidence, 0)
             polar_confidences = np.zeros(self._polar.shape, np.uint8)
             table.fill(polar_confidences, confidences)
-            weight = polar_confidences.reshape(-1)[polar_cells].reshape(-1)
-            weight[contact_cells] = confidences[samples[usable][inside], rays[usable][inside]]
-            weights = weight[cells] * np.float32(1 / 255)
+            weights = polar_confidences.reshape(-1)[polar_cells].reshape(-1)
+            weights[contact_cells] = confidences[samples, rays]
+            weights = weights[cells] * np.float32(1 / 255)
         return _Observation(stamp, cells, observed[cells], weights)
 
     def _add(self, observation) -> None:

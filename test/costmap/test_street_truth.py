@@ -1,0 +1,185 @@
+"""
+The costmap of a rendered street against the street's own truth.
+
+The street casts rays from pixels, the costmap pulls pixels into cells: an error in one does not
+hide in the other. Bars are those of the project's costmap issue. A cell is fine where a pixel of
+the camera covers less ground than the costmap still uses; others are unknown by design.
+"""
+
+import numpy as np
+import pytest
+
+from bisenet_ros.costmap.camera_model import Calibration
+from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools.street import camera_pose, Street, StreetCamera, things
+
+LABELS = load_label_set('camvid')
+IS_OBSTACLE = np.array([label.obstacle for label in LABELS.labels])
+IS_GROUND = np.array([label.ground for label in LABELS.labels])
+LENSES = ('plumb_bob', 'rational_polynomial', 'equidistant', 'rectified')
+# Height in m, roll and pitch in rad.
+POSES = [(0.3, 0.0, 0.0), (0.5, 0.0, 0.3), (1.0, 0.1, 0.17), (1.4, -0.05, 0.35), (1.7, 0.0, 0.61)]
+RESOLUTION = 0.05
+BASE = (3.0, -1.75, 0.1)  # x, y, yaw in the street
+SETTINGS = CostmapSettings(resolution=RESOLUTION, size=(17.0, 17.0), max_range=8.5)
+
+
+def obstacle_course():
+    """Return a street with things around BASE: low ones, high ones, and things behind others."""
+    rng = np.random.default_rng(5)
+    return Street(seed=2, extra=[
+        *things.lamp(5.2, -1.0, 1.0), *things.sign(4.6, -2.6), *things.pedestrian(6.3, -3.2),
+        *things.fence(7.4, -1.9, 0.9, height=0.2, heading=(0.0, 1.0)),
+        *things.fence(5.6, 0.3, 1.2, height=0.15, heading=(0.6, 0.8)),
+        *things.wall(8.6, 1.5, 3.0, heading=(0.8, -0.6)), *things.tree(8.3, -2.3, rng),
+        *things.wall(6.5, -4.6, 4.0, height=1.0), *things.car(10.3, -1.2, look=3)])
+
+
+def camera_model(camera):
+    """Return the CameraModel of a StreetCamera, by way of its CameraInfo."""
+    info = camera.camera_info()
+    calibration = Calibration(*(info[name] for name in (
+        'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p')))
+    return calibration.for_image(camera.width, camera.height)
+
+
+def base_from_optical(xyz, rpy):
+    return pose_from_rpy(xyz, rpy) @ BODY_FROM_OPTICAL
+
+
+def cell_centres(info):
+    x = info.origin_x + (np.arange(info.width) + 0.5) * info.resolution
+    y = info.origin_y + (np.arange(info.height) + 0.5) * info.resolution
+    return np.stack(np.meshgrid(x, y), -1)
+
+
+def widest_pixel(camera):
+    """Return the largest angle between neighbouring pixels, rad."""
+    rays = camera.ray(*np.meshgrid(np.arange(camera.width), np.arange(camera.height)))
+    return max(np.nanmax(np.linalg.norm(np.diff(rays, axis=axis), axis=-1)) for axis in (0, 1))
+
+
+def perimeter(footprint):
+    """Return points 2 cm apart along a footprint's border, (N, 2)."""
+    if hasattr(footprint, 'radius'):
+        angles = np.linspace(0, 2 * np.pi, max(8, int(300 * footprint.radius)), endpoint=False)
+        circle = np.stack([np.cos(angles), np.sin(angles)], -1)
+        return footprint.center + footprint.radius * circle
+    points = []
+    for start, end in zip(footprint.corners, np.roll(footprint.corners, -1, axis=0)):
+        steps = np.linspace(0, 1, max(2, int(np.linalg.norm(end - start) / 0.02)), endpoint=False)
+        points.append(start + steps[:, None] * (end - start))
+    return np.concatenate(points)
+
+
+class View:
+    """One mask of the obstacle course, its costmap, and the truth at the costmap's cells."""
+
+    def __init__(self, lens, height, roll, pitch):
+        xyz, rpy = (0.25, 0.05, height), (roll, pitch, 0.05)
+        self.street = obstacle_course()
+        self.camera = StreetCamera.preset(lens, 640, 480)
+        self.pose = camera_pose(*BASE, xyz, rpy)
+        mask = self.street.render(self.camera, self.pose, 0.0).class_ids
+        costmap = SemanticCostmap(SETTINGS, LABELS)
+        costmap.update(
+            'camera', camera_model(self.camera), base_from_optical(xyz, rpy),
+            pose_from_rpy((BASE[0], BASE[1], 0.0), (0.0, 0.0, BASE[2])), mask, None, 0.0)
+        grids = costmap.class_grids()
+        self.cells = cell_centres(costmap.info)
+        self.known = grids[0] >= 0
+        self.classes = grids.argmax(axis=0)
+        self.cost = costmap.combined()
+        self.truth = self.street.ground_truth(self.cells[..., 0], self.cells[..., 1], 0.0)
+        self.range = self._range(self.cells)
+
+    def _range(self, points):
+        return np.linalg.norm(points - self.pose[:2, 3], axis=-1)
+
+    def fine(self, distance):
+        """Return whether pixels that see the ground at a distance are well below the limit."""
+        height = self.pose[2, 3]
+        return ((distance ** 2 + height ** 2) / height * widest_pixel(self.camera)
+                < 0.9 * SETTINGS.pixel_footprint_limit)
+
+    def border(self, cells):
+        """Return whether cells (N, 2) touch a class border."""
+        return self.street.distance_to_class_border(*cells.T, 0.0) < RESOLUTION * np.sqrt(0.5)
+
+    def visible(self, points):
+        """Return whether points (N, 2) on the ground are seen, (N,); 1 mm above it, to be sure."""
+        return self.street.visible(
+            self.camera, self.pose, np.c_[points, np.full(len(points), 1e-3)], 0.0)
+
+    def sample(self, choice, count):
+        """Return up to count of the cells in a (H, W) bool, spread evenly, as an index."""
+        chosen = np.flatnonzero(choice)
+        chosen = np.random.default_rng(0).permutation(chosen)[:count]
+        return np.unravel_index(chosen, choice.shape)
+
+    def visible_contacts(self):
+        """Return points on the borders of footprints that the camera sees, (N, 2)."""
+        lower, upper = self.cells.min(axis=(0, 1)), self.cells.max(axis=(0, 1))
+        points = np.concatenate([
+            perimeter(footprint)
+            for _, footprint in self.street.footprints(lower[0], upper[0], 0.0)])
+        towards = self.pose[:2, 3] - points
+        points = points + 1e-3 * towards / np.linalg.norm(towards, axis=1, keepdims=True)
+        points = points[(self._range(points) < 8) & ((points > lower) & (points < upper)).all(1)]
+        points = points[self.visible(points)]
+        return points[self.fine(self._range(points))]
+
+    def obstacle_cells(self):
+        return self.cells[self.known & IS_OBSTACLE[self.classes]]
+
+
+@pytest.fixture(scope='module', params=[
+    (lens, *pose) for lens in LENSES for pose in POSES],
+    ids=lambda p: f'{p[0]}-{p[1]}m-roll{p[2]}-pitch{p[3]}')
+def view(request):
+    return View(*request.param)
+
+
+def test_visible_ground_has_its_class(view):
+    cells = view.sample((view.range <= 8) & view.fine(view.range) & IS_GROUND[view.truth], 6000)
+    points = view.cells[cells]
+    counts = view.visible(points) & ~view.border(points)
+    assert counts.sum() > 100
+    right = view.known[cells] & (view.classes[cells] == view.truth[cells])
+    assert right[counts].mean() >= 0.99
+
+
+@pytest.mark.parametrize('max_range, tolerance', [(4, 1), (8, 2)])
+def test_obstacles_are_marked_where_they_touch_the_ground(view, max_range, tolerance):
+    contacts = view.visible_contacts()
+    contacts = contacts[view._range(contacts) <= max_range]
+    marked = view.obstacle_cells()
+    assert len(contacts) > 20
+    # In cells: a point anywhere in the cell next to the marked one is within one.
+    off = np.abs(contacts[:, None] - marked[None]).max(axis=-1).min(axis=1) / RESOLUTION - 0.5
+    assert (off <= tolerance).mean() >= 0.99
+
+    marked = marked[view._range(marked) <= max_range]
+    off = np.min([
+        footprint.border_distance(*marked.T) for _, footprint in view.street.footprints(
+            view.cells[..., 0].min(), view.cells[..., 0].max(), 0.0)], axis=0) / RESOLUTION - 0.5
+    assert (off <= tolerance).mean() >= 0.99
+
+
+def test_no_free_cell_holds_an_obstacle(view):
+    free = view.known & (view.cost < 99)
+    wrong = view.cells[free & IS_OBSTACLE[view.truth]]
+    assert view.border(wrong).all()
+
+
+def test_no_free_cell_is_hidden(view):
+    """Cells of which neither the centre nor any corner is seen are not known to be free."""
+    cells = view.cells[view.sample(view.known & (view.cost < 99), 6000)]
+    hidden = ~view.visible(cells)
+    suspects = cells[hidden]
+    for corner in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        if len(suspects):
+            suspects = suspects[~view.visible(suspects + np.array(corner) * RESOLUTION / 2)]
+    assert len(suspects) == 0
