@@ -12,19 +12,23 @@ class DeployedNetwork(nn.Module):
     BiSeNet with its normalisation inside and its batch norms folded into the convolutions.
 
     Takes (N, H, W, 3) RGB of 0 to 255, uint8 or floating: as cameras lay images out, which is
-    torch's channels_last. Gives logits (N, classes, ceil(H/8), ceil(W/8)) in the network's dtype.
+    torch's channels_last. Gives logits (N, classes, ceil(H/8), ceil(W/8)) float32.
+
+    :param dtype: what the network computes in; pixels are normalised in float32 all the same.
     """
 
-    def __init__(self, weights: Weights):
+    def __init__(self, weights: Weights, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.fused_network = fuse(_LowResolution(weights.network)).eval()
+        fused = fuse(_LowResolution(weights.network)).eval()
+        self.fused_network = fused.to(dtype=dtype, memory_format=torch.channels_last)
+        self.dtype = dtype
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
         self.register_buffer('scale', 1 / (255 * std))
         self.register_buffer('shift', -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype)
-        return self.fused_network(pixels * self.scale + self.shift)
+        pixels = images.permute(0, 3, 1, 2).float()
+        return self.fused_network((pixels * self.scale + self.shift).to(self.dtype)).float()
 
 
 class _LowResolution(nn.Module):

@@ -15,18 +15,18 @@ from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
 
 class TorchEngine:
-    """PyTorch on the CPU, in float32 or, where the processor has it, bfloat16."""
+    """PyTorch on the CPU."""
 
-    def __init__(self, network: DeployedNetwork, dtype: torch.dtype):
-        self._network = network.to(dtype=dtype, memory_format=torch.channels_last)
+    def __init__(self, network: DeployedNetwork):
+        self._network = network
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self._network(torch.from_numpy(images)).float().numpy()
+        return self._network(torch.from_numpy(images)).numpy()
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU in float32; the network is exported in memory."""
+    """ONNX Runtime on the CPU; the network, in float32, is exported in memory."""
 
     def __init__(self, network: DeployedNetwork):
         import onnxruntime
@@ -42,7 +42,7 @@ def export_onnx(network: DeployedNetwork) -> bytes:
     model = io.BytesIO()
     example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        # The exporter announces its own successor, which needs a package robots do not have.
+        # This exporter, the one that every PyTorch since 2.1 has, announces its successor.
         warnings.simplefilter('ignore', DeprecationWarning)
         torch.onnx.utils.export(
             network, (example,), model, opset_version=17,

@@ -79,11 +79,9 @@ class DevicePipeline:
     Images of one network size, of all cameras, go through the network as one batch.
     """
 
-    def __init__(self, network: DeployedNetwork, device: torch.device, dtype: torch.dtype,
-                 channel_ids: np.ndarray):
-        self._network = network.to(device, dtype, memory_format=torch.channels_last)
+    def __init__(self, network: DeployedNetwork, device: torch.device, channel_ids: np.ndarray):
+        self._network = network.to(device)
         self._device = device
-        self._dtype = dtype
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
 
     @torch.inference_mode()
@@ -102,7 +100,7 @@ class DevicePipeline:
         if frame.image.shape[1::-1] != frame.network_size:
             width, height = frame.network_size
             pixels = functional.interpolate(
-                pixels.permute(0, 3, 1, 2).to(self._dtype), size=(height, width),
+                pixels.permute(0, 3, 1, 2).float(), size=(height, width),
                 mode='bilinear', align_corners=False).permute(0, 2, 3, 1)
         return pixels.flip(3) if bgr else pixels
 
@@ -111,7 +109,7 @@ class DevicePipeline:
         """Return class ids and confidence, (2, height, width) uint8, still on the device."""
         width, height = size
         logits = functional.interpolate(
-            logits[None].float(), size=(height, width), mode='bilinear', align_corners=False)[0]
+            logits[None], size=(height, width), mode='bilinear', align_corners=False)[0]
         probability, channel = logits.softmax(0).max(0)
         confidence = probability.nan_to_num(0).mul(255).round()
         decided = (probability > 0) & (confidence >= np.ceil(255 * threshold))

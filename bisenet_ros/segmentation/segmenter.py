@@ -53,10 +53,10 @@ class Segmenter:
         self.label_set = _choose_label_set(label_set, loaded, path)
         self.network_size = _choose_network_size(network_size, loaded)
         self.confidence_threshold = confidence_threshold
-        network = DeployedNetwork(loaded)
+        network = DeployedNetwork(loaded, dtype)
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
         if self._device.type == 'cpu':
-            cpu_engine = _cpu_engine(engine, network, dtype)
+            cpu_engine = _cpu_engine(engine, network)
             self.engine = 'torch' if isinstance(cpu_engine, TorchEngine) else 'onnxruntime'
             self._pipeline = HostPipeline(cpu_engine, channel_ids)
         else:
@@ -64,7 +64,7 @@ class Segmenter:
                 raise ValueError(f'engine {engine!r} does not run on device '
                                  f"{str(self._device)!r}: use engine 'torch' or device 'cpu'")
             self.engine = 'torch'
-            self._pipeline = DevicePipeline(network, self._device, dtype, channel_ids)
+            self._pipeline = DevicePipeline(network, self._device, channel_ids)
 
     @property
     def device(self) -> str:
@@ -212,24 +212,23 @@ def _choose_network_size(network_size: tuple[int, int], weights: Weights) -> tup
     return width, height
 
 
-def _cpu_engine(engine: str, network: DeployedNetwork,
-                dtype: torch.dtype) -> TorchEngine | OnnxRuntimeEngine:
+def _cpu_engine(engine: str, network: DeployedNetwork) -> TorchEngine | OnnxRuntimeEngine:
     if engine not in ENGINES:
         raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
     if engine == 'torch':
-        return TorchEngine(network, dtype)
+        return TorchEngine(network)
     missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
     if engine == 'onnxruntime':
         if missing:
             raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
                              f'{", ".join(missing)}: install them or use engine \'torch\'')
-        if dtype != torch.float32:
+        if network.dtype != torch.float32:
             raise ValueError("engine 'onnxruntime' computes in fp32: use precision 'auto'")
         return OnnxRuntimeEngine(network)
-    if missing or dtype != torch.float32:
-        return TorchEngine(network, dtype)
+    if missing or network.dtype != torch.float32:
+        return TorchEngine(network)
     try:
         return OnnxRuntimeEngine(network)
     except Exception as error:  # whatever an exporter of another version may raise
         _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
-        return TorchEngine(network, dtype)
+        return TorchEngine(network)

@@ -19,6 +19,12 @@ def segmenter(request, camvid_weights):
     return Segmenter(camvid_weights, device='cpu', engine=request.param)
 
 
+def device_pipeline(weights, dtype=torch.float32):
+    """Make the pipeline that runs on GPUs, here on the CPU's tensors."""
+    return DevicePipeline(DeployedNetwork(weights, dtype), torch.device('cpu'),
+                          np.arange(11, dtype=np.uint8))
+
+
 def plain_probabilities(weights_path, pixels, size):
     """
     Normalise, run the unfused network, enlarge all logits, softmax.
@@ -145,8 +151,7 @@ def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_
     weights = load_weights(camvid_weights)
     weights.network.conv_out.conv_out.bias.data.fill_(float('nan'))
     frame = Frame(colorful_image, (160, 96), (200, 120))
-    pipeline = DevicePipeline(
-        DeployedNetwork(weights), torch.device('cpu'), torch.float32, np.arange(11, dtype=np.uint8))
+    pipeline = device_pipeline(weights)
     result, = pipeline.segment([frame], bgr=False, threshold=0.0)
     assert (result.class_ids == NO_DECISION).all()
     assert (result.confidence == 0).all()
@@ -154,9 +159,8 @@ def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_
 
 @pytest.mark.parametrize('order', ['rgb', 'bgr'])
 def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, order):
-    """The code that runs on GPUs, here on the CPU's tensors; three images and sizes at once."""
-    pipeline = DevicePipeline(DeployedNetwork(load_weights(camvid_weights)), torch.device('cpu'),
-                              torch.float32, np.arange(11, dtype=np.uint8))
+    """Three images and sizes at once."""
+    pipeline = device_pipeline(load_weights(camvid_weights))
     images = [colorful_image, colorful_image[:96, :160], colorful_image[::-1]]
     sizes = [(200, 120), (80, 48), (64, 99)]
     given = [image if order == 'rgb' else image[..., ::-1] for image in images]
@@ -169,8 +173,7 @@ def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, o
 
 
 def test_device_pipeline_threshold(camvid_weights, colorful_image):
-    pipeline = DevicePipeline(DeployedNetwork(load_weights(camvid_weights)), torch.device('cpu'),
-                              torch.float32, np.arange(11, dtype=np.uint8))
+    pipeline = device_pipeline(load_weights(camvid_weights))
     frames = [Frame(colorful_image, (160, 96), (200, 120))]
     sure, = pipeline.segment(frames, bgr=False, threshold=0.0)
     careful, = pipeline.segment(frames, bgr=False, threshold=0.6)
@@ -185,8 +188,7 @@ def test_shipped_weights_on_a_street(street_images):
     path = shipped_weights()['camvid_xception39']
     host = Segmenter(path, device='cpu', engine='torch')
     onnx = Segmenter(path, device='cpu', engine='onnxruntime')
-    device = DevicePipeline(DeployedNetwork(load_weights(path)), torch.device('cpu'),
-                            torch.float32, np.arange(11, dtype=np.uint8))
+    device = device_pipeline(load_weights(path))
     frames = [Frame(image, host.network_size, (480, 360)) for image in street_images]
     for image, by_host, by_onnx, by_device in zip(
             street_images, host.segment(street_images), onnx.segment(street_images),
@@ -195,6 +197,17 @@ def test_shipped_weights_on_a_street(street_images):
         for class_ids, confidence in by_host, by_onnx, by_device:
             assert (class_ids == probabilities.argmax(0)).mean() > 0.9999
             assert np.abs(confidence - 255 * probabilities.max(0)).mean() < 0.3
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_on_a_street(street_images, dtype):
+    """Issue 5 asks for 99.5 % of the pixels as in fp32; bfloat16 has three bits less."""
+    weights = load_weights(shipped_weights()['camvid_xception39'])
+    frames = [Frame(street_images[0], (480, 360), (480, 360))]
+    full, = device_pipeline(weights).segment(frames, bgr=False, threshold=0.0)
+    half, = device_pipeline(weights, dtype).segment(frames, bgr=False, threshold=0.0)
+    agreement = (half.class_ids == full.class_ids).mean()
+    assert agreement > (0.995 if dtype == torch.float16 else 0.97)
 
 
 def test_fusing_batch_norms_changes_nothing(camvid_weights):
