@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-folders = {file.parent for file in Path('config').rglob('*.yaml')}
+folders = [Path('config'), *(path for path in sorted(Path('config').rglob('*')) if path.is_dir())]
 setup(data_files=[
-    (f'share/bisenet_ros/{folder}', [str(file) for file in sorted(folder.glob('*.yaml'))])
-    for folder in sorted(folders)])
+    (f'share/bisenet_ros/{folder}', [str(path) for path in folder.iterdir() if path.is_file()])
+    for folder in folders])
