@@ -72,8 +72,8 @@ class GroundTable:
     """
     For every sample of every ray on the ground that the camera sees: the pixel that sees it.
 
-    Samples lie half a cell apart near the camera, and a pixel apart where a pixel covers more
-    than that. Rebuild it when camera or pose changes.
+    Samples lie half a cell apart near the camera, and half a pixel apart where a pixel covers more
+    than a cell. Rebuild it when camera or pose changes.
 
     :param camera: CameraModel of the masks that will be sampled.
     :param pose: 4x4, optical frame in the base frame.
@@ -180,11 +180,11 @@ def _between(start, end, axis):
 
 
 def _sample_ranges(step, max_range, height, pixel_angle, max_pixel_footprint):
-    """Return ranges from near the foot to beyond max_range, a step or a pixel's ground apart."""
+    """Return ranges from near the foot to beyond max_range, a step or half a pixel apart."""
     nodes = [step / 2]
     # One more node, so that what touches the ground at max_range is seen beyond it, too.
     while len(nodes) < 3 or nodes[-2] < max_range:
         footprint = (nodes[-1] ** 2 + height ** 2) / height * pixel_angle
-        nodes.append(nodes[-1] + _STRIDE * max(step, min(footprint, max_pixel_footprint)))
+        nodes.append(nodes[-1] + _STRIDE * max(step, min(footprint, max_pixel_footprint) / 2))
     index = np.arange((len(nodes) - 1) * _STRIDE + 1)
     return np.interp(index, index[::_STRIDE], nodes)

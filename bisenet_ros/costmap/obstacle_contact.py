@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 
-# In samples, which are at most a pixel apart where pixels are coarse. Masks have stray pixels:
-# one in a wall's face must not make the ground behind the wall free, one on the road no obstacle.
+# In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
+# a wall's face must not make the ground behind the wall free, one on the road no obstacle.
 # Free ground takes more evidence than an obstacle.
-_MIN_GROUND_RUN = 3
-_MIN_OBSTACLE_RUN = 2
+_MIN_GROUND_RUN = 5
+_MIN_OBSTACLE_RUN = 3
 # Stray samples allowed between the last ground and the obstacle that stands on it.
-_MAX_GAP = 2
+_MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
 # Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
@@ -39,6 +39,8 @@ def find_contacts(ground, obstacle):
     for distance in range(1, _MAX_GAP + 2):
         ground_before[distance:] |= ground[:-distance]
     contacts &= ground_before.view(bool)
+    # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
+    ground[:-1] &= 1 - obstacle[1:]
     return ground.view(bool), contacts
 
 
