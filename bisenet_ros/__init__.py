@@ -2,5 +2,6 @@
 
 from pkgutil import extend_path
 
-# Run from a checkout, this folder hides the installed package of the same name, which has the generated messages.
+# Run from a checkout, this folder hides the installed package of the same name, which has the
+# generated messages.
 __path__ = extend_path(__path__, __name__)

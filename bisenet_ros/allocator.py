@@ -1,4 +1,4 @@
-"""Keep glibc from giving large blocks back to the kernel, which costs more than the copy itself."""
+"""Keep glibc from giving large blocks back to the kernel, which costs more than copying."""
 
 import ctypes
 import platform

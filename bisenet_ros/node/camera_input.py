@@ -16,11 +16,16 @@ NO_SEQUENCE_NUMBER = 2**64 - 1
 
 @dataclass(frozen=True)
 class Frame:
-    """One image as it came; `received` is on the monotonic clock (s)."""
+    """
+    One image as it came.
+
+    `rectified`: camera_info's P describes it, not K and D. `received`: monotonic clock (s).
+    """
 
     camera: str
     message: Image | CompressedImage
     camera_info: CameraInfo | None
+    rectified: bool
     received: float
 
 
@@ -52,6 +57,8 @@ class CameraInput:
             image_topic + ('/compressed' if transport == 'compressed' else ''))
         self.camera_info_topic = node.resolve_topic_name(
             camera_info_topic or sibling_camera_info(image_topic))
+        # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
+        self._rectified = image_topic.rpartition('/')[2].startswith('image_rect')
         self.max_rate = 0.0
         self.counts = FrameCounts()
         self.camera_info: CameraInfo | None = None
@@ -139,7 +146,8 @@ class CameraInput:
         with self._new_frame:
             if self._newest is not None:
                 self.counts.dropped += 1
-            self._newest = Frame(self.name, message, self.camera_info, now)
+            self._newest = Frame(
+                self.name, message, self.camera_info, self._rectified, now)
             self._new_frame.notify()
 
     def _count_missed(self, sequence_number: int) -> None:

@@ -84,14 +84,15 @@ CAMERA_PARAMETERS = (
       'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.'),
 )
 CAMERA_POSE_PARAMETERS = (
-    P('camera_pose.source', 'tf',
-      'Where the pose of the camera in base_frame comes from.', choices=('tf', 'parameters')),
+    P('camera_pose.source', 'tf', 'Where the pose of the camera in costmap.base_frame comes '
+      'from: TF at the stamp of the image, or xyz and rpy.', choices=('tf', 'parameters')),
     P('camera_pose.xyz', [0.0, 0.0, 1.0],
-      'Position of the camera in base_frame (m), used with source "parameters".',
+      'Position of the camera in costmap.base_frame (m), used with source "parameters".',
       limits=(-1000.0, 1000.0)),
     P('camera_pose.rpy', [0.0, 0.0, 0.0],
       'Fixed-axis roll, pitch, yaw (rad) of the camera body frame (x forward, y left, z up) in '
-      'base_frame; pitch > 0 looks down. Used with source "parameters".', limits=(-7.0, 7.0)),
+      'costmap.base_frame; pitch > 0 looks down. Used with source "parameters".',
+      limits=(-7.0, 7.0)),
 )
 NODE_PARAMETERS = (
     P('autostart', True, 'Configure and activate at start, without a lifecycle manager.',
@@ -122,6 +123,31 @@ NODE_PARAMETERS = (
       limits=(0.0, 1000.0), live=True),
     P('stale_after', 1.0, 'Without a new image for this long (s) diagnostics warn and costmaps '
       'become unknown.', limits=(0.05, 3600.0), live=True),
+    P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
+    P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '
+      'takes it. Without odometry the costmap is in base_frame.'),
+    P('costmap.base_frame', 'base_link', 'Frame of the robot, on or above the ground.'),
+    P('costmap.ground_z', 0.0, 'Height of the ground in base_frame (m).', limits=(-10.0, 10.0)),
+    P('costmap.resolution', 0.05, 'Side of a cell (m).', limits=(0.005, 5.0)),
+    P('costmap.size', [10.0, 10.0], 'Size in x and y (m), with the robot at the centre.',
+      limits=(0.1, 500.0)),
+    P('costmap.rate', 10.0, 'How often costmaps are published (Hz).', limits=(0.1, 100.0)),
+    P('costmap.min_range', 0.0, 'Ground nearer to the camera than this (m) is not used.',
+      limits=(0.0, 1000.0)),
+    P('costmap.max_range', 8.0, 'Ground farther from the camera than this (m) is not used.',
+      limits=(0.1, 1000.0)),
+    P('costmap.decay_time', 10.0, 'What was not seen for this long (s) is unknown again.',
+      limits=(0.01, 86400.0)),
+    P('costmap.obstacle_probability', 0.3, 'An obstacle class this probable sets the cost of a '
+      'cell even where another class is more probable.', limits=(0.01, 1.0)),
+    P('costmap.footprint_radius', 0.25, 'Around the origin of base_frame (m): the robot stands '
+      'there, so no obstacle does.', limits=(0.0, 100.0)),
+    P('costmap.publish_classes', [], 'Names of the classes that get a topic of their own, '
+      'segmentation/costmap/<class>.', type=Parameter.Type.STRING_ARRAY),
+    P('costmap.odometry.source', 'tf', 'Where the motion of the robot comes from: TF, a '
+      'nav_msgs/Odometry topic, or none: then nothing accumulates.',
+      choices=('tf', 'topic', 'none')),
+    P('costmap.odometry.topic', '/odom', 'nav_msgs/Odometry, used with source "topic".'),
 )
 
 
@@ -145,8 +171,8 @@ class Parameters:
         for specification in NODE_PARAMETERS:
             self._declare(specification)
         for camera in self['cameras'] or ['']:
-            for specification in CAMERA_PARAMETERS:
-                self._declare(self._of_camera(specification, camera))
+            for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
+                self._declare(_of_camera(specification, camera))
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
@@ -154,7 +180,7 @@ class Parameters:
 
     def of_camera(self, camera: str, name: str) -> Any:
         """Return parameter `name` of the camera called `camera` ('' for a single one)."""
-        return self[f'{camera}.{name}' if camera else name]
+        return self[_name_of_camera(name, camera)]
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all that were declared here."""
@@ -168,15 +194,6 @@ class Parameters:
                 faults[name] = fault
         if faults:
             raise ParameterError('; '.join(faults.values()))
-
-    @staticmethod
-    def _of_camera(specification: ParameterSpecification, camera: str) -> ParameterSpecification:
-        if not camera:
-            return specification
-        default = specification.default
-        if specification.name == 'image_topic':
-            default = f'/{camera}/image_raw'
-        return replace(specification, name=f'{camera}.{specification.name}', default=default)
 
     def _declare(self, specification: ParameterSpecification) -> None:
         name = specification.name
@@ -211,3 +228,17 @@ class Parameters:
         for change in changes:
             self._faults.pop(change.name, None)
         return SetParametersResult(successful=True)
+
+
+def _name_of_camera(name: str, camera: str) -> str:
+    if camera:
+        return f'{camera}.{name}'
+    return f'costmap.{name}' if name.startswith('camera_pose.') else name
+
+
+def _of_camera(specification: ParameterSpecification, camera: str) -> ParameterSpecification:
+    default = specification.default
+    if camera and specification.name == 'image_topic':
+        default = f'/{camera}/image_raw'
+    return replace(
+        specification, name=_name_of_camera(specification.name, camera), default=default)

@@ -4,6 +4,8 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -12,17 +14,20 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.node.camera_input import CameraInput, Frame
+from bisenet_ros.node.costmap_output import CostmapOutput
 from bisenet_ros.node.diagnostics import Diagnostics
 from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
-from bisenet_ros.node.parameters import ParameterError, Parameters
+from bisenet_ros.node.parameters import Parameters
+from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker
-from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation import Segmentation, Segmenter
 
 FOLLOW_PUBLISHERS_PERIOD = 0.5
 DIAGNOSTICS_PERIOD = 1.0
@@ -45,6 +50,8 @@ class SegmentationNode(LifecycleNode):
         self._inputs: dict[str, CameraInput] = {}
         self._outputs: dict[str, SegmentationOutputs] = {}
         self._label_info: LabelInfoOutput | None = None
+        self._costmap: CostmapOutput | None = None
+        self._costmap_timer = None
         self._segmenter: Segmenter | None = None
         self._worker: Worker | None = None
         self._active = False
@@ -54,6 +61,7 @@ class SegmentationNode(LifecycleNode):
         self._throughput = Throughput()
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_service(Trigger, '~/clear_costmap', self._on_clear_costmap)
         self.create_timer(FOLLOW_PUBLISHERS_PERIOD, self._follow_publishers)
         self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters_changed)
@@ -73,7 +81,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._settings.check()
             self._configure()
-        except (ParameterError, ValueError, OSError, RuntimeError, ImportError) as error:
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
             self._report(f'not configured: {error}')
             self._release()
             return TransitionCallbackReturn.FAILURE
@@ -101,10 +109,14 @@ class SegmentationNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release, from whatever state."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop, leave an unknown costmap behind, and release everything."""
         self._stop()
         self._active = False
         self._release()
-        return super().on_shutdown(state)
 
     def _configure(self) -> None:
         parameters = self._settings
@@ -122,8 +134,31 @@ class SegmentationNode(LifecycleNode):
                 parameters.of_camera(name, 'camera_info_topic'),
                 parameters['image_transport'], parameters['image_reliability'], self._new_frame)
             self._outputs[name] = SegmentationOutputs(self, name, label_set)
+        if parameters['costmap.enabled']:
+            self._configure_costmap()
         self._apply_live_parameters()
         self._warm_up()
+
+    def _configure_costmap(self) -> None:
+        def value(name: str) -> Any:
+            return self._settings[f'costmap.{name}']
+        names = [field.name for field in fields(CostmapSettings)
+                 if self.has_parameter(f'costmap.{field.name}')]
+        settings = CostmapSettings(**{name: value(name) for name in names})
+        poses = RobotPoses(
+            self, value('frame'), value('base_frame'), value('odometry.source'),
+            value('odometry.topic'),
+            {name: self._fixed_camera_pose(name) for name in self._inputs})
+        self._costmap = CostmapOutput(
+            self, settings, self._segmenter.label_set, poses, value('publish_classes'))
+        self._costmap_timer = self.create_timer(1.0 / value('rate'), self._publish_costmap)
+
+    def _fixed_camera_pose(self, camera: str) -> np.ndarray | None:
+        """Return the pose the parameters give, None if TF gives it."""
+        if self._settings.of_camera(camera, 'camera_pose.source') == 'tf':
+            return None
+        return fixed_camera_pose(self._settings.of_camera(camera, 'camera_pose.xyz'),
+                                 self._settings.of_camera(camera, 'camera_pose.rpy'))
 
     def _warm_up(self) -> None:
         """Run the network once, so that the first frame is as fast as the others."""
@@ -148,23 +183,34 @@ class SegmentationNode(LifecycleNode):
             camera.stop()
         self._worker.stop()
         self._worker = None
+        if self._costmap is not None:
+            self._costmap.publish_unknown()
 
     def _release(self) -> None:
         for outputs in self._outputs.values():
             outputs.destroy()
         if self._label_info is not None:
             self._label_info.destroy()
+        if self._costmap is not None:
+            self.destroy_timer(self._costmap_timer)
+            self._costmap.destroy()
         self._inputs, self._outputs = {}, {}
-        self._label_info = self._segmenter = None
+        self._label_info = self._segmenter = self._costmap = self._costmap_timer = None
         self._settings.configured = False
 
     # One frame of each camera that has a new one; in the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
         try:
-            self._segment_and_publish([f for f in frames if self._outputs[f.camera].wanted()])
+            self._segment_and_publish([f for f in frames if self._wanted(f.camera)])
         except Exception as error:  # The network's failures have no common type; the node lives.
             self._report(f'segmentation failed: {error}')
+
+    def _wanted(self, camera: str) -> bool:
+        return self._outputs[camera].wanted() or self._costmap_wanted()
+
+    def _costmap_wanted(self) -> bool:
+        return self._costmap is not None and self._costmap.wanted()
 
     def _segment_and_publish(self, frames: list[Frame]) -> None:
         images: list[tuple[Frame, ColorImage]] = []
@@ -186,8 +232,17 @@ class SegmentationNode(LifecycleNode):
         for (frame, image), segmentation in zip(images, segmentations):
             self._outputs[frame.camera].publish(
                 frame, image, segmentation, self._settings['overlay_alpha'])
+            if self._costmap_wanted():
+                self._observe(frame, image, segmentation)
             self._throughput.add(frame.received)
         self._failing = False
+
+    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation) -> None:
+        try:
+            self._costmap.observe(frame, image.pixels.shape[1::-1], segmentation)
+        except ValueError as error:  # Masks go on without.
+            self._last_error = f'costmap: {error}'
+            self.get_logger().error(self._last_error, throttle_duration_sec=LOG_THROTTLE)
 
     # Services, parameters, diagnostics; in the executor's thread
 
@@ -202,6 +257,19 @@ class SegmentationNode(LifecycleNode):
         if not self._active:
             response.message += ', when the node is activated'
         return response
+
+    def _on_clear_costmap(self, request: Trigger.Request, response: Trigger.Response):
+        response.success = self._costmap is not None
+        if response.success:
+            self._costmap.clear()
+        else:
+            response.message = 'there is no costmap: the node is not configured, or ' \
+                               'costmap.enabled is false'
+        return response
+
+    def _publish_costmap(self) -> None:
+        if self._worker is not None:
+            self._costmap.publish(self._settings['stale_after'])
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
         if self._segmenter is not None:
@@ -243,6 +311,7 @@ class SegmentationNode(LifecycleNode):
             'device': segmenter.device if segmenter else '',
             'engine': segmenter.engine if segmenter else '',
             'weights': segmenter.weights if segmenter else '',
+            'label_set': segmenter.label_set.name if segmenter else '',
             'last_error': self._last_error,
         })
 
@@ -268,7 +337,10 @@ class SegmentationNode(LifecycleNode):
             return DiagnosticStatus.WARN, (
                 f'no image on {", ".join(silent)} for {self._settings["stale_after"]} s though '
                 'there is a publisher: see "Large images" in the README')
-        if not any(outputs.wanted() for outputs in self._outputs.values()):
+        if self._costmap_wanted() and (
+                reason := self._costmap.reason_for_unknown(self._settings['stale_after'])):
+            return DiagnosticStatus.ERROR, f'the costmap is unknown: {reason}'
+        if not any(self._wanted(camera) for camera in self._inputs):
             return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
         return DiagnosticStatus.OK, 'segmenting'
 
@@ -286,7 +358,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        node.trigger_shutdown()
+        # A launch in a script sends Ctrl-C a second time, to a process that is already ending.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        node.close()
         node.destroy_node()
         rclpy.try_shutdown()
 

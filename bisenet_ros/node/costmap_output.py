@@ -1,0 +1,172 @@
+"""The costmap's topics, and the judgement whether they can be vouched for."""
+
+import threading
+import time
+
+import numpy as np
+from nav_msgs.msg import OccupancyGrid
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from std_msgs.msg import Header
+
+from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.msg import ClassCostmaps
+from bisenet_ros.node.camera_input import Frame
+from bisenet_ros.node.costmap_messages import class_costmaps, obstacle_cloud, occupancy_grid
+from bisenet_ros.node.outputs import LATCHED_QOS
+from bisenet_ros.node.poses import RobotPoses
+from bisenet_ros.segmentation import LabelSet, Segmentation
+
+UNKNOWN = -1
+DELIVERY_PATIENCE = Duration(seconds=0.5)
+
+
+class CostmapOutput:
+    """
+    Fuses the masks of all cameras into one costmap and publishes it.
+
+    Nav2 never expires a grid, so whatever cannot be vouched for (no image for `stale_after`, no
+    calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
+    worker's thread, the rest in the executor's.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
+                 poses: RobotPoses, publish_classes: list[str]) -> None:
+        """:raises ValueError: if a name in publish_classes is no class."""
+        names = [label.name for label in label_set.labels]
+        if strangers := [name for name in publish_classes if name not in names]:
+            raise ValueError(f'costmap.publish_classes has {strangers}; label set '
+                             f'{label_set.name!r} has {", ".join(names)}')
+        self._node = node
+        self._poses = poses
+        self._label_set = label_set
+        self._costmap = SemanticCostmap(settings, label_set)
+        self._lock = threading.Lock()
+        self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
+        self._stamp = Time().to_msg()
+        self._observed_at = float('-inf')
+        self._failure = ''
+        self._unknown_is_out = False
+        self._combined = node.create_publisher(
+            OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
+        self._classes = {
+            name: node.create_publisher(OccupancyGrid, f'segmentation/costmap/{name}', LATCHED_QOS)
+            for name in publish_classes}
+        self._class_costmaps = node.create_publisher(
+            ClassCostmaps, 'segmentation/class_costmaps', LATCHED_QOS)
+        self._obstacles = node.create_publisher(
+            PointCloud2, 'segmentation/obstacles', LATCHED_QOS)
+        self._publishers = (
+            self._combined, *self._classes.values(), self._class_costmaps, self._obstacles)
+        self.publish_unknown()
+
+    def destroy(self) -> None:
+        """Take the topics off the graph, after the last grid has been delivered."""
+        self._poses.destroy()
+        self._combined.wait_for_all_acked(DELIVERY_PATIENCE)
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+
+    def wanted(self) -> bool:
+        """Return whether anybody subscribes to anything here."""
+        return any(publisher.get_subscription_count() for publisher in self._publishers)
+
+    def observe(self, frame: Frame, image_size: tuple[int, int],
+                segmentation: Segmentation) -> None:
+        """
+        Add one frame's mask.
+
+        :raises ValueError: if calibration or pose are missing or wrong.
+        """
+        try:
+            camera = self._camera_model(frame, image_size, segmentation.class_ids.shape[::-1])
+            header = frame.message.header
+            stamp = Time.from_msg(header.stamp)
+            camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
+            base_pose = self._poses.base(stamp)
+            with self._lock:
+                self._costmap.update(
+                    frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
+                    segmentation.confidence, stamp.nanoseconds * 1e-9)
+                self._stamp = header.stamp
+        except ValueError as error:
+            self._failure = str(error)
+            raise
+        self._failure = ''
+        self._observed_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget what was seen."""
+        with self._lock:
+            self._costmap.clear()
+
+    def reason_for_unknown(self, stale_after: float) -> str:
+        """Return why the costmap cannot be vouched for; empty if it can."""
+        if time.monotonic() - self._observed_at <= stale_after:
+            return ''
+        return self._failure or f'nothing was segmented for {stale_after} s'
+
+    def publish(self, stale_after: float) -> None:
+        """Publish what was seen, or unknown if it cannot be vouched for."""
+        if self.reason_for_unknown(stale_after):
+            self.publish_unknown()
+        elif self.wanted():
+            self._publish_known()
+
+    def publish_unknown(self) -> None:
+        """Publish all topics as unknown; once, then only to subscribers."""
+        if self._unknown_is_out and not self.wanted():
+            return
+        with self._lock:
+            info = self._costmap.info
+        self._unknown_is_out = True
+        header = Header(stamp=self._node.get_clock().now().to_msg(),
+                        frame_id=self._poses.grid_frame)
+        cells = np.full((info.height, info.width), UNKNOWN, np.int8)
+        grid = occupancy_grid(header, info, cells)
+        for publisher in (self._combined, *self._classes.values()):
+            publisher.publish(grid)
+        self._class_costmaps.publish(class_costmaps(
+            header, info, self._label_set, np.stack([cells] * len(self._label_set.labels))))
+        self._obstacles.publish(obstacle_cloud(header, np.empty((0, 3)), np.empty(0)))
+
+    def _publish_known(self) -> None:
+        """Build each message only if somebody subscribes, all of one instant."""
+        with self._lock:
+            self._unknown_is_out = False
+            costmap, info = self._costmap, self._costmap.info
+            header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
+            if self._combined.get_subscription_count():
+                self._combined.publish(occupancy_grid(header, info, costmap.combined()))
+            for name, publisher in self._classes.items():
+                if publisher.get_subscription_count():
+                    publisher.publish(occupancy_grid(header, info, costmap.class_grid(name)))
+            if self._class_costmaps.get_subscription_count():
+                self._class_costmaps.publish(class_costmaps(
+                    header, info, self._label_set, costmap.class_grids()))
+            if self._obstacles.get_subscription_count():
+                self._obstacles.publish(obstacle_cloud(header, *costmap.obstacle_points()))
+
+    def _camera_model(self, frame: Frame, image_size: tuple[int, int],
+                      mask_size: tuple[int, int]) -> CameraModel:
+        if frame.camera_info is None:
+            raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
+                                   'camera_info_topic')
+        key = (_values(frame.camera_info), image_size, mask_size, frame.rectified)
+        known, model = self._cameras.get(frame.camera, (None, None))
+        if known != key:
+            calibration = Calibration(*key[0], rectified=frame.rectified)
+            model = calibration.for_image(*image_size).resized(*mask_size)
+            self._cameras[frame.camera] = (key, model)
+        return model
+
+
+def _values(info: CameraInfo) -> tuple:
+    """Return what Calibration takes, in its order."""
+    roi = info.roi
+    return (info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k),
+            tuple(info.r), tuple(info.p), info.binning_x, info.binning_y,
+            (roi.x_offset, roi.y_offset, roi.width, roi.height))

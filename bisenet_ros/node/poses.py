@@ -1,0 +1,180 @@
+"""Where the camera is on the robot and the robot in the world, at an image's stamp."""
+
+import threading
+from collections import deque
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+
+from bisenet_ros.costmap.geometry import (
+    BODY_FROM_OPTICAL, interpolate_poses, pose_from_quaternion, pose_from_rpy)
+
+try:
+    import tf2_ros
+except ImportError:
+    tf2_ros = None
+
+# How long an image may wait for the transform or odometry of its instant (s).
+PATIENCE = 0.2
+# Between odometry messages further apart (s) the robot may have been anywhere.
+LARGEST_GAP = 0.5
+ODOMETRY_KEPT = 400
+ODOMETRY_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class PoseUnavailableError(ValueError):
+    """No pose is known for an image's instant; the message says of what and why."""
+
+
+class TransformSource:
+    """Poses from TF; where tf2_ros is not installed there are none."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._listener = None
+        if tf2_ros is not None:
+            self._buffer = tf2_ros.Buffer()
+            self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def destroy(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.unregister()
+
+    def pose(self, frame: str, child: str, stamp: Time) -> np.ndarray:
+        """
+        Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
+
+        :raises PoseUnavailableError: if TF does not know it at just that time.
+        """
+        if self._listener is None:
+            raise PoseUnavailableError(
+                'tf2_ros is not installed: set camera_pose.source to parameters and '
+                'costmap.odometry.source to topic or none')
+        if stamp.nanoseconds == 0:
+            raise PoseUnavailableError(
+                'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
+                'stamp its images')
+        try:
+            transform = self._buffer.lookup_transform(
+                frame, child, stamp, Duration(seconds=PATIENCE)).transform
+        except tf2_ros.TransformException as error:
+            raise PoseUnavailableError(
+                f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
+            ) from error
+        return _matrix(transform.translation, transform.rotation)
+
+
+class OdometryTopic:
+    """The robot's motion from a nav_msgs/Odometry topic."""
+
+    def __init__(self, node: LifecycleNode, topic: str, frame: str, base_frame: str) -> None:
+        self._node = node
+        self._frames = (frame, base_frame)
+        self._poses: deque[tuple[int, np.ndarray]] = deque(maxlen=ODOMETRY_KEPT)
+        self._wrong_frames: tuple[str, str] | None = None
+        self._changed = threading.Condition()
+        self._subscription = node.create_subscription(
+            Odometry, topic, self._on_odometry, ODOMETRY_QOS)
+        self._topic = node.resolve_topic_name(topic)
+
+    def destroy(self) -> None:
+        """Stop listening."""
+        self._node.destroy_subscription(self._subscription)
+
+    def pose(self, stamp: Time) -> np.ndarray:
+        """
+        Return the 4x4 pose of the base in the odometry frame at `stamp`, between two messages.
+
+        :raises PoseUnavailableError: if there is none before or, after a short wait, after it.
+        """
+        instant = stamp.nanoseconds
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._poses and self._poses[-1][0] >= instant, PATIENCE)
+            poses = list(self._poses)
+        if self._wrong_frames is not None:
+            raise PoseUnavailableError(
+                f'{self._topic} is about frames {self._wrong_frames}, but costmap.frame and '
+                f'costmap.base_frame are {self._frames}: make them the same')
+        if not poses or not poses[0][0] <= instant <= poses[-1][0]:
+            known = 'nothing' if not poses else (
+                f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
+            raise PoseUnavailableError(
+                f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of {known}')
+        after = next(index for index, (time, _) in enumerate(poses) if time >= instant)
+        if poses[after][0] == instant:
+            return poses[after][1]
+        (earlier, start), (later, end) = poses[after - 1], poses[after]
+        if later - earlier > LARGEST_GAP * 1e9:
+            raise PoseUnavailableError(
+                f'{self._topic} was silent for {(later - earlier) * 1e-9:.2f} s when the image '
+                'was taken')
+        return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
+
+    def _on_odometry(self, message: Odometry) -> None:
+        frames = (message.header.frame_id, message.child_frame_id)
+        time = Time.from_msg(message.header.stamp).nanoseconds
+        pose = message.pose.pose
+        with self._changed:
+            self._wrong_frames = None if frames == self._frames else frames
+            if self._poses and time <= self._poses[-1][0]:
+                self._poses.clear()  # Time jumped back: a bag that loops.
+            self._poses.append((time, _matrix(pose.position, pose.orientation)))
+            self._changed.notify_all()
+
+
+class RobotPoses:
+    """The poses a costmap needs, from where the parameters say."""
+
+    def __init__(self, node: LifecycleNode, frame: str, base_frame: str, odometry_source: str,
+                 odometry_topic: str, fixed_camera_poses: dict[str, np.ndarray | None]) -> None:
+        self._frame, self._base_frame = frame, base_frame
+        self._fixed_camera_poses = fixed_camera_poses
+        self._odometry_source = odometry_source
+        self._transforms = self._odometry = None
+        if odometry_source == 'tf' or any(
+                pose is None for pose in fixed_camera_poses.values()):
+            self._transforms = TransformSource(node)
+        if odometry_source == 'topic':
+            self._odometry = OdometryTopic(node, odometry_topic, frame, base_frame)
+
+    def destroy(self) -> None:
+        """Stop listening."""
+        for source in (self._transforms, self._odometry):
+            if source is not None:
+                source.destroy()
+
+    @property
+    def grid_frame(self) -> str:
+        """The frame of the grid: the base's where the robot's motion is not known."""
+        return self._base_frame if self._odometry_source == 'none' else self._frame
+
+    def camera(self, name: str, optical_frame: str, stamp: Time) -> np.ndarray:
+        """Return the 4x4 pose of a camera's optical frame in the base frame."""
+        fixed = self._fixed_camera_poses[name]
+        if fixed is not None:
+            return fixed
+        return self._transforms.pose(self._base_frame, optical_frame, stamp)
+
+    def base(self, stamp: Time) -> np.ndarray | None:
+        """Return the 4x4 pose of the base in the odometry frame; None if it is not to be known."""
+        if self._odometry is not None:
+            return self._odometry.pose(stamp)
+        if self._transforms is not None and self._odometry_source == 'tf':
+            return self._transforms.pose(self._frame, self._base_frame, stamp)
+        return None
+
+
+def fixed_camera_pose(xyz: list[float], rpy: list[float]) -> np.ndarray:
+    """Return the 4x4 pose of an optical frame whose body frame stands at xyz, rpy (m, rad)."""
+    return pose_from_rpy(xyz, rpy) @ BODY_FROM_OPTICAL
+
+
+def _matrix(position, orientation) -> np.ndarray:
+    return pose_from_quaternion(
+        (position.x, position.y, position.z),
+        (orientation.x, orientation.y, orientation.z, orientation.w))

@@ -1,0 +1,254 @@
+"""The node's costmap over DDS: valid for Nav2, true to the library, unknown when in doubt."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from conftest import ANSWER_TIMEOUT, image_message, pixels_of  # noqa: E402
+from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
+
+from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
+from bisenet_ros.msg import ClassCostmaps  # noqa: E402
+from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
+from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
+from bisenet_ros.segmentation import load_label_set  # noqa: E402
+from bisenet_ros.tools.street import StreetDrive  # noqa: E402
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+CELLS, RESOLUTION, MAX_RANGE = 200, 0.1, 15.0
+
+
+class Robot:
+    """A probe that plays the camera and the odometry of a drive along the rendered street."""
+
+    def __init__(self, probe) -> None:
+        self.probe = probe
+        self.drive = StreetDrive(seed=0, size=(640, 480))
+        self.frame = self.drive[240]
+        self.images = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+        self.calibrations = probe.create_publisher(CameraInfo, 'camera/camera_info', RELIABLE)
+        self.odometry = probe.create_publisher(Odometry, 'odom', RELIABLE)
+        values = self.drive.camera.camera_info()
+        self.calibration = CameraInfo(**{**values, 'roi': RegionOfInterest(**values['roi'])})
+        self.x = 0.0
+        self._stamp = 1000
+
+    def send(self, calibration: CameraInfo | None = None, odometry: bool = True) -> None:
+        """Send one frame with its calibration and the robot's pose."""
+        self._stamp += 1
+        self.calibrations.publish(calibration or self.calibration)
+        pose = Odometry(child_frame_id='base_link')
+        pose.header.frame_id, pose.header.stamp.sec = 'odom', self._stamp
+        pose.pose.pose.position.x = self.x
+        if odometry:
+            self.odometry.publish(pose)
+        self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self._stamp))
+
+    def send_until(self, condition, **what):
+        """Send two frames per second until the condition holds; return its value."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f'in vain: {self.probe.diagnostics()}'
+            self.send(**what)
+            time.sleep(0.5)
+        return value
+
+    def newest(self, topic: str):
+        """Return the newest message that says something; wait for it if need be."""
+        def find():
+            return next((message for message in reversed(self.probe.received[topic])
+                         if len(message.data) and max(message.data) >= 0), None)
+        return self.send_until(find)
+
+    def grid(self, topic: str = 'segmentation/costmap') -> np.ndarray:
+        """Return the newest grid that says something as an array, (rows, columns)."""
+        message = self.newest(topic)
+        assert_valid_for_static_layer(message)
+        return np.array(message.data, np.int8).reshape(message.info.height, message.info.width)
+
+
+def start(start_node, odometry: str, **parameters) -> Robot:
+    drive = StreetDrive
+    _, probe = start_node(**{
+        'costmap.camera_pose.source': 'parameters',
+        'costmap.camera_pose.xyz': list(drive.camera_xyz),
+        'costmap.camera_pose.rpy': list(drive.camera_rpy),
+        'costmap.resolution': RESOLUTION, 'costmap.max_range': MAX_RANGE,
+        'costmap.size': [CELLS * RESOLUTION] * 2,
+        'costmap.odometry.source': odometry, 'costmap.odometry.topic': 'odom',
+        'costmap.publish_classes': '[road, building]', **parameters})
+    for topic in ('costmap', 'costmap/road', 'costmap/building'):
+        probe.listen(f'segmentation/{topic}', OccupancyGrid, LATCHED)
+    probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
+    probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
+    for topic in ('mask', 'confidence'):
+        probe.listen(f'segmentation/{topic}', Image)
+    return Robot(probe)
+
+
+@pytest.fixture(scope='module')
+def standing(start_node):
+    """Return a robot whose node knows of no odometry: the grid is in base_link."""
+    return start(start_node, 'none')
+
+
+@pytest.fixture(scope='module')
+def driving(start_node):
+    """Return a robot whose node gets odometry from a topic: the grid is in odom."""
+    return start(start_node, 'topic')
+
+
+def known(robot: Robot):
+    """Return a condition: the newest grid says something."""
+    received = robot.probe.received['segmentation/costmap']
+    return lambda: received and max(received[-1].data) >= 0
+
+
+def unknown(robot: Robot):
+    """Return a condition: the newest grid says nothing."""
+    received = robot.probe.received['segmentation/costmap']
+    return lambda: received and max(received[-1].data) == -1
+
+
+def assert_valid_for_static_layer(message: OccupancyGrid) -> None:
+    """Assert what nav2_costmap_2d's StaticLayer and nav2_util's validateMsg check."""
+    assert message.header.frame_id
+    assert message.info.resolution > 0 and message.info.width > 0 and message.info.height > 0
+    assert len(message.data) == message.info.width * message.info.height
+    position, orientation = message.info.origin.position, message.info.origin.orientation
+    quaternion = (orientation.x, orientation.y, orientation.z, orientation.w)
+    assert np.isfinite([position.x, position.y, position.z, *quaternion]).all()
+    assert quaternion == (0.0, 0.0, 0.0, 1.0)
+    assert -1 <= min(message.data) and max(message.data) <= 100
+
+
+def test_unknown_before_the_first_image(standing):
+    standing.probe.wait(unknown(standing))
+    for message in standing.probe.received['segmentation/costmap']:
+        assert_valid_for_static_layer(message)
+        assert message.header.frame_id == 'base_link'
+
+
+def test_all_grids_are_what_the_library_makes_of_the_mask(standing):
+    standing.send_until(known(standing))
+    received = standing.probe.received
+    mask, confidence = (pixels_of(received[f'segmentation/{topic}'][-1])
+                        for topic in ('mask', 'confidence'))
+    info = standing.calibration
+    camera = Calibration(info.width, info.height, info.distortion_model, tuple(info.d),
+                         tuple(info.k), tuple(info.r), tuple(info.p)).for_image(640, 480)
+    label_set = load_label_set('camvid')
+    costmap = SemanticCostmap(CostmapSettings(
+        resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
+        footprint_radius=0.25), label_set)
+    costmap.update('', camera, fixed_camera_pose(
+        standing.drive.camera_xyz, standing.drive.camera_rpy), None, mask, confidence, 1.0)
+    np.testing.assert_array_equal(standing.grid(), costmap.combined())
+    for name in ('road', 'building'):
+        topic = f'segmentation/costmap/{name}'
+        np.testing.assert_array_equal(standing.grid(topic), costmap.class_grid(name))
+    together = standing.newest('segmentation/class_costmaps')
+    assert list(together.class_ids) == [label.id for label in label_set.labels]
+    assert list(together.class_names) == [label.name for label in label_set.labels]
+    assert list(together.costs) == [label.cost for label in label_set.labels]
+    np.testing.assert_array_equal(
+        np.array(together.data).reshape(-1, CELLS, CELLS), costmap.class_grids())
+    cloud = standing.newest('segmentation/obstacles')
+    points = np.frombuffer(cloud.data, POINT)
+    expected, class_ids = costmap.obstacle_points()
+    np.testing.assert_allclose(np.stack([points['x'], points['y'], points['z']], -1), expected)
+    np.testing.assert_array_equal(points['class_id'], class_ids)
+    assert len(expected) > 0
+
+
+def test_the_road_ahead_is_free(standing):
+    """From 3 m to 5 m ahead in the robot's own lane; the mask is the network's."""
+    rows = cols = (np.arange(CELLS) + 0.5 - CELLS / 2) * RESOLUTION
+    ahead = standing.grid()[np.ix_(abs(rows) < 0.5, (cols > 3.0) & (cols < 4.9))]
+    assert (ahead == 0).mean() > 0.9
+
+
+def test_the_grid_follows_the_robot_in_odom(driving):
+    before = driving.newest('segmentation/costmap')
+    driving.x = 3.02
+    after = driving.send_until(lambda: next(
+        (grid for grid in driving.probe.received['segmentation/costmap']
+         if grid.info.origin.position.x > before.info.origin.position.x + 2.9
+         and max(grid.data) >= 0), None))
+    for grid in (before, after):
+        assert_valid_for_static_layer(grid)
+        assert grid.header.frame_id == 'odom'
+        cells = np.array([grid.info.origin.position.x, grid.info.origin.position.y]) / RESOLUTION
+        np.testing.assert_allclose(cells, np.rint(cells), atol=1e-4)
+    # The same world cells, seen 3 m ago: the grid moved under them, they did not.
+    moved = round((after.info.origin.position.x - before.info.origin.position.x) / RESOLUTION)
+    old = np.array(before.data).reshape(CELLS, CELLS)[:, moved:]
+    new = np.array(after.data).reshape(CELLS, CELLS)[:, :-moved]
+    both = (old >= 0) & (new >= 0)
+    assert both.sum() > 1000 and (old == new)[both].mean() > 0.8
+
+
+def test_without_odometry_for_the_image_it_is_unknown(driving):
+    driving.send_until(known(driving))
+    driving.send_until(unknown(driving), odometry=False)
+    driving.send_until(lambda: 'odom' in driving.probe.diagnostics()['message'], odometry=False)
+    assert driving.probe.diagnostics()['level'] == b'\x02'
+    driving.send_until(known(driving))
+
+
+def test_uncalibrated_is_said_and_unknown_while_masks_go_on(standing):
+    standing.send_until(known(standing))
+    uncalibrated = CameraInfo(width=640, height=480)
+    standing.send_until(unknown(standing), calibration=uncalibrated)
+    standing.send_until(lambda: 'not calibrated' in standing.probe.diagnostics()['message'],
+                        calibration=uncalibrated)
+    masks = standing.probe.received['segmentation/mask']
+    count = len(masks)
+    standing.send_until(lambda: len(masks) > count, calibration=uncalibrated)
+    standing.send_until(known(standing))
+
+
+def test_unknown_when_images_stop(standing):
+    standing.send_until(known(standing))
+    standing.probe.wait(unknown(standing))
+
+
+def test_unknown_when_paused_and_known_again_when_resumed(standing):
+    def enable(value):
+        return standing.probe.call(
+            SetBool, 'segmentation/enable', SetBool.Request(data=value)).success
+    standing.send_until(known(standing))
+    assert enable(False)
+    standing.probe.wait(unknown(standing))
+    assert enable(True)
+    standing.send_until(known(standing))
+
+
+def test_clear_costmap(driving):
+    driving.send_until(known(driving))
+    assert driving.probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
+    driving.probe.wait(unknown(driving))
+
+
+def test_a_stopped_node_leaves_an_unknown_costmap(start_node):
+    node, probe = start_node()
+    probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
+    probe.wait(lambda: probe.received['segmentation/costmap'])
+    count = len(probe.received['segmentation/costmap'])
+    assert node.stop() == 0
+    probe.wait(lambda: len(probe.received['segmentation/costmap']) > count)
+    assert max(probe.received['segmentation/costmap'][-1].data) == -1
+
+
+def test_a_class_that_is_none_is_named(start_node):
+    _, probe = start_node(state='unconfigured', costmap__publish_classes='[lawn]')
+    probe.wait(lambda: 'lawn' in probe.diagnostics()['message'])

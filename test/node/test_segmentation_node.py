@@ -1,0 +1,247 @@
+"""The node in its own process, over DDS: what goes in, what comes out, what it survives."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+import cv2  # noqa: E402
+from conftest import image_message, pixels_of  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+
+from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@pytest.fixture(scope='module')
+def street(start_node):
+    """Return a probe beside one running node with the shipped weights."""
+    _, probe = start_node()
+    for topic in ('mask', 'confidence', 'color_mask', 'overlay'):
+        probe.listen(f'segmentation/{topic}', Image)
+    probe.listen('segmentation/camera_info', CameraInfo)
+    probe.camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    probe.calibration = probe.create_publisher(CameraInfo, 'camera/camera_info', RELIABLE)
+    return probe
+
+
+def answer(probe, topic: str, stamp: int):
+    """Return the message on `topic` with that stamp, None if it has not come yet."""
+    return next((message for message in probe.received[f'segmentation/{topic}']
+                 if message.header.stamp.sec == stamp), None)
+
+
+def test_mask_is_what_the_segmenter_finds_with_the_images_header(street, street_image):
+    message = image_message(street_image, 'rgb8', stamp=101)
+    mask = street.send_until(street.camera, message, lambda: answer(street, 'mask', 101))
+    assert mask.header == message.header
+    assert (mask.width, mask.height, mask.step, mask.encoding) == (640, 480, 640, 'mono8')
+    expected = Segmenter().segment([street_image])[0]
+    assert (pixels_of(mask) == expected.class_ids).mean() > 0.999
+    confidence = street.wait(lambda: answer(street, 'confidence', 101))
+    assert confidence.header == message.header
+    assert (confidence.width, confidence.height, confidence.step) == (640, 480, 640)
+    difference = pixels_of(confidence).astype(int) - expected.confidence
+    assert (abs(difference) <= 1).mean() > 0.999
+
+
+def test_pictures_for_people(street, street_image):
+    message = image_message(street_image[..., ::-1], 'bgr8', stamp=102)
+    colors = street.send_until(street.camera, message, lambda: answer(street, 'color_mask', 102))
+    mask = pixels_of(street.wait(lambda: answer(street, 'mask', 102)))
+    blended = street.wait(lambda: answer(street, 'overlay', 102))
+    np.testing.assert_array_equal(pixels_of(colors), color_mask(mask, load_label_set('camvid')))
+    assert (colors.encoding, blended.encoding) == ('rgb8', 'rgb8')
+    mean = (street_image.astype(float) + pixels_of(colors)) / 2
+    np.testing.assert_allclose(pixels_of(blended), mean, atol=1.0)
+
+
+def test_calibration_comes_with_the_mask(street, street_image):
+    info = CameraInfo(width=1280, height=960, distortion_model='plumb_bob',
+                      d=[0.1, 0.0, 0.0, 0.0, 0.0], k=[800., 0., 640., 0., 800., 480., 0., 0., 1.])
+    street.calibration.publish(info)
+    message = image_message(street_image, 'rgb8', stamp=103)
+
+    def scaled():
+        street.calibration.publish(info)
+        return answer(street, 'camera_info', 103)
+    scaled = street.send_until(street.camera, message, scaled)
+    assert scaled.header == message.header
+    assert (scaled.width, scaled.height, list(scaled.d)) == (640, 480, list(info.d))
+    # Pixel 0 of the half-size image covers pixels 0 and 1 of the full one: 0 stands at 0.5.
+    np.testing.assert_allclose(scaled.k, [400., 0., 319.75, 0., 400., 239.75, 0., 0., 1.])
+
+
+def test_offered_quality_of_service(street):
+    def offered(topic):
+        return [info.qos_profile for info in street.get_publishers_info_by_topic(
+            f'{street.namespace}/segmentation/{topic}')]
+    for topic in ('mask', 'confidence', 'color_mask', 'overlay', 'camera_info'):
+        (qos,) = street.wait(lambda topic=topic: offered(topic))
+        assert qos.reliability == ReliabilityPolicy.RELIABLE, topic
+        assert qos.durability == DurabilityPolicy.VOLATILE, topic
+
+
+def test_a_best_effort_camera_is_heard_too(street, street_image):
+    camera = street.create_publisher(Image, 'camera/image_raw', BEST_EFFORT)
+    small = np.ascontiguousarray(street_image[::4, ::4])
+    try:
+        street.send_until(camera, image_message(small, 'rgb8', stamp=104),
+                          lambda: answer(street, 'mask', 104))
+    finally:
+        street.destroy_publisher(camera)
+
+
+def test_an_unknown_encoding_is_reported_and_survived(street, street_image):
+    street.send_until(street.camera, image_message(street_image, 'mystery8'),
+                      lambda: 'mystery8' in street.diagnostics().get('message', ''))
+    assert street.diagnostics()['level'] == b'\x02'
+    assert 'rgb8' in street.diagnostics()['message']
+    street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=105),
+                      lambda: answer(street, 'mask', 105))
+    street.wait(lambda: street.diagnostics()['level'] == b'\x00')
+
+
+def test_pause_and_resume(street, street_image):
+    def enable(value):
+        return street.call(SetBool, 'segmentation/enable', SetBool.Request(data=value))
+    assert enable(False).success
+    street.wait(lambda: street.diagnostics()['state'] == 'paused')
+    assert street.camera.get_subscription_count() == 0
+    street.camera.publish(image_message(street_image, 'rgb8', stamp=106))
+    assert enable(True).success
+    street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=107),
+                      lambda: answer(street, 'mask', 107))
+    assert answer(street, 'mask', 106) is None
+
+
+def test_live_and_configured_parameters(street, street_image):
+    def set_parameter(name, value):
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return street.call(SetParameters, 'segmentation/set_parameters', request).results[0]
+    assert set_parameter('confidence_threshold', 0.9).successful
+    mask = street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=108),
+                             lambda: answer(street, 'mask', 108))
+    confidence = pixels_of(street.wait(lambda: answer(street, 'confidence', 108)))
+    undecided = pixels_of(mask) == 255
+    # One step of confidence is 1/255; at the threshold itself rounding decides.
+    assert undecided[confidence < 0.9 * 255 - 1].all()
+    assert not undecided[confidence > 0.9 * 255 + 1].any()
+    assert 0 < undecided.sum() < undecided.size
+    assert set_parameter('confidence_threshold', 0.0).successful
+    refusal = set_parameter('weights', 'camvid_resnet18')
+    assert not refusal.successful and 'cleanup' in refusal.reason
+
+
+def test_lifecycle_down_and_up_again(street, street_image):
+    def change(transition):
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return street.call(ChangeState, 'segmentation/change_state', request).success
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert change(transition)
+    street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
+    assert street.count_publishers(f'{street.namespace}/segmentation/mask') == 0
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert change(transition)
+    street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=109),
+                      lambda: answer(street, 'mask', 109))
+
+
+def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
+    """A network size no CPU does in 10 ms, fed at 100 Hz: the newest frame wins."""
+    _, probe = start_node(network_size='[1920, 1440]', engine='torch')
+    probe.listen('segmentation/mask', Image)
+    camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    small = np.ascontiguousarray(street_image[::4, ::4])
+    probe.send_until(camera, image_message(small, 'rgb8'),
+                     lambda: probe.received['segmentation/mask'])
+    for number in range(300):
+        camera.publish(image_message(small, 'rgb8', stamp=1000 + number))
+        time.sleep(0.01)
+    probe.wait(lambda: answer(probe, 'mask', 1299))
+
+    def counted():
+        values = probe.diagnostics()
+        frames_in, frames_out = int(values['frames_in']), int(values['frames_out'])
+        return frames_in >= 300 and values if frames_in == frames_out + int(
+            values['dropped']) else None
+    values = probe.wait(counted)
+    assert int(values['dropped']) > 200
+    stamps = [mask.header.stamp.sec for mask in probe.received['segmentation/mask']]
+    assert stamps == sorted(stamps)
+
+
+def test_compressed_images(start_node, street_image):
+    _, probe = start_node(image_transport='compressed', mask_size='[320, 240]')
+    probe.listen('segmentation/mask', Image)
+    camera = probe.create_publisher(CompressedImage, 'camera/image_raw/compressed', BEST_EFFORT)
+    message = CompressedImage(format='jpeg')
+    message.data.frombytes(cv2.imencode('.jpg', street_image[..., ::-1])[1].tobytes())
+    message.header.frame_id = 'camera_optical_frame'
+    message.header.stamp.sec = 201
+    mask = probe.send_until(camera, message, lambda: answer(probe, 'mask', 201))
+    assert mask.header == message.header
+    assert (mask.width, mask.height) == (320, 240)
+    expected = Segmenter().segment([street_image], [(320, 240)])[0].class_ids
+    assert (pixels_of(mask) == expected).mean() > 0.9
+
+
+def test_label_info_is_latched_and_out_before_any_mask(start_node):
+    vision_msgs = pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs')
+    _, probe = start_node(confidence_threshold=0.25)
+    probe.listen('segmentation/label_info', vision_msgs.LabelInfo, LATCHED)
+    (message,) = probe.wait(lambda: probe.received['segmentation/label_info'])
+    labels = load_label_set('camvid').labels
+    assert [(entry.class_id, entry.class_name) for entry in message.class_map] == [
+        (label.id, label.name) for label in labels]
+    assert message.threshold == 0.25
+
+
+def test_several_cameras_have_their_own_topics(start_node, street_image):
+    _, probe = start_node(cameras='[front, rear]', front__image_topic='front/image_raw',
+                          rear__image_topic='rear/image_raw')
+    cameras = {}
+    for name in ('front', 'rear'):
+        probe.listen(f'segmentation/{name}/mask', Image)
+        cameras[name] = probe.create_publisher(Image, f'{name}/image_raw', RELIABLE)
+    # Of different sizes and channel orders, so that a mix-up would show.
+    front = probe.send_until(
+        cameras['front'], image_message(street_image, 'rgb8', stamp=301),
+        lambda: answer(probe, 'front/mask', 301))
+    rear_image = np.ascontiguousarray(street_image[::2, ::2, ::-1])
+    rear = probe.send_until(
+        cameras['rear'], image_message(rear_image, 'bgr8', stamp=302),
+        lambda: answer(probe, 'rear/mask', 302))
+    assert (front.width, rear.width) == (640, 320)
+    assert answer(probe, 'rear/mask', 301) is None and answer(probe, 'front/mask', 302) is None
+
+
+@pytest.mark.parametrize('name,value,words', [
+    ('weights', 'no_such_file.pth', 'no_such_file.pth'), ('device', 'cuda:7', 'cuda:7'),
+    ('label_set', 'cityscapes', '19'), ('network_size', '[640]', 'network_size')])
+def test_what_cannot_be_configured_is_reported_and_the_node_lives(start_node, name, value, words):
+    node, probe = start_node(state='unconfigured', **{name: value})
+    probe.wait(lambda: words in probe.diagnostics()['message'])
+    assert probe.diagnostics()['level'] == b'\x02'
+    assert words in node.log()
+    assert node.running()
+
+
+def test_a_camera_that_is_not_there_is_named(start_node):
+    _, probe = start_node(image_topic='/nowhere/image_raw', stale_after=0.2)
+    probe.wait(lambda: '/nowhere/image_raw' in probe.diagnostics()['message'])
+    assert probe.diagnostics()['level'] == b'\x01'
