@@ -97,7 +97,8 @@ def node_arguments(folder: Path, options: argparse.Namespace, source: Source | N
     """Write the node's parameters to `<folder>/node.yaml`; return the arguments naming it."""
     parameters = {'image_topic': IMAGE_TOPIC, 'weights': options.weights,
                   'label_set': options.label_set, 'device': options.device,
-                  'costmap': {'enabled': camera_pose is not None}}
+                  # A slow machine is to show its costmap all the same.
+                  'stale_after': 5.0, 'costmap': {'enabled': camera_pose is not None}}
     if camera_pose is not None:
         knows_odometry = isinstance(source, StreetSource)
         parameters['costmap'] |= {

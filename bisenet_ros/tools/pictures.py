@@ -1,6 +1,7 @@
 """Pictures of a run for people: camera, overlay and costmap side by side, as a strip and a video."""
 
 from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ from bisenet_ros.segmentation.labels import LabelSet
 VIDEO_RATE = 10.0  # Hz
 PANEL_HEIGHT = 360  # px
 GAP = 4  # px between the pictures of a panel
+ROW_HEIGHT = 2.4  # inches, of the strip
+LEGEND_ENTRY_WIDTH = 0.78  # inches
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,10 @@ def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
         columns.append(('costmap, robot facing up',
                         [draw_costmap(moment.costmap, 2 * PANEL_HEIGHT) for moment in moments]))
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
-    height = 2.4  # inches of a row
-    width = height * sum(aspects)
+    width = ROW_HEIGHT * sum(aspects)
     figure, axes = pyplot.subplots(
         len(moments), len(columns), squeeze=False, layout='constrained',
-        figsize=(width, height * len(moments) + 0.8),
+        figsize=(width, ROW_HEIGHT * len(moments) + 0.8),
         gridspec_kw={'width_ratios': aspects})
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for column, (title, pictures) in enumerate(columns):
@@ -165,10 +167,11 @@ def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
         for row, picture in enumerate(pictures):
             axes[row, column].imshow(picture)
             axes[row, column].axis('off')
+    legend_rows = math.ceil(LEGEND_ENTRY_WIDTH * len(label_set.labels) / width)
     figure.legend(
         handles=[Patch(facecolor=np.array(label.color) / 255, label=label.name.replace('_', ' '))
                  for label in label_set.labels],
-        loc='outside lower center', ncols=max(1, int(width / 0.95)), frameon=False, fontsize=9,
-        handlelength=1.2, handleheight=1.2, columnspacing=1.2)
+        loc='outside lower center', ncols=math.ceil(len(label_set.labels) / legend_rows),
+        frameon=False, fontsize=9, handlelength=1.2, handleheight=1.2, columnspacing=1.2)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -58,25 +58,23 @@ def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> 
 
 
 def compare_costmaps(costmaps: Sequence[np.ndarray],
-                     truths: Sequence[np.ndarray]) -> dict[str, float]:
+                     truths: Sequence[np.ndarray]) -> dict[str, float | None]:
     """
     Compare costmaps with the true cost of each cell, both (rows, columns) int8.
 
     Cells that are unknown (-1) in either are not counted.
 
-    :returns: shares, 0 to 1: `costmap_cells_right` of the cells have the true cost;
-        `costmap_obstacles_right` of the cells that hold a lethal obstacle are lethal.
+    :returns: shares (0 to 1) of the other cells: `costmap_cells_right` have the true cost;
+        `costmap_obstacles_missed` hold a lethal obstacle, but have a lower cost.
     """
     costs = np.concatenate([costmap.ravel() for costmap in costmaps])
     truth = np.concatenate([truth.ravel() for truth in truths])
     known = (costs >= 0) & (truth >= 0)
-    right = costs == truth
-    return {'costmap_cells_right': _share(right[known]),
-            'costmap_obstacles_right': _share(right[known & (truth == LETHAL)])}
-
-
-def _share(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float('nan')
+    costs, truth = costs[known], truth[known]
+    if not known.any():
+        return {'costmap_cells_right': None, 'costmap_obstacles_missed': None}
+    return {'costmap_cells_right': float(np.mean(costs == truth)),
+            'costmap_obstacles_missed': float(np.mean((truth == LETHAL) & (costs < LETHAL)))}
 
 
 def write_report(folder: Path, figures: dict, recording: Recording, label_set: LabelSet) -> None:
@@ -96,4 +94,6 @@ def write_report(folder: Path, figures: dict, recording: Recording, label_set: L
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return 'unknown'
     return f'{value:.3g}' if isinstance(value, float) else str(value)
