@@ -2,7 +2,12 @@
 
 from bisenet_ros.segmentation.colors import color_mask, overlay
 from bisenet_ros.segmentation.labels import (
-    Label, LabelSet, LabelSetError, load_label_set, NO_DECISION)
+    NO_DECISION,
+    Label,
+    LabelSet,
+    LabelSetError,
+    load_label_set,
+)
 from bisenet_ros.segmentation.pipelines import Segmentation
 from bisenet_ros.segmentation.segmenter import Segmenter, shipped_weights
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from bisenet_ros.segmentation.labels import LabelSet, NO_DECISION
+from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 
 
 def color_mask(class_ids: np.ndarray, label_set: LabelSet) -> np.ndarray:

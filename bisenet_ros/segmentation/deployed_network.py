@@ -1,7 +1,7 @@
 """The network as a robot runs it: camera pixels in, low-resolution logits out, nothing else."""
 
-from torch import nn, Tensor
 import torch
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from bisenet_ros.network import Weights
@@ -22,11 +22,12 @@ class DeployedNetwork(nn.Module):
         fused = fuse(_LowResolution(weights.network)).eval()
         self.fused_network = fused.to(dtype=dtype, memory_format=torch.channels_last)
         self.dtype = dtype
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
+        mean, std = (torch.tensor(rgb).view(1, 3, 1, 1) for rgb in (weights.mean, weights.std))
         self.register_buffer('scale', 1 / (255 * std))
         self.register_buffer('shift', -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalise the images and run the network."""
         pixels = images.permute(0, 3, 1, 2).float()
         return self.fused_network((pixels * self.scale + self.shift).to(self.dtype)).float()
 

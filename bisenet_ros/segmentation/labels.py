@@ -1,9 +1,9 @@
 """Label sets: what each class id is called, how it is drawn, and what it means for a robot."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-import re
 
 import numpy as np
 import yaml

@@ -54,7 +54,7 @@ class HostPipeline:
         self._channel_ids = channel_ids
 
     def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float) -> list[Segmentation]:
-        # One by one: a CPU gains nothing from a batch.
+        """Segment the frames one by one: a CPU gains nothing from a batch."""
         return [self._segment(frame, bgr, threshold) for frame in frames]
 
     def _segment(self, frame: Frame, bgr: bool, threshold: float) -> Segmentation:
@@ -86,6 +86,7 @@ class DevicePipeline:
 
     @torch.inference_mode()
     def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float) -> list[Segmentation]:
+        """Segment the frames, those of one network size together."""
         results = [None] * len(frames)
         for network_size in {frame.network_size for frame in frames}:
             members = [i for i, frame in enumerate(frames) if frame.network_size == network_size]

@@ -1,19 +1,18 @@
 """The segmenter: images in, class ids and confidences out."""
 
-from collections.abc import Sequence
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bisenet_ros.network import load_weights, Weights
+from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
-from bisenet_ros.segmentation.pipelines import (
-    DevicePipeline, Frame, HostPipeline, Segmentation)
+from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame, HostPipeline, Segmentation
 
 ENGINES = ('auto', 'torch', 'onnxruntime')
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -68,14 +67,14 @@ class Segmenter:
 
     @property
     def device(self) -> str:
-        """What it runs on, for people: `cpu`, or `cuda:0 (name of the GPU)`."""
+        """Name what it runs on, for people: `cpu`, or `cuda:0 (name of the GPU)`."""
         if self._device.type == 'cpu':
             return 'cpu'
         return f'{self._device} ({torch.cuda.get_device_name(self._device)})'
 
     @property
     def confidence_threshold(self) -> float:
-        """Smallest probability, 0 to 1, with which a class is chosen; may be set at any time."""
+        """Return the smallest probability, 0 to 1, that decides; may be set at any time."""
         return self._confidence_threshold
 
     @confidence_threshold.setter

@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
-from bisenet_ros.network import build_network, save_weights, Weights
 import cv2
 import numpy as np
 import pytest
 import torch
+
+from bisenet_ros.network import Weights, build_network, save_weights
 
 
 def save_random_network(path, variant, backbone, classes, **described):

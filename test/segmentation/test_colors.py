@@ -1,7 +1,8 @@
 """Pictures for people, pixel by pixel."""
 
-from bisenet_ros.segmentation import color_mask, load_label_set, NO_DECISION, overlay
 import numpy as np
+
+from bisenet_ros.segmentation import NO_DECISION, color_mask, load_label_set, overlay
 
 CAMVID = load_label_set('camvid')
 COLORS = {label.id: label.color for label in CAMVID.labels}

@@ -1,9 +1,10 @@
 """Label sets: what is shipped, and that every mistake in one is named."""
 
-from bisenet_ros.segmentation import LabelSetError, load_label_set
 import numpy as np
 import pytest
 import yaml
+
+from bisenet_ros.segmentation import LabelSetError, load_label_set
 
 
 def camvid_as_dict():
@@ -35,7 +36,8 @@ def test_cityscapes_has_the_data_sets_names_ids_and_colors():
         'road': (0, (128, 64, 128)), 'traffic_light': (6, (250, 170, 30)),
         'vegetation': (8, (107, 142, 35)), 'sky': (10, (70, 130, 180)),
         'person': (11, (220, 20, 60)), 'car': (13, (0, 0, 142)), 'bicycle': (18, (119, 11, 32))}
-    shipped = {label.name: (label.id, label.color) for label in load_label_set('cityscapes').labels}
+    labels = load_label_set('cityscapes').labels
+    shipped = {label.name: (label.id, label.color) for label in labels}
     assert {name: shipped[name] for name in official} == official
 
 

@@ -1,11 +1,12 @@
 """Classes and confidences against the plain way: enlarge all logits, softmax, argmax."""
 
-from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import classify
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+
+from bisenet_ros.segmentation.labels import NO_DECISION
+from bisenet_ros.segmentation.postprocess import classify
 
 
 def reference(logits, size):

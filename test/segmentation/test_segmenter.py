@@ -1,15 +1,16 @@
 """The segmenter as a whole, in both engines, against the network used the plain way."""
 
-from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
-from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame
 import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 import yaml
+from torch.nn import functional
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame
 
 
 @pytest.fixture(scope='module', params=['torch', 'onnxruntime'])
