@@ -95,7 +95,7 @@ class GroundTable:
         self.camera = camera
         self.pose = np.array(pose)
         self.foot = pose[:2, 3]
-        self.angle_step = polar.angle_step
+        self.angle_step, self._range_step = polar.angle_step, polar.range_step
         self.ranges = _sample_ranges(
             polar.range_step, max_range, height, 1 / max(camera.focal), max_pixel_footprint)
         self._pixels, self.columns = self._project(polar, height)
@@ -166,7 +166,8 @@ class GroundTable:
         way = after - before
         share = ((middle - before) * way).sum(axis=1) / (way * way).sum(axis=1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
-        distance = near + np.clip(share, 0, 1) * (far - near)
+        # A little beyond the border, so that a foot on the line between two cells is in the second.
+        distance = near + np.clip(share, 0, 1) * (far - near) + self._range_step / 2
         usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
         return distance[:, None] * self._directions[rays], usable
 

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 
 # In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
-# a wall's face must not make the ground behind the wall free, one on the road no obstacle.
-# Free ground takes more evidence than an obstacle.
-_MIN_GROUND_RUN = 5
-_MIN_OBSTACLE_RUN = 3
+# a wall's face must not make the ground behind the wall free, one on the road no obstacle. Free
+# ground takes more evidence than an obstacle's foot. Odd: OpenCV's opening shifts by even lengths.
+_MIN_RUN = 3
+_MIN_FREE_RUN = 5
 # Stray samples allowed between the last ground and the obstacle that stands on it.
 _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
@@ -31,14 +31,15 @@ def find_contacts(ground, obstacle):
     :returns: seen ground (samples, rays) bool and contacts (samples, rays) bool: the first sample
         of an obstacle on the ground.
     """
-    ground = _drop_short_runs(ground, _MIN_GROUND_RUN)
-    obstacle = _drop_short_runs(obstacle, _MIN_OBSTACLE_RUN)
+    obstacle = _drop_short_runs(obstacle, _MIN_RUN)
+    foreground = _drop_short_runs(ground, _MIN_RUN)
     contacts = np.zeros(ground.shape, dtype=bool)
     contacts[1:] = obstacle[1:] > obstacle[:-1]
     ground_before = np.zeros_like(ground)
     for distance in range(1, _MAX_GAP + 2):
-        ground_before[distance:] |= ground[:-distance]
+        ground_before[distance:] |= foreground[:-distance]
     contacts &= ground_before.view(bool)
+    ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= 1 - obstacle[1:]
     return ground.view(bool), contacts
