@@ -205,7 +205,7 @@ def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
     costs = np.full(256, -1, np.int8)
     for label in label_set.labels:
         costs[label.id] = label.cost
-    classes = [street.ground_truth(moment.base_pose, *moment.costmap.cell_centers(),
+    classes = [street.ground_truth(moment.costmap.robot, *moment.costmap.cell_centers(),
                                    clearance=moment.costmap.resolution) for moment in moments]
     return {
         **compare_masks([moment.class_ids for moment in moments],

@@ -18,7 +18,7 @@ from bisenet_ros.tools.pictures import Costmap, Moment
 # As many as may be on their way through the node; older ones were dropped by it.
 STAMPS_KEPT = 50
 MOMENTS_WAITING = 4
-UNKNOWN_COSTMAP = Costmap(np.full((1, 1), -1, np.int8), 1.0, (-0.5, -0.5), (0.0, 0.0, 0.0))
+AT_THE_ORIGIN = (0.0, 0.0, 0.0)
 
 
 class Monitor(Node):
@@ -32,7 +32,8 @@ class Monitor(Node):
     def __init__(self, image_topic: str, with_costmap: bool) -> None:
         super().__init__('demo', start_parameter_services=False)
         self._image_topic = image_topic
-        self._costmap = UNKNOWN_COSTMAP if with_costmap else None
+        self._with_costmap = with_costmap
+        self._without_costmap: tuple[int, Moment] | None = None
         self.diagnostics: dict[str, str] = {}
         self.health = 'nothing on /diagnostics'
         self.latencies: list[float] = []
@@ -104,32 +105,38 @@ class Monitor(Node):
         _keep(self._masks, stamp, message)
 
     def _on_overlay(self, message: Image) -> None:
-        """Complete the moment: the node publishes the overlay after the mask."""
+        """Put the moment together: the node publishes the overlay after the mask."""
         stamp = _nanoseconds(message.header.stamp)
         image, mask = self._images.pop(stamp, None), self._masks.pop(stamp, None)
         if image is None or mask is None:
             return
-        base_pose = self._base_poses.get(stamp)
         moment = Moment(
             stamp=stamp * 1e-9, image=_rgb(image), overlay=_rgb(message),
             class_ids=np.array(mask.data, np.uint8).reshape(mask.height, mask.width),
-            costmap=self._costmap_around(base_pose), base_pose=base_pose)
+            costmap=None, base_pose=self._base_poses.get(stamp))
+        if not self._with_costmap:
+            self._hand_over(moment)
+        elif self._without_costmap is None:
+            self._without_costmap = stamp, moment
+
+    def _on_costmap(self, message: OccupancyGrid) -> None:
+        """Complete the moment that waits for it with the first costmap that knows its image."""
+        grid_stamp = _nanoseconds(message.header.stamp)
+        if self._without_costmap is None or self._without_costmap[0] > grid_stamp:
+            return
+        _, moment = self._without_costmap
+        self._without_costmap = None
+        info = message.info
+        self._hand_over(replace(moment, costmap=Costmap(
+            costs=np.array(message.data, np.int8).reshape(info.height, info.width),
+            resolution=info.resolution, origin=(info.origin.position.x, info.origin.position.y),
+            robot=self._base_poses.get(grid_stamp, AT_THE_ORIGIN))))
+
+    def _hand_over(self, moment: Moment) -> None:
         try:
             self.moments.put_nowait(moment)
         except Full:  # Whoever draws them is slower than the node: pictures matter less.
             pass
-
-    def _on_costmap(self, message: OccupancyGrid) -> None:
-        info = message.info
-        self._costmap = Costmap(
-            costs=np.array(message.data, np.int8).reshape(info.height, info.width),
-            resolution=info.resolution, origin=(info.origin.position.x, info.origin.position.y),
-            robot=(0.0, 0.0, 0.0))
-
-    def _costmap_around(self, base_pose: tuple[float, float, float] | None) -> Costmap | None:
-        if self._costmap is None or base_pose is None:
-            return self._costmap
-        return replace(self._costmap, robot=base_pose)
 
     def _on_odometry(self, message: Odometry) -> None:
         pose = message.pose.pose
