@@ -98,6 +98,8 @@ class Monitor(Node):
 
     def _on_mask(self, message: Image) -> None:
         stamp = _nanoseconds(message.header.stamp)
+        if not self._stamps_in or stamp < self._stamps_in[0]:
+            return  # Of an image from before we were connected to its publisher.
         self.latencies.append((time.time_ns() - stamp) * 1e-9)
         if not self._stamps_out:
             self._stamps_in = [other for other in self._stamps_in if other >= stamp]

@@ -33,9 +33,9 @@ class Recording:
             self.moments.append(moment)
 
     def strip(self) -> list[Moment]:
-        """Return a few moments, from the first to the last."""
-        rows = np.linspace(0, len(self.moments) - 1, min(STRIP_ROWS, len(self.moments)))
-        return [self.moments[row] for row in rows.round().astype(int)]
+        """Return a few moments, evenly spread."""
+        rows = min(STRIP_ROWS, len(self.moments))
+        return [self.moments[int((row + 0.5) * len(self.moments) / rows)] for row in range(rows)]
 
 
 def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:

@@ -47,7 +47,7 @@ def test_moments_are_spread_over_the_run(tmp_path):
     stamps = [kept.stamp for kept in recording.moments]
     assert len(stamps) == 20
     assert np.diff(stamps) == pytest.approx(0.2, abs=0.06)
-    assert [kept.stamp for kept in recording.strip()] == [stamps[0], stamps[10], stamps[19]]
+    assert [kept.stamp for kept in recording.strip()] == [stamps[3], stamps[10], stamps[16]]
 
 
 def test_strip_of_a_single_moment(tmp_path):
