@@ -13,7 +13,7 @@ _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
 # Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
-_PASSING_DISTANCE = 0.5
+_PASSING_DISTANCE = 0.4
 
 
 def find_contacts(ground, obstacle):

@@ -81,6 +81,7 @@ class View:
         xyz, rpy = (0.25, 0.05, height), (roll, pitch, 0.05)
         self.street = obstacle_course()
         self.camera = StreetCamera.preset(lens, 640, 480)
+        self.pixel_angle = widest_pixel(self.camera)
         self.pose = camera_pose(*BASE, xyz, rpy)
         mask = self.street.render(self.camera, self.pose, 0.0).class_ids
         costmap = SemanticCostmap(SETTINGS, LABELS)
@@ -98,11 +99,13 @@ class View:
     def _range(self, points):
         return np.linalg.norm(points - self.pose[:2, 3], axis=-1)
 
-    def fine(self, distance):
-        """Return whether pixels that see the ground at a distance are well below the limit."""
+    def pixel_footprint(self, distance):
+        """Return the most ground a pixel covers at a distance, m."""
         height = self.pose[2, 3]
-        return ((distance ** 2 + height ** 2) / height * widest_pixel(self.camera)
-                < 0.9 * SETTINGS.pixel_footprint_limit)
+        return (distance ** 2 + height ** 2) / height * self.pixel_angle
+
+    def fine(self, distance):
+        return self.pixel_footprint(distance) < 0.9 * SETTINGS.pixel_footprint_limit
 
     def border(self, cells):
         """Return whether cells (N, 2) touch a class border."""
@@ -113,6 +116,11 @@ class View:
         return self.street.visible(
             self.camera, self.pose, np.c_[points, np.full(len(points), 1e-3)], 0.0)
 
+    def in_image(self, points):
+        """Return whether points (N, 2) on the ground lie in the image, hidden or not, (N,)."""
+        offsets = np.c_[points, np.zeros(len(points))] - self.pose[:3, 3]
+        return self.camera.sees(offsets @ self.pose[:3, :3])
+
     def sample(self, choice, count):
         """Return up to count of the cells in a (H, W) bool, spread evenly, as an index."""
         chosen = np.flatnonzero(choice)
@@ -120,16 +128,26 @@ class View:
         return np.unravel_index(chosen, choice.shape)
 
     def visible_contacts(self):
-        """Return points on the borders of footprints that the camera sees, (N, 2)."""
+        """
+        Return points on the borders of footprints that the camera sees, (N, 2).
+
+        With two pixels of ground before them: with less, the mask does not show the contact. Not
+        at the image's very edge, where a pixel more or less decides. Without people and bicycles: what touches the ground is smaller than their footprints.
+        """
         lower, upper = self.cells.min(axis=(0, 1)), self.cells.max(axis=(0, 1))
         points = np.concatenate([
             perimeter(footprint)
-            for _, footprint in self.street.footprints(lower[0], upper[0], 0.0)])
-        towards = self.pose[:2, 3] - points
-        points = points + 1e-3 * towards / np.linalg.norm(towards, axis=1, keepdims=True)
+            for class_id, footprint in self.street.footprints(lower[0], upper[0], 0.0)
+            if class_id not in (things.PEDESTRIAN, things.BICYCLIST)])
         points = points[(self._range(points) < 8) & ((points > lower) & (points < upper)).all(1)]
-        points = points[self.visible(points)]
-        return points[self.fine(self._range(points))]
+        points = points[self.fine(self._range(points))]
+        away = points - self.pose[:2, 3]
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        before = 2 * self.pixel_footprint(self._range(points))
+        aside = 0.05 * away[:, ::-1] * (-1, 1)
+        return points[
+            self.visible(points - 1e-3 * away) & self.visible(points - before[:, None] * away)
+            & self.in_image(points + aside) & self.in_image(points - aside)]
 
     def obstacle_cells(self):
         return self.cells[self.known & IS_OBSTACLE[self.classes]]
@@ -143,10 +161,12 @@ def view(request):
 
 
 def test_visible_ground_has_its_class(view):
-    cells = view.sample((view.range <= 8) & view.fine(view.range) & IS_GROUND[view.truth], 6000)
+    chosen = (view.range <= 8) & view.fine(view.range) & IS_GROUND[view.truth]
+    chosen[chosen] = view.in_image(view.cells[chosen])
+    cells = view.sample(chosen, 4000)
     points = view.cells[cells]
     counts = view.visible(points) & ~view.border(points)
-    assert counts.sum() > 100
+    assert counts.sum() > 1000
     right = view.known[cells] & (view.classes[cells] == view.truth[cells])
     assert right[counts].mean() >= 0.99
 
@@ -163,7 +183,8 @@ def test_obstacles_are_marked_where_they_touch_the_ground(view, max_range, toler
 
     marked = marked[view._range(marked) <= max_range]
     off = np.min([
-        footprint.border_distance(*marked.T) for _, footprint in view.street.footprints(
+        np.where(footprint.contains(*marked.T), 0, footprint.border_distance(*marked.T))
+        for _, footprint in view.street.footprints(
             view.cells[..., 0].min(), view.cells[..., 0].max(), 0.0)], axis=0) / RESOLUTION - 0.5
     assert (off <= tolerance).mean() >= 0.99
 
@@ -171,15 +192,17 @@ def test_obstacles_are_marked_where_they_touch_the_ground(view, max_range, toler
 def test_no_free_cell_holds_an_obstacle(view):
     free = view.known & (view.cost < 99)
     wrong = view.cells[free & IS_OBSTACLE[view.truth]]
-    assert view.border(wrong).all()
+    assert len(wrong) == 0 or view.border(wrong).all()
 
 
 def test_no_free_cell_is_hidden(view):
-    """Cells of which neither the centre nor any corner is seen are not known to be free."""
-    cells = view.cells[view.sample(view.known & (view.cost < 99), 6000)]
-    hidden = ~view.visible(cells)
-    suspects = cells[hidden]
-    for corner in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        if len(suspects):
-            suspects = suspects[~view.visible(suspects + np.array(corner) * RESOLUTION / 2)]
-    assert len(suspects) == 0
+    """No cell off class borders is free of which centre and corners all hide behind something."""
+    cells = view.cells[view.sample(view.known & (view.cost < 99), 4000)]
+    cells = cells[~view.border(cells)]
+    for corner in ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+        points = cells + np.array(corner) * RESOLUTION / 2
+        cells = cells[view.in_image(points)]
+        points = cells + np.array(corner) * RESOLUTION / 2
+        if len(cells):
+            cells = cells[~view.visible(points)]
+    assert len(cells) == 0
