@@ -246,13 +246,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help='seconds from the first mask on (default 20)')
     parser.add_argument('--camera-pose', type=float, nargs=6,
                         metavar=('X', 'Y', 'Z', 'ROLL', 'PITCH', 'YAW'),
-                        help='where a calibrated camera sits on its robot (m, rad; pitch > 0 looks '
-                        'down), for costmaps; the street knows its own')
+                        help='where a calibrated camera sits on its robot (m, rad; pitch > 0 '
+                        'looks down), for costmaps; the street knows its own')
     parser.add_argument('--weights', default='auto', help='shipped name, or a file')
     parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file')
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER')
     options = parser.parse_args(argv)
+    if not options.duration > 0:
+        parser.error(f'--duration is {options.duration}; it must be above 0 s')
 
     keep_large_blocks()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

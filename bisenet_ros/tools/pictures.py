@@ -1,4 +1,4 @@
-"""Pictures of a run for people: camera, overlay and costmap side by side, as a strip and a video."""
+"""Pictures of a run for people: camera, overlay, costmap, as a strip and as a video."""
 
 from dataclasses import dataclass
 import math

@@ -1,0 +1,165 @@
+"""The demo's monitor, against a stand-in for camera and node that publishes over DDS."""
+
+from array import array
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
+from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from bisenet_ros.node.image_conversion import to_image_message  # noqa: E402
+from bisenet_ros.tools.monitor import Monitor  # noqa: E402
+
+TIMEOUT = 30.0
+TOPICS = {
+    'image': (Image, '/camera/image_raw'), 'mask': (Image, '/segmentation/mask'),
+    'overlay': (Image, '/segmentation/overlay'),
+    'costmap': (OccupancyGrid, '/segmentation/costmap'),
+    'odometry': (Odometry, '/odom'), 'diagnostics': (DiagnosticArray, '/diagnostics')}
+QOS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MASK = np.arange(24, dtype=np.uint8).reshape(4, 6)
+BGR = np.dstack([MASK, MASK + 30, MASK + 60])
+
+
+class Graph:
+    """A monitor, and publishers of all that it listens to."""
+
+    def __init__(self, with_costmap):
+        rclpy.init()
+        self.node = rclpy.create_node('stand_in')
+        self.monitor = Monitor('/camera/image_raw', with_costmap)
+        self.publishers = {name: self.node.create_publisher(*topic, QOS)
+                           for name, topic in TOPICS.items()}
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.monitor)
+        self.start = time.time_ns() - 10**9
+        self.spin_until(lambda: all(publisher.get_subscription_count()
+                                    for publisher in self.publishers.values()))
+
+    def spin_until(self, condition):
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, 'nothing came in time'
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def header(self, number):
+        """Return the header of image `number`; they come every 10 ms."""
+        nanoseconds = self.start + number * 10**7
+        return Header(stamp=Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9))
+
+    def publish_picture(self, name, number, pixels, encoding):
+        self.publishers[name].publish(to_image_message(pixels, encoding, self.header(number)))
+
+    def publish_odometry(self, number, x, yaw):
+        message = Odometry(header=self.header(number))
+        message.pose.pose.position.x = x
+        message.pose.pose.orientation.z = np.sin(yaw / 2)
+        message.pose.pose.orientation.w = np.cos(yaw / 2)
+        self.publishers['odometry'].publish(message)
+
+    def publish_costmap(self, number, costs):
+        message = OccupancyGrid(header=self.header(number), data=array('b', costs))
+        message.info.width, message.info.height = 3, 2
+        message.info.resolution = 0.5
+        message.info.origin.position.y = -2.0
+        self.publishers['costmap'].publish(message)
+
+
+@pytest.fixture
+def graph(request):
+    graph = Graph(with_costmap=request.param)
+    yield graph
+    rclpy.shutdown()
+
+
+@pytest.mark.parametrize('graph', [False], indirect=True)
+def test_counts_and_latency(graph):
+    monitor = graph.monitor
+    for number in (2, 3, 4, 5, 6):
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.spin_until(lambda: monitor.frames_in == 5)
+    # Mask 1 is of an image that the monitor never saw; 3 and 4 never come, 6 may yet.
+    for number in (1, 2, 5):
+        graph.publish_picture('mask', number, MASK, 'mono8')
+    graph.spin_until(lambda: monitor.frames_out == 2)
+    assert (monitor.frames_in, monitor.frames_out, monitor.frames_dropped) == (5, 2, 2)
+    elapsed = (time.time_ns() - graph.start) * 1e-9
+    of_2, of_5 = monitor.latencies
+    assert 1.0 - 0.05 < of_5 < elapsed - 0.05
+    assert 1.0 - 0.02 < of_2 < elapsed - 0.02
+    median, p99 = monitor.latency_percentiles()
+    assert of_5 <= median <= p99 <= of_2 or of_2 <= median <= p99 <= of_5
+
+
+@pytest.mark.parametrize('graph', [False], indirect=True)
+def test_counting_begins_with_the_first_mask(graph):
+    monitor = graph.monitor
+    for number in (1, 2, 3):
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.spin_until(lambda: monitor.frames_in == 3)
+    graph.publish_picture('mask', 3, MASK, 'mono8')
+    graph.spin_until(lambda: monitor.frames_out == 1)
+    assert (monitor.frames_in, monitor.frames_dropped) == (1, 0)
+
+
+@pytest.mark.parametrize('graph', [False], indirect=True)
+def test_what_belongs_together(graph):
+    graph.publish_odometry(1, x=7.0, yaw=0.5)
+    for number in (1, 2):
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.spin_until(lambda: graph.monitor.frames_in == 2)
+    graph.publish_picture('mask', 1, MASK, 'mono8')
+    graph.spin_until(lambda: graph.monitor.frames_out == 1)
+    graph.publish_picture('overlay', 1, BGR // 2, 'rgb8')
+    graph.spin_until(lambda: not graph.monitor.moments.empty())
+    moment = graph.monitor.next_moment(timeout=0)
+    assert moment.stamp == pytest.approx(graph.start * 1e-9 + 0.01, abs=1e-6)
+    assert (moment.image == BGR[..., ::-1]).all(), 'as RGB'
+    assert (moment.overlay == BGR // 2).all()
+    assert (moment.class_ids == MASK).all()
+    assert moment.base_pose == pytest.approx((7.0, 0.0, 0.5))
+    assert moment.costmap is None
+    assert graph.monitor.next_moment(timeout=0.01) is None
+
+
+@pytest.mark.parametrize('graph', [True], indirect=True)
+def test_costmap_is_not_older_than_the_image(graph):
+    for number in (1, 2, 3):
+        graph.publish_odometry(number, x=float(number), yaw=0.0)
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.spin_until(lambda: graph.monitor.frames_in == 3)
+    graph.publish_picture('mask', 2, MASK, 'mono8')
+    graph.spin_until(lambda: graph.monitor.frames_out == 1)
+    graph.publish_picture('overlay', 2, BGR, 'rgb8')
+    # Heard before or after the overlay: too old in either case.
+    graph.publish_costmap(1, [50] * 6)
+    for _ in range(20):
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert graph.monitor.moments.empty()
+    graph.publish_costmap(3, [0, 100, -1, 30, 0, 0])
+    graph.spin_until(lambda: not graph.monitor.moments.empty())
+    costmap = graph.monitor.next_moment(timeout=0).costmap
+    assert costmap.costs.tolist() == [[0, 100, -1], [30, 0, 0]]
+    assert (costmap.resolution, costmap.origin) == (0.5, (0.0, -2.0))
+    assert costmap.robot == (3.0, 0.0, 0.0), 'where it was when the costmap was true'
+
+
+@pytest.mark.parametrize('graph', [False], indirect=True)
+def test_diagnostics(graph):
+    for name, state in [('segmentation', 'active'), ('other', 'broken')]:
+        graph.publishers['diagnostics'].publish(DiagnosticArray(status=[DiagnosticStatus(
+            name=name, message=f'is {state}', values=[KeyValue(key='state', value=state)])]))
+    graph.spin_until(lambda: graph.monitor.diagnostics)
+    for _ in range(5):
+        graph.executor.spin_once(timeout_sec=0.02)
+    assert graph.monitor.diagnostics == {'state': 'active'}
+    assert graph.monitor.health == 'is active'
