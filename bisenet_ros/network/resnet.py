@@ -1,4 +1,4 @@
-"""ResNet-18 without its classifier, with torchvision's layer names so that its checkpoints load."""
+"""ResNet-18 without its classifier, with torchvision's names so that its checkpoints load."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -141,7 +141,9 @@ def _infer(path: Path, state: dict[str, Tensor]) -> tuple[str, str, int]:
         some = ', '.join(list(state)[:4])
         raise WeightsError(f'{path}: not a BiSeNet: it needs conv_out.conv_out.weight and '
                            f'cp.resnet.* or cp.xception.*, and has {some}, ...')
-    variant = 'coincheung' if backbone == 'resnet18' and 'ffm.conv1.weight' not in state else 'paper'
+    # CoinCheung's fusion gate is one convolution, the paper's two; Xception39 is the paper's.
+    two_convolutions = 'ffm.conv1.weight' in state
+    variant = 'paper' if backbone == 'xception39' or two_convolutions else 'coincheung'
     return variant, backbone, head.shape[0]
 
 

@@ -7,7 +7,7 @@ from bisenet_ros.network.layers import ConvBNReLU
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3 without normalisation, then pointwise 1x1 with it; the caller adds the ReLU."""
+    """Depthwise 3x3, then pointwise 1x1 with normalisation; the caller adds the ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
@@ -21,7 +21,7 @@ class SeparableConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Three separable convolutions beside a shortcut, which is one itself where the stride is 2."""
+    """Three separable convolutions beside a shortcut, which is a fourth where the stride is 2."""
 
     def __init__(self, in_channels: int, middle_channels: int, stride: int):
         super().__init__()

@@ -1,0 +1,1 @@
+"""Data sets, augmentation, losses; the commands train, evaluate, export and render_street."""

@@ -147,8 +147,8 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
         raise DatasetError(f'{label_path} is not an 8-bit image with one channel of class ids '
                            f'(it is {values.dtype} of shape {values.shape})')
     if image.shape[:2] != values.shape:
-        raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, its image '
-                           f'{image.shape[1]}x{image.shape[0]}')
+        raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
+                           f'its image {image.shape[1]}x{image.shape[0]}')
     channels = to_channel[values]
     if (channels == _INVALID).any():
         wrong = np.unique(values[channels == _INVALID]).tolist()

@@ -15,7 +15,12 @@ from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.segmenter import shipped_weights
 from bisenet_ros.training.datasets import LAYOUTS, load_dataset
 from bisenet_ros.training.metrics import (
-    Predictor, Scores, multi_scale_flip, network_predictor, score)
+    Predictor,
+    Scores,
+    multi_scale_flip,
+    network_predictor,
+    score,
+)
 
 
 def onnx_predictor(path: Path) -> Predictor:

@@ -93,6 +93,8 @@ def test_another_network_is_refused(tmp_path):
 
 
 class Malicious:
+    """Makes a folder when it is unpickled."""
+
     def __init__(self, marker):
         self.marker = marker
 
