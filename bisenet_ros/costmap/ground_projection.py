@@ -96,8 +96,10 @@ class GroundTable:
         self.pose = np.array(pose)
         self.foot = pose[:2, 3]
         self.angle_step, self._range_step = polar.angle_step, polar.range_step
+        # On the optical axis.
+        self.pixel_angle = 1 / max(camera.focal)
         self.ranges = _sample_ranges(
-            polar.range_step, max_range, height, 1 / max(camera.focal), max_pixel_footprint)
+            polar.range_step, max_range, height, self.pixel_angle, max_pixel_footprint)
         self._pixels, self.columns = self._project(polar, height)
         self._map = self._pixel_map(max_pixel_footprint)
         angles = self.columns * polar.angle_step

@@ -13,7 +13,7 @@ _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
 # Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
-_PASSING_DISTANCE = 0.4
+_PASSING_DISTANCE = 0.5
 
 
 def find_contacts(ground, obstacle):
@@ -45,7 +45,7 @@ def find_contacts(ground, obstacle):
     return ground.view(bool), contacts
 
 
-def on_outlines(samples, rays, classes, ranges, angle_step):
+def on_outlines(samples, rays, classes, ranges, angle_step, pixel_angle):
     """
     Tell contacts apart that are only the outline of an obstacle on the next ray.
 
@@ -56,12 +56,12 @@ def on_outlines(samples, rays, classes, ranges, angle_step):
     :param samples, rays: (N,) int, indices of the contacts in classes.
     :param classes: (samples, rays) uint8, class ids.
     :param ranges: (samples,) float, metres.
-    :param angle_step: between rays, radians.
+    :param angle_step, pixel_angle: between rays, and that a pixel covers, radians.
     :returns: (N,) bool.
     """
     class_ids = classes[samples, rays]
     distance = ranges[samples]
-    slant = distance ** 2 * angle_step / _PASSING_DISTANCE
+    slant = distance ** 2 * (angle_step + pixel_angle) / _PASSING_DISTANCE
     nearer = np.searchsorted(ranges, distance - slant)
     nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
     outline = np.zeros(len(samples), bool)

@@ -202,7 +202,8 @@ class SemanticCostmap:
         observed = polar_classes.reshape(-1)[polar_cells].reshape(-1)
 
         samples, rays = np.nonzero(contacts)
-        real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step)
+        real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step,
+                            table.pixel_angle)
         samples, rays = samples[real], rays[real]
         points, usable = table.borders(samples, rays)
         contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)

@@ -32,7 +32,7 @@ def obstacle_course():
     return Street(seed=2, extra=[
         *things.lamp(5.2, -1.0, 1.0), *things.sign(4.6, -2.6), *things.pedestrian(6.3, -3.2),
         *things.fence(7.4, -1.9, 0.9, height=0.2, heading=(0.0, 1.0)),
-        *things.fence(5.6, 0.3, 1.2, height=0.15, heading=(0.6, 0.8)),
+        *things.fence(5.6, 0.3, 1.2, height=0.15, heading=(0.28, 0.96)),
         *things.wall(8.6, 1.5, 3.0, heading=(0.8, -0.6)), *things.tree(8.3, -2.3, rng),
         *things.wall(6.5, -4.6, 4.0, height=1.0), *things.car(10.3, -1.2, look=3)])
 
