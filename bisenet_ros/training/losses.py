@@ -13,7 +13,7 @@ class JointLoss(nn.Module):
     """
     Cross entropy on the three heads, over all pixels or the hardest ones only.
 
-    :param class_weights: (classes,) or None.
+    :param class_weights: (classes,), how much a pixel of each class counts; None: all the same.
     :param auxiliary_weight: the paper's alpha.
     :param ohem_threshold: only pixels whose true class has a probability below it count (online
         hard example mining, as in both public codes: 0.7); 0 = all pixels count.

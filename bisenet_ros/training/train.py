@@ -75,10 +75,8 @@ class Training:
 
     def _make_loss(self) -> JointLoss:
         settings = self.config['loss']
-        weights = None
-        if settings['class_weights'] == 'log':
-            weights = log_class_weights(self.train_data.labels, len(self.label_set.labels))
-        return JointLoss(weights, settings['auxiliary_weight'],
+        weights = log_class_weights(self.train_data.labels, len(self.label_set.labels))
+        return JointLoss(weights ** settings['class_balance'], settings['auxiliary_weight'],
                          settings['ohem_threshold']).to(self.device)
 
     def run(self) -> None:

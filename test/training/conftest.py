@@ -50,7 +50,7 @@ def small_config(camvid_like, tmp_path):
         'augmentation': {'crop': [64, 64], 'scale': [0.8, 1.2], 'aspect': 0.1, 'rotation': 3.0,
                          'flip': 0.5, 'brightness': 0.1, 'contrast': 0.1, 'saturation': 0.1,
                          'gamma': 0.1, 'channel_gain': 0.1},
-        'loss': {'class_weights': 'log', 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
+        'loss': {'class_balance': 0.5, 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
         'optimizer': {'name': 'adamw', 'lr': 0.003, 'weight_decay': 0.01, 'momentum': 0.9},
         'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},
         'batch_size': 2, 'ema_decay': 0.9, 'validate_every': 2, 'device': 'cpu',

@@ -73,7 +73,7 @@ def test_the_schedule_ends_with_the_minutes(small_config, tmp_path):
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path):
     training = run(small_config, tmp_path / 'out', 'optimizer.name=sgd', 'optimizer.lr=0.01',
-                   'loss.ohem_threshold=0.7', 'loss.class_weights=none', 'precision=bf16')
+                   'loss.ohem_threshold=0.7', 'loss.class_balance=0', 'precision=bf16')
     assert all(parameter.isfinite().all() for parameter in training.network.parameters())
 
 
