@@ -37,35 +37,29 @@ setup: build/venv.stamp
 
 # $(call require,command,sentence): stops with the sentence where the command fails.
 require = @$(1) >/dev/null 2>&1 || { echo 'bisenet_ros: $(2)' >&2; exit 1; }
-check_python := import sys; assert (3, 10) <= sys.version_info[:2] <= (3, 13)
-check_platform := import platform as p; libc = p.libc_ver(); \
-  assert p.machine() == "x86_64" and libc[0] == "glibc" and float(libc[1]) >= 2.28
-check_headers := import os, sysconfig; \
-  assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
+python_is_supported := import sys; assert (3, 10) <= sys.version_info[:2] <= (3, 13)
+platform_is_supported := import platform as p; libc, version = p.libc_ver(); \
+  assert p.machine() == "x86_64" and libc == "glibc" and [*map(int, version.split("."))] >= [2, 28]
+headers_are_there := import pathlib, sysconfig; \
+  assert pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file()
+on_debian := on Debian and Ubuntu: apt install g++ python3-dev python3-venv
 
-.PHONY: check_machine
-check_machine:
-	$(call require,$(PYTHON) -c '$(check_python)',"$(PYTHON)" is not Python 3.10 to 3.13; \
-	  name one that is: make PYTHON=python3.12)
-	$(call require,$(PYTHON) -c '$(check_platform)',PyPI has ROS 2 for Linux on x86_64 with glibc 2.28 \
-	  or newer only; elsewhere install a ROS 2 distribution and use colcon)
-	$(call require,$(PYTHON) -c 'import ensurepip',$(PYTHON) cannot make virtual environments; \
-	  install its venv module (Debian: apt install python3-venv))
-	$(call require,$(PYTHON) -c '$(check_headers)',$(PYTHON) has no C headers; \
-	  install them (Debian: apt install python3-dev))
-	$(call require,c++ --version,there is no C++ compiler; install one (Debian: apt install g++))
-
-# The wheels, and one line that tells every program run in .venv that it is the place of ROS packages. The
-# messages' cmake files name the Python of the machine they were built on instead of this one.
+# The wheels; a line that tells every Python of .venv where ROS packages are; and the messages' cmake files, which name
+# the Python they were built with, turned to this one.
 $(VENV)/requirements.stamp: requirements.txt requirements-ros.txt
-	@$(MAKE) --no-print-directory check_machine
-	@echo "Setting up .venv: several minutes the first time, a large download"
+	$(call require,$(PYTHON) -c '$(python_is_supported)',$(PYTHON) is not Python 3.10 to 3.13; \
+	  name one that is: make PYTHON=python3.12 ...)
+	$(call require,$(PYTHON) -c '$(platform_is_supported)',PyPI has ROS 2 only for Linux on x86_64 with glibc 2.28 \
+	  or newer; elsewhere use a ROS 2 distribution and colcon)
+	$(call require,$(PYTHON) -c 'import ensurepip',$(PYTHON) has no venv module; $(on_debian))
+	$(call require,$(PYTHON) -c '$(headers_are_there)',$(PYTHON) has no C headers; $(on_debian))
+	$(call require,c++ --version,there is no C++ compiler; $(on_debian))
+	@echo 'Setting up .venv: several minutes the first time, a large download'
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet -r requirements.txt -r requirements-ros.txt
 	@site=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  include=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("include"))') && \
-	  echo 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)' \
-	    > $$site/ament_prefix_path.pth && \
+	  echo 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)' > $$site/ament_prefix_path.pth && \
 	  sed -i -E "s#/opt/python/[^;\"]*/numpy/#$$site/numpy/#; s#/opt/python/[^;\"]*/include/python[0-9.]+#$$include#" \
 	    $(VENV)/share/*/cmake/*__rosidl_generator_pyExport.cmake
 	@touch $@
