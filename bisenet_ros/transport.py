@@ -1,4 +1,4 @@
-"""DDS: a domain without strangers, and a transport that delivers camera images."""
+"""How images travel: topic names, a DDS domain without strangers, a transport for large ones."""
 
 from collections.abc import Mapping
 import random
@@ -44,3 +44,9 @@ def free_domain_id() -> int:
                 continue
             return domain_id
     raise RuntimeError('every DDS domain of this machine is in use: set ROS_DOMAIN_ID')
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Return the image topic's sibling that holds its calibration (image_transport's rule)."""
+    namespace, separator, _ = image_topic.removesuffix('/compressed').rpartition('/')
+    return f'{namespace}{separator}camera_info'

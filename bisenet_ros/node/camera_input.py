@@ -9,6 +9,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from bisenet_ros.transport import camera_info_topic as sibling_camera_info_topic
+
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
 NO_SEQUENCE_NUMBER = 2**64 - 1
@@ -56,7 +58,7 @@ class CameraInput:
         self.image_topic = node.resolve_topic_name(
             image_topic + ('/compressed' if transport == 'compressed' else ''))
         self.camera_info_topic = node.resolve_topic_name(
-            camera_info_topic or sibling_camera_info(image_topic))
+            camera_info_topic or sibling_camera_info_topic(image_topic))
         # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
         self._rectified = image_topic.rpartition('/')[2].startswith('image_rect')
         self.max_rate = 0.0
@@ -168,9 +170,3 @@ class CameraInput:
             return True
         self._next_due = max(self._next_due, now - period) + period
         return False
-
-
-def sibling_camera_info(image_topic: str) -> str:
-    """Return the calibration topic beside an image topic, as image_transport has it."""
-    namespace, separator, _ = image_topic.rpartition('/')
-    return f'{namespace}{separator}camera_info'

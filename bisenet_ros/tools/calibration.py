@@ -35,10 +35,3 @@ def load_calibration(path: str | Path) -> dict:
         if length and len(fields[field]) != length:
             raise ValueError(f'{path}: {entry} has {len(fields[field])} values, not {length}')
     return fields
-
-
-def camera_info_topic(image_topic: str) -> str:
-    """Return the image topic's sibling that holds its calibration (image_transport's rule)."""
-    namespace, _, _ = image_topic.removesuffix('/compressed').rpartition('/')
-    return f'{namespace}/camera_info' if namespace else (
-        '/camera_info' if image_topic.startswith('/') else 'camera_info')

@@ -29,9 +29,9 @@ from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.node.image_conversion import to_image_message
-from bisenet_ros.tools.calibration import camera_info_topic, load_calibration
+from bisenet_ros.tools.calibration import load_calibration
 from bisenet_ros.tools.sources import ACCEPTED, open_source, Source, SourceFrame
-from bisenet_ros.transport import large_image_environment
+from bisenet_ros.transport import camera_info_topic, large_image_environment
 
 try:
     from tf2_msgs.msg import TFMessage

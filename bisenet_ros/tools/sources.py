@@ -11,7 +11,7 @@ import statistics
 import cv2
 import numpy as np
 
-from bisenet_ros.tools.calibration import camera_info_topic
+from bisenet_ros.transport import camera_info_topic
 
 DEFAULT_RATE = 15.0  # Hz, where the source does not tell
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')

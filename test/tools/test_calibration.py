@@ -1,6 +1,6 @@
 import pytest
 
-from bisenet_ros.tools.calibration import camera_info_topic, load_calibration
+from bisenet_ros.tools.calibration import load_calibration
 
 # As `ros2 run camera_calibration cameracalibrator` writes it.
 CALIBRATION = """\
@@ -55,15 +55,3 @@ def test_wrong_file_is_named(tmp_path, text, complaint):
 def test_absent_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.yaml'):
         load_calibration(tmp_path / 'nowhere.yaml')
-
-
-@pytest.mark.parametrize('image_topic, expected', [
-    ('/camera/image_raw', '/camera/camera_info'),
-    ('/camera/image_raw/compressed', '/camera/camera_info'),
-    ('/robot/front/image', '/robot/front/camera_info'),
-    ('/image', '/camera_info'),
-    ('image', 'camera_info'),
-    ('camera/image', 'camera/camera_info'),
-])
-def test_calibration_topic_is_the_sibling(image_topic, expected):
-    assert camera_info_topic(image_topic) == expected
