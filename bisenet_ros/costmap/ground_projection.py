@@ -5,6 +5,7 @@ import math
 import cv2
 import numpy as np
 
+from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.geometry import PoseError
 
 # Every so many samples, along rays and from ray to ray, go through the lens model; in between
@@ -25,46 +26,45 @@ class PolarGrid:
     :param max_range: metres.
     """
 
-    def __init__(self, resolution, max_range):
+    def __init__(self, resolution: float, max_range: float) -> None:
         """Build the table that finds the polar cell of a point."""
         self.range_step = resolution / 2
         self.ranges = math.ceil(max_range / self.range_step)
         self.azimuths = _STRIDE * math.ceil(
             2 * math.pi * max_range / (self.range_step * _STRIDE))
         self.angle_step = 2 * math.pi / self.azimuths
-        # Beyond max_range lies one more row, which is never filled. The table is a little wider
-        # than max_range, so that points clipped to its border end there.
-        self.shape = (self.ranges + 1, self.azimuths)
+        # The table reaches a little beyond max_range: points clipped to its border are beyond.
         self._half = self.ranges + 1
         offset = (np.arange(2 * self._half) + 0.5 - self._half) * self.range_step
         distance = np.hypot(offset[None, :], offset[:, None])
         azimuth = np.arctan2(offset[:, None], offset[None, :])
         row = np.minimum(distance / self.range_step, self.ranges).astype(np.int32)
         column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuths
-        self._cells = row * self.azimuths + column
+        # Of each point of the table; row self.ranges is all that lies beyond max_range.
+        self.cells = (row * self.azimuths + column).reshape(-1)
 
-    def cells(self, columns, rows, camera_pose):
+    def points(self, x: np.ndarray, y: np.ndarray,
+               foot: tuple[float, float, float]) -> np.ndarray:
         """
-        Return the polar cell of each cell of a grid.
+        Return the nearest points of the table to the cells of a grid.
 
-        :param columns, rows: x (W,) and y (H,) of the grid's cell centres, metres.
-        :param camera_pose: x, y of the point below the camera in the grid's frame and the yaw of
-            the base frame there.
-        :returns: (H, W) int32, indices into a flattened array of self.shape.
+        :param x, y: (W,) and (H,), the grid's cell centres, metres.
+        :param foot: x, y of the point below the camera in the grid's frame and the yaw of the
+            base frame there.
+        :returns: (H * W,) int32, indices into self.cells.
         """
-        x, y, yaw = camera_pose
-        right, up = (columns - x) / self.range_step, (rows - y) / self.range_step
+        foot_x, foot_y, yaw = foot
+        x, y = (x - foot_x) / self.range_step, (y - foot_y) / self.range_step
         cosine, sine = math.cos(yaw), math.sin(yaw)
-        column = self._index(cosine * right, sine * up)
-        row = self._index(-sine * right, cosine * up)
-        row *= 2 * self._half
-        row += column
-        return self._cells.reshape(-1)[row]
+        points = self._index(-sine * x, cosine * y)
+        points *= 2 * self._half
+        points += self._index(cosine * x, sine * y)
+        return points.reshape(-1)
 
-    def _index(self, along_columns, along_rows):
-        index = np.add.outer(
-            (along_rows + self._half).astype(np.float32), along_columns.astype(np.float32))
-        np.clip(index, 0, 2 * self._half - 1, out=index)
+    def _index(self, along_x, along_y):
+        index = np.add.outer((along_y + self._half).astype(np.float32), along_x.astype(np.float32))
+        np.maximum(index, 0, out=index)
+        np.minimum(index, 2 * self._half - 1, out=index)
         return index.astype(np.int32)
 
 
@@ -85,7 +85,8 @@ class GroundTable:
     :raises PoseError: where the pose is not finite or the camera not above the ground.
     """
 
-    def __init__(self, camera, pose, polar, ground_z, min_range, max_range, max_pixel_footprint):
+    def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
+                 min_range: float, max_range: float, max_pixel_footprint: float) -> None:
         """Project the samples."""
         height = float(pose[2, 3]) - ground_z
         if not np.isfinite(pose).all() or height <= 0:
@@ -100,18 +101,15 @@ class GroundTable:
         self.pixel_angle = 1 / max(camera.focal)
         self.ranges = _sample_ranges(
             polar.range_step, max_range, height, self.pixel_angle, max_pixel_footprint)
-        self._pixels, self.columns = self._project(polar, height)
-        self._map = self._pixel_map(max_pixel_footprint)
-        angles = self.columns * polar.angle_step
-        self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
-        centres = (np.arange(polar.ranges) + 0.5) * polar.range_step
-        self._first_row = int(np.searchsorted(centres, min_range))
-        middles = (self.ranges[1:] + self.ranges[:-1]) / 2
-        self._sample_of_row = np.searchsorted(middles, centres[self._first_row:])
         self._limits = min_range, max_range
+        self._pixels, columns = self._project(polar, height)
+        self._map = self._pixel_map(max_pixel_footprint)
+        angles = columns * polar.angle_step
+        self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
+        self._samples = self._samples_of(polar, columns)
 
     def _project(self, polar, height):
-        """Return pixels (samples, rays, 2) float32 and the azimuths' indices of the rays (rays,)."""
+        """Return pixels (samples, rays, 2) float32 and the rays' azimuths' indices (rays,)."""
         from_base = self.pose[:3, :3].T
         angles = np.arange(0, polar.azimuths, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
@@ -136,10 +134,24 @@ class GroundTable:
             seen = length[:, None] <= max_pixel_footprint * moved
             for axis, size in enumerate((self.camera.width, self.camera.height)):
                 seen &= (nearest[..., axis] >= 0) & (nearest[..., axis] < size)
+        seen[-1] = False
         nearest[~seen] = -1
         return nearest.astype(np.int16)
 
-    def sample(self, image, outside):
+    def _samples_of(self, polar, columns):
+        """
+        Return the flat index of the sample nearest to each point of the polar grid's table.
+
+        The last sample, which no pixel sees, where there is none.
+        """
+        samples = np.full((polar.ranges + 1, polar.azimuths), self._map[..., 0].size - 1, np.int32)
+        centres = (np.arange(polar.ranges) + 0.5) * polar.range_step
+        nearest = np.searchsorted((self.ranges[1:] + self.ranges[:-1]) / 2, centres)
+        first = int(np.searchsorted(centres, self._limits[0]))
+        samples[first:-1, columns] = nearest[first:, None] * len(columns) + np.arange(len(columns))
+        return samples.reshape(-1)[polar.cells]
+
+    def sample(self, image: np.ndarray, outside: int) -> np.ndarray:
         """
         Return an image's values along the rays, from near to far.
 
@@ -151,11 +163,16 @@ class GroundTable:
             image, self._map, None, cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
 
-    def fill(self, polar_cells, samples):
-        """Spread samples (samples, rays) over an array of the polar grid's shape."""
-        polar_cells[self._first_row:-1, self.columns] = samples[self._sample_of_row]
+    def samples_at(self, points: np.ndarray) -> np.ndarray:
+        """Return the flat indices of the samples nearest to points of the polar grid's table."""
+        return self._samples[points]
 
-    def borders(self, samples, rays):
+    def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
+        u, v = self._map.reshape(-1, 2)[samples].T
+        return image[v, u]
+
+    def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Return where, along rays, the view passes from the pixel of the sample before to the given.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Hashable
 
+import cv2
 import numpy as np
 
 from bisenet_ros.costmap.camera_model import CameraModel
@@ -180,8 +181,9 @@ class SemanticCostmap:
 
     def _table(self, key, camera, pose) -> GroundTable:
         table = self._tables.get(key)
-        if table is None or camera != table.camera or not np.allclose(
-                pose, table.pose, rtol=0, atol=_SAME_POSE):
+        # Not "> _SAME_POSE": a pose that is not finite must not pass for the old one.
+        if table is None or camera != table.camera or not (
+                np.abs(pose - table.pose).max() <= _SAME_POSE):
             settings = self._settings
             table = GroundTable(
                 camera, np.asarray(pose, dtype=float), self._polar, settings.ground_z,
@@ -195,11 +197,10 @@ class SemanticCostmap:
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         foot = turn @ table.foot + (x, y)
         classes = table.sample(class_ids, _NOTHING)
-        ground, contacts = find_contacts(self._is_ground[classes], self._is_obstacle[classes])
-        polar_classes = np.full(self._polar.shape, _NOTHING, np.uint8)
-        table.fill(polar_classes, np.where(ground, classes, np.uint8(_NOTHING)))
-        polar_cells = self._polar.cells(*self._grid.centres(), (*foot, yaw))
-        observed = polar_classes.reshape(-1)[polar_cells].reshape(-1)
+        ground, contacts = find_contacts(
+            cv2.LUT(classes, self._is_ground), cv2.LUT(classes, self._is_obstacle))
+        cell_samples = table.samples_at(self._polar.points(*self._grid.centres(), (*foot, yaw)))
+        observed = np.where(ground, classes, np.uint8(_NOTHING)).reshape(-1)[cell_samples]
 
         samples, rays = np.nonzero(contacts)
         real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step,
@@ -207,18 +208,14 @@ class SemanticCostmap:
         samples, rays = samples[real], rays[real]
         points, usable = table.borders(samples, rays)
         contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
-        samples, rays = samples[inside], rays[inside]
-        observed[contact_cells] = classes[samples, rays]
+        observed[contact_cells] = classes[samples[inside], rays[inside]]
+        cell_samples[contact_cells] = samples[inside] * classes.shape[1] + rays[inside]
+
         cells = np.flatnonzero(observed != _NOTHING)
         if confidence is None:
             weights = np.ones(len(cells), np.float32)
         else:
-            confidences = table.sample(confidence, 0)
-            polar_confidences = np.zeros(self._polar.shape, np.uint8)
-            table.fill(polar_confidences, confidences)
-            weights = polar_confidences.reshape(-1)[polar_cells].reshape(-1)
-            weights[contact_cells] = confidences[samples, rays]
-            weights = weights[cells] * np.float32(1 / 255)
+            weights = table.values(confidence, cell_samples[cells]) * np.float32(1 / 255)
         return _Observation(stamp, cells, observed[cells], weights)
 
     def _add(self, observation) -> None:
@@ -236,7 +233,7 @@ class SemanticCostmap:
     def _clear_footprint(self, x, y) -> None:
         columns, rows = self._grid.centres()
         radius = self._settings.footprint_radius
-        self._footprint = np.hypot(columns - x, (rows - y)[:, None]) <= radius
+        self._footprint = np.add.outer((rows - y) ** 2, (columns - x) ** 2) <= radius ** 2
         self._grid.remove(
             self._footprint, [label.id for label in self._labels if label.obstacle])
 
