@@ -74,13 +74,17 @@ define build_package
   { tail -n 30 $(2)/log.txt; echo 'bisenet_ros: building $(1) failed; see $(2)/log.txt' >&2; exit 1; }
 endef
 
-# An edited source is what runs, through links; a folder is newer than the stamp when a file was added to it.
-sources := CMakeLists.txt package.xml $(wildcard msg/*) \
-  $(shell find bisenet_ros config launch -type d -not -name __pycache__)
-build/venv.stamp: $(VENV)/requirements.stamp $(sources)
+# Links to the Python files are installed, so that an edited source is what runs; a new file needs a new link.
+build/venv.stamp: $(VENV)/requirements.stamp CMakeLists.txt package.xml $(wildcard msg/*) build/files.txt
 	@echo 'Building the messages and installing the package into .venv'
 	$(call build_package,.,build/bisenet_ros,$(VENV))
 	@touch $@
+
+.PHONY: always
+build/files.txt: always
+	@mkdir -p build
+	@find bisenet_ros config launch -type f -not -name '*.pyc' | sort > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 build/test_interfaces.stamp: $(VENV)/requirements.stamp $(wildcard test/interfaces/*/* test/interfaces/*/msg/*)
 	@echo 'Building the message types that only a ROS distribution has, for the tests'
