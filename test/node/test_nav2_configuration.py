@@ -1,0 +1,45 @@
+"""The Nav2 snippet names our topics and the classes of the shipped label set, with their costs."""
+
+import pytest
+import yaml
+
+from bisenet_ros.resources import config_path
+from bisenet_ros.segmentation import load_label_set
+
+
+@pytest.fixture
+def costmap() -> dict:
+    content = yaml.safe_load(config_path('nav2_costmap.yaml').read_text(encoding='utf-8'))
+    return content['local_costmap']['local_costmap']['ros__parameters']
+
+
+def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
+    """The settings and their reasons: nav2_costmap_2d, static_layer.cpp and costmap_layer.cpp."""
+    layer = costmap['segmentation_layer']
+    assert layer['map_topic'] == '/segmentation/costmap'
+    assert layer['map_subscribe_transient_local'] is True
+    assert layer['trinary_costmap'] is False
+    assert layer['use_maximum'] is True
+    assert costmap['rolling_window'] is True
+    assert costmap['track_unknown_space'] is False
+
+
+def test_frames_are_those_of_the_segmentation(costmap):
+    content = yaml.safe_load(config_path('segment.yaml').read_text(encoding='utf-8'))
+    segmentation = content['/**']['ros__parameters']['costmap']
+    assert costmap['global_frame'] == segmentation['frame']
+    assert costmap['robot_base_frame'] == segmentation['base_frame']
+
+
+def test_semantic_layer_has_every_class_that_costs_with_its_cost(costmap):
+    camera = costmap['semantic_segmentation_layer']['camera']
+    costs = {name: camera[kind]['base_cost']
+             for kind in camera['class_types'] for name in camera[kind]['classes']}
+    # The same costs as by way of StaticLayer, whose interpretValue() scales 100 to lethal, 254.
+    expected = {label.name: label.cost * 254 // 100
+                for label in load_label_set('camvid').labels if label.cost >= 0}
+    assert costs == expected
+
+
+def test_all_plugins_are_configured(costmap):
+    assert all('plugin' in costmap[name] for name in costmap['plugins'])
