@@ -16,7 +16,7 @@ _OUTLINE_SAMPLES = 4
 _PASSING_DISTANCE = 0.5
 
 
-def find_contacts(ground, obstacle):
+def find_contacts(ground: np.ndarray, obstacle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Tell real ground and obstacle contacts apart from what obstacles hide.
 
@@ -28,24 +28,24 @@ def find_contacts(ground, obstacle):
 
     :param ground, obstacle: (samples, rays) uint8, 1 where a sample shows a class of this kind;
         nearest samples first.
-    :returns: seen ground (samples, rays) bool and contacts (samples, rays) bool: the first sample
-        of an obstacle on the ground.
+    :returns: seen ground and contacts, the first sample of each obstacle on the ground, both
+        (samples, rays) uint8, 0 or 1.
     """
     obstacle = _drop_short_runs(obstacle, _MIN_RUN)
     foreground = _drop_short_runs(ground, _MIN_RUN)
-    contacts = np.zeros(ground.shape, dtype=bool)
-    contacts[1:] = obstacle[1:] > obstacle[:-1]
     ground_before = np.zeros_like(ground)
     for distance in range(1, _MAX_GAP + 2):
         ground_before[distance:] |= foreground[:-distance]
-    contacts &= ground_before.view(bool)
+    contacts = np.zeros_like(ground)
+    contacts[1:] = (obstacle[1:] > obstacle[:-1]) & ground_before[1:]
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= 1 - obstacle[1:]
-    return ground.view(bool), contacts
+    return ground, contacts
 
 
-def on_outlines(samples, rays, classes, ranges, angle_step, pixel_angle):
+def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
+                angle_step: float, pixel_angle: float) -> np.ndarray:
     """
     Tell contacts apart that are only the outline of an obstacle on the next ray.
 

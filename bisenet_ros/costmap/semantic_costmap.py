@@ -16,6 +16,8 @@ UNKNOWN = -1
 FREE = 0
 # Value in masks and observations where there is no class; segmentation.NO_DECISION.
 _NOTHING = 255
+# What kind of class a pixel shows.
+_GROUND, _OBSTACLE = 1, 2
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -110,11 +112,9 @@ class SemanticCostmap:
         self._grid = RollingGrid(
             settings.resolution, settings.size, 1 + max(label.id for label in self._labels),
             settings.decay_time)
-        self._is_obstacle = np.zeros(256, np.uint8)
-        self._is_ground = np.zeros(256, np.uint8)
+        self._kinds = np.zeros(256, np.uint8)
         for label in self._labels:
-            self._is_obstacle[label.id] = label.obstacle
-            self._is_ground[label.id] = label.ground and not label.obstacle
+            self._kinds[label.id] = _GROUND * label.ground | _OBSTACLE * label.obstacle
         self._tables: dict[Hashable, GroundTable] = {}
         self.clear()
 
@@ -197,12 +197,13 @@ class SemanticCostmap:
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         foot = turn @ table.foot + (x, y)
         classes = table.sample(class_ids, _NOTHING)
-        ground, contacts = find_contacts(
-            cv2.LUT(classes, self._is_ground), cv2.LUT(classes, self._is_obstacle))
+        kinds = cv2.LUT(classes, self._kinds)
+        ground, contacts = find_contacts(kinds & _GROUND, (kinds & _OBSTACLE) >> 1)
         cell_samples = table.samples_at(self._polar.points(*self._grid.centres(), (*foot, yaw)))
-        observed = np.where(ground, classes, np.uint8(_NOTHING)).reshape(-1)[cell_samples]
+        # All bits set, which is _NOTHING, where there is no ground.
+        observed = (classes | (ground - np.uint8(1))).reshape(-1)[cell_samples]
 
-        samples, rays = np.nonzero(contacts)
+        samples, rays = np.divmod(np.flatnonzero(contacts), classes.shape[1])
         real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step,
                             table.pixel_angle)
         samples, rays = samples[real], rays[real]

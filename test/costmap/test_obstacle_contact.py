@@ -1,0 +1,73 @@
+"""Single rays with a known answer: near on the left, far on the right."""
+
+import numpy as np
+import pytest
+
+from bisenet_ros.costmap.obstacle_contact import find_contacts, on_outlines
+
+
+def walk(ray):
+    """Return which samples of a ray are seen ground, as 'g', and contacts, as 'X'."""
+    samples = np.array(list(ray))[:, None]
+    ground, contacts = find_contacts(
+        (samples == 'g').astype(np.uint8), np.isin(samples, ['w', 'o']).astype(np.uint8))
+    return ''.join(np.where(contacts[:, 0], 'X', np.where(ground[:, 0], 'g', '.')))
+
+
+@pytest.mark.parametrize('ray, expected', [
+    # A wall hides all behind it; ground stops a sample before its foot.
+    ('gggggggwwwwwwww', 'gggggg.X.......'),
+    # Ground seen over a low obstacle is ground.
+    ('gggggggwwwwgggggggg', 'gggggg.X...gggggggg'),
+    # ... and what stands on that has a contact of its own.
+    ('ggggggwwwwggggggoooo', 'ggggg.X...ggggg.X...'),
+    # Stray ground in a wall's face is none.
+    ('ggggggwwwwwggwwwwwww', 'ggggg.X.............'),
+    ('ggggggwwwwwgwwwwgwww', 'ggggg.X.............'),
+    # Stray obstacles on the ground are none, and hide nothing but themselves.
+    ('gggggggwggggggg', 'ggggggg.ggggggg'),
+    ('gggggggwwggggggg', 'ggggggg..ggggggg'),
+    # A stray pixel at the foot does not hide the contact.
+    ('gggggg..wwwwwww', 'gggggg..X......'),
+    # The foot of what begins at the image's border is not seen,
+    ('wwwwwwwgggggggg', '.......gggggggg'),
+    # nor that of what stands behind something hanging.
+    ('ggggggg......wwwww', 'ggggggg...........'),
+    # Ground behind something hanging is ground.
+    ('ggggggg......gggggg', 'ggggggg......gggggg'),
+    # Another obstacle right behind the first one hides its foot.
+    ('ggggggwwwoooooo', 'ggggg.X........'),
+    ('...............', '...............'),
+])
+def test_walks(ray, expected):
+    assert walk(ray) == expected
+
+
+def outline(rays, **others):
+    """Return which contacts, marked by capitals, of rays (equal strings) are on an outline."""
+    classes = np.array([list(ray.lower().encode()) for ray in rays], np.uint8).T
+    contacts = np.array([[letter.isupper() for letter in ray] for ray in rays]).T
+    samples, columns = np.nonzero(contacts)
+    ranges = 1 + 0.025 * np.arange(len(rays[0]))
+    flags = on_outlines(samples, columns, classes, ranges, 0.003, 0.002)
+    return {int(column) for column in columns[flags]}
+
+
+def test_a_contact_beside_a_nearer_foot_of_the_same_thing_is_its_outline():
+    pole = 'ggggPppppppppppppppp'
+    beside = 'ggggggggggggggPppppp'
+    assert outline([pole, pole, beside]) == {2}
+    assert outline([beside, pole]) == {0}
+
+
+def test_a_slanted_wall_is_no_outline():
+    rays = [('g' * (4 + 2 * ray) + 'W').ljust(24, 'w') for ray in range(8)]
+    assert outline(rays) == set()
+
+
+def test_another_thing_behind_is_no_outline():
+    assert outline(['ggggPppppppppppppppp', 'ggggggggggggggCccccc']) == set()
+
+
+def test_a_thing_one_ray_wide_is_no_outline():
+    assert outline(['g' * 20, 'ggggPppppppppppppppp', 'g' * 20]) == set()
