@@ -14,6 +14,7 @@ help:
 	@echo '             SOURCE=<image folder | video | camera index | bag> plays your own images,'
 	@echo '             ARGS="..." passes on further arguments (ARGS=--help lists them)'
 	@echo 'make test    run the tests; ARGS="..." goes to pytest'
+	@echo 'make lint    check the style'
 	@echo 'make setup   only set up .venv, which demo and test do by themselves'
 	@echo 'make clean   remove all that was made, .venv included'
 	@echo 'PYTHON=python3.12 picks the interpreter .venv is made with (3.10 to 3.13)'
@@ -27,6 +28,10 @@ test_interfaces := $(CURDIR)/build/test_interfaces
 test: setup build/test_interfaces.stamp
 	@export LD_LIBRARY_PATH=$(test_interfaces)/lib PYTHONPATH=$$(echo $(test_interfaces)/lib/python*/site-packages); \
 	  $(VENV)/bin/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/requirements.stamp
+	@$(VENV)/bin/ruff check
 
 .PHONY: clean
 clean:

@@ -1,8 +1,8 @@
 """How images travel: topic names, a DDS domain without strangers, a transport for large ones."""
 
-from collections.abc import Mapping
 import random
 import socket
+from collections.abc import Mapping
 
 from bisenet_ros.resources import config_path
 

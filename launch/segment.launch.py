@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from bisenet_ros.transport import large_image_environment
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from bisenet_ros.transport import large_image_environment
 
 CONFIG = Path(get_package_share_directory('bisenet_ros'), 'config')
 

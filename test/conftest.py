@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from bisenet_ros.transport import free_domain_id
 import pytest
+
+from bisenet_ros.transport import free_domain_id
 
 ROOT = Path(__file__).parents[1]
 
