@@ -1,0 +1,359 @@
+"""Whole costmaps from hand-made masks whose answer follows from the pinhole's formula."""
+
+import math
+
+from lens_formulas import lens
+import numpy as np
+import pytest
+
+from bisenet_ros.costmap.camera_model import Calibration
+from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy, PoseError
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.segmentation.labels import Label, LabelSet, load_label_set
+
+LABELS = load_label_set('camvid')
+ID = {label.name: label.id for label in LABELS.labels}
+WIDTH, HEIGHT, FOCAL = 640, 480, 400.0
+CENTRE = (319.5, 239.5)
+CAMERA_HEIGHT = 1.0
+IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+K = (FOCAL, 0, CENTRE[0], 0, FOCAL, CENTRE[1], 0, 0, 1)
+P = (FOCAL, 0, CENTRE[0], 0, 0, FOCAL, CENTRE[1], 0, 0, 0, 1, 0)
+PINHOLE = Calibration(WIDTH, HEIGHT, 'plumb_bob', (0.0,) * 5, K, IDENTITY, P)
+CAMERA = PINHOLE.for_image(WIDTH, HEIGHT)
+LEVEL = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, 0)) @ BODY_FROM_OPTICAL
+RESOLUTION = 0.05
+
+
+def costmap(labels=LABELS, **settings):
+    return SemanticCostmap(CostmapSettings(**settings), labels)
+
+
+def road():
+    """Return a mask of road up to the horizon and sky above."""
+    mask = np.full((HEIGHT, WIDTH), ID['sky'], np.uint8)
+    mask[240:] = ID['road']
+    return mask
+
+
+def row_at(distance):
+    """Return the row in which ground straight ahead of the level camera appears."""
+    return round(CENTRE[1] + FOCAL * CAMERA_HEIGHT / distance)
+
+
+def distance_of(row):
+    """Return the distance at which the ground passes from a row to the one above it."""
+    return FOCAL * CAMERA_HEIGHT / (row - 0.5 - CENTRE[1])
+
+
+def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidence=None,
+           camera_pose=LEVEL, camera=CAMERA):
+    x, y, yaw = base
+    target.update(key, camera, camera_pose, pose_from_rpy((x, y, 0), (0, 0, yaw)), mask,
+                  confidence, stamp)
+
+
+def value(target, plane, x, y):
+    info = target.info
+    return plane[math.floor((y - info.origin_y) / info.resolution),
+                 math.floor((x - info.origin_x) / info.resolution)]
+
+
+def cost(target, x, y):
+    return value(target, target.combined(), x, y)
+
+
+@pytest.mark.parametrize('model, d', [
+    ('plumb_bob', (-0.28, 0.08, 0.001, -0.002, 0.0)),
+    ('rational_polynomial', (0.42, -0.21, 0.001, -0.002, 0.12, 0.6, -0.15, 0.11)),
+    ('equidistant', (-0.02, 0.004, -0.003, 0.0006)),
+    ('plumb_bob', (0.0,) * 5),
+])
+@pytest.mark.parametrize('others, image, scale, offset', [
+    ({}, (640, 480), 1, (0, 0)),
+    ({'binning_x': 2, 'binning_y': 2}, (320, 240), 2, (0, 0)),
+    ({'roi': (60, 80, 540, 390)}, (540, 390), 1, (60, 80)),
+    ({}, (320, 240), 2, (0, 0)),
+], ids=['full', 'binned', 'roi', 'half'])
+def test_a_pixel_marks_its_ground_point(model, d, others, image, scale, offset):
+    """Pavement is drawn where the lens formula puts a point of the ground, and found there."""
+    camera = Calibration(WIDTH, HEIGHT, model, d, K, IDENTITY, P, **others).for_image(*image)
+    pitch, mount = 0.4, np.array([0.2, -0.1, CAMERA_HEIGHT])
+    pose = pose_from_rpy(mount, (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    for x, y in ((1.425, 0.475), (2.225, -0.675), (1.825, -0.075)):
+        ahead, left, up = (x, y, 0) - mount
+        depth = ahead * math.cos(pitch) - up * math.sin(pitch)
+        down = -ahead * math.sin(pitch) - up * math.cos(pitch)
+        a, b = lens(model, d, -left / depth, down / depth)
+        full = np.array([FOCAL * a + CENTRE[0], FOCAL * b + CENTRE[1]])
+        u, v = np.rint((full + 0.5 - offset) / scale - 0.5).astype(int)
+        mask = np.full(image[::-1], ID['road'], np.uint8)
+        # As large as a cell appears at least, and a pixel more.
+        half = math.ceil(0.5 * FOCAL * RESOLUTION / scale / depth) + 1
+        mask[v - half:v + half + 1, u - half:u + half + 1] = ID['pavement']
+        target = costmap()
+        update(target, mask, camera=camera, camera_pose=pose)
+        grids = target.class_grids()
+        pavement = grids[ID['pavement']] > grids[ID['road']]
+        assert value(target, pavement, x, y)
+        rows, columns = np.nonzero(pavement)
+        info = target.info
+        off_x = info.origin_x + (columns + 0.5) * RESOLUTION - x
+        off_y = info.origin_y + (rows + 0.5) * RESOLUTION - y
+        assert abs(off_x.mean()) < RESOLUTION and abs(off_y.mean()) < RESOLUTION / 2
+        assert np.hypot(off_x, off_y).max() < 5 * RESOLUTION
+
+
+def test_only_what_is_in_view_near_and_sharp_enough_is_known():
+    target = costmap(min_range=2.0, max_range=4.0, max_pixel_footprint=1.0)
+    update(target, road())
+    x = target.info.origin_x + (np.arange(200) + 0.5) * RESOLUTION
+    distance = np.hypot(x[None], x[:, None])
+    bearing = np.abs(np.arctan2(x[:, None], x[None]))
+    known = target.combined() >= 0
+    half_view = math.atan(320 / FOCAL)
+    inside = (distance > 2.05) & (distance < 3.95) & (bearing < half_view - 0.03)
+    outside = (distance < 1.95) | (distance > 4.05) | (bearing > half_view + 0.03)
+    assert known[inside].all()
+    # The robot's own place is free with any footprint; this one has none.
+    assert not known[outside].any()
+
+    # A pixel covers (r^2 + h^2) / (h f) of the ground: 0.02 m at 2.65 m.
+    target = costmap(max_pixel_footprint=0.02)
+    update(target, road())
+    assert cost(target, 2.5, 0.02) == 0 and cost(target, 2.8, 0.02) == -1
+
+
+def test_a_wall_is_where_it_touches_the_ground_and_hides_what_is_behind():
+    mask, row = road(), row_at(3.0)
+    mask[:row] = ID['building']
+    target = costmap()
+    update(target, mask)
+    foot = distance_of(row)
+    for y in np.arange(-1.5, 1.5, RESOLUTION) + RESOLUTION / 2:
+        line = target.combined()[math.floor((y - target.info.origin_y) / RESOLUTION)]
+        lethal = target.info.origin_x + (np.flatnonzero(line == 100) + 0.5) * RESOLUTION
+        assert len(lethal) and np.abs(lethal - foot).max() <= 1.5 * RESOLUTION
+        assert (line[math.ceil((foot + 0.1 - target.info.origin_x) / RESOLUTION):] == -1).all()
+    assert cost(target, 2.5, 0.0) == 0
+    points, classes = target.obstacle_points()
+    assert points.dtype == np.float32 and points.shape == (len(classes), 3)
+    assert set(classes) == {ID['building']}
+    assert np.abs(points[:, 0] - foot).max() <= 1.5 * RESOLUTION and not points[:, 2].any()
+
+
+def test_ground_seen_over_a_low_obstacle_is_ground():
+    mask = road()
+    mask[:, 200:440][row_at(3.6):row_at(2.5)] = ID['fence']
+    target = costmap()
+    update(target, mask)
+    assert cost(target, 2.3, 0.0) == 0
+    assert max(cost(target, 2.5 + off, 0.0) for off in (-0.05, 0.0, 0.05)) == 100
+    assert cost(target, 3.0, 0.0) == -1
+    assert cost(target, 3.9, 0.0) == 0
+
+
+@pytest.mark.parametrize('name', ['sky', 'sign'])
+def test_what_hangs_is_neither_ground_nor_obstacle(name):
+    mask = road()
+    mask[row_at(3.6):row_at(2.5)] = ID[name]
+    target = costmap()
+    update(target, mask)
+    assert [cost(target, x, 0.0) for x in (2.3, 3.0, 3.9)] == [0, -1, 0]
+    assert len(target.obstacle_points()[0]) == 0
+
+
+def test_no_decision_is_unknown():
+    mask = road()
+    mask[:, :320] = 255
+    target = costmap()
+    update(target, mask)
+    assert (cost(target, 2.0, 0.3), cost(target, 2.0, -0.3)) == (-1, 0)
+
+
+def test_the_grid_lies_in_odom_however_the_robot_stands():
+    mask = road()
+    mask[:, 320:] = ID['pavement']  # right of the robot
+    target = costmap()
+    update(target, mask, base=(10.0, -20.0, math.pi / 2))
+    # The robot looks along y; its right is +x.
+    assert (cost(target, 10.4, -18.0), cost(target, 9.6, -18.0)) == (30, 0)
+    info = target.info
+    assert (info.origin_x, info.origin_y) == pytest.approx((5.0, -25.0))
+
+
+def test_several_cameras_fuse_into_one_grid():
+    behind = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, math.pi)) @ BODY_FROM_OPTICAL
+    target = costmap()
+    update(target, road(), key='front')
+    update(target, np.where(road() == ID['road'], np.uint8(ID['pavement']), road()), key='rear',
+           stamp=-0.05, camera_pose=behind)
+    assert (cost(target, 2.0, 0.0), cost(target, -2.0, 0.0)) == (0, 30)
+
+
+@pytest.mark.parametrize('has_odometry', [True, False])
+def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
+    target = costmap()
+    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
+    behind = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, math.pi)) @ BODY_FROM_OPTICAL
+    pose = np.eye(4) if has_odometry else None
+    for stamp in range(3):
+        target.update('front', CAMERA, LEVEL, pose, road(), None, stamp * 0.1)
+    target.update('rear', CAMERA, behind, pose, road(), None, 0.25)
+    target.update('front', CAMERA, LEVEL, pose, pavement, None, 0.3)
+    assert cost(target, 2.0, 0.0) == (0 if has_odometry else 30)
+    assert cost(target, -2.0, 0.0) == 0
+
+
+def test_time_that_jumps_back_starts_anew():
+    target = costmap()
+    update(target, road(), stamp=50.0)
+    update(target, np.full_like(road(), 255), stamp=49.0)
+    assert (target.combined() == -1).all()
+    # Another camera a little late is no jump.
+    update(target, road(), stamp=60.0)
+    update(target, np.full_like(road(), 255), stamp=59.9, key='rear')
+    assert cost(target, 2.0, 0.0) == 0
+
+
+def test_what_was_not_seen_for_decay_time_is_unknown():
+    target = costmap(decay_time=2.0)
+    nothing = np.full_like(road(), 255)
+    update(target, road())
+    update(target, nothing, stamp=1.9)
+    assert cost(target, 2.0, 0.0) == 0
+    update(target, nothing, stamp=2.1)
+    assert cost(target, 2.0, 0.0) == -1
+
+
+def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obstacle():
+    """Each cell's evidence is made by hand: n masks of road, then one with an obstacle's foot."""
+    row = row_at(2.0)
+    wall = road()
+    wall[:row] = ID['building']
+    foot = distance_of(row)
+    share = 1 / len(LABELS.labels)
+    for times, confidence in ((1, 255), (2, 255), (4, 255), (4, 128)):
+        target = costmap(obstacle_probability=0.3, decay_time=1e6)
+        for index in range(times):
+            update(target, road(), stamp=index * 1e-3)
+        weight = confidence / 255
+        update(target, wall, stamp=0.1, confidence=np.full(wall.shape, confidence, np.uint8))
+        around = [foot - RESOLUTION, foot, foot + RESOLUTION]
+        probability = (weight + share) / (times + weight + 1)
+        highest = max(value(target, target.class_grid('building'), x, 0.0) for x in around)
+        assert highest == pytest.approx(100 * probability, abs=0.51)
+        lethal = probability >= 0.3 or weight >= times
+        assert max(cost(target, x, 0.0) for x in around) == (100 if lethal else 0)
+
+
+def test_unsure_pixels_weigh_less():
+    target = costmap(decay_time=1e6)
+    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
+    update(target, pavement, confidence=np.full(pavement.shape, 80, np.uint8))
+    update(target, pavement, stamp=1e-3, confidence=np.full(pavement.shape, 80, np.uint8))
+    update(target, road(), stamp=2e-3, confidence=np.full(pavement.shape, 200, np.uint8))
+    assert cost(target, 2.0, 0.0) == 0
+    # Dirichlet posterior means of 160 and 200 / 255 observations and one prior one.
+    total = 360 / 255 + 1
+    for name, evidence in (('pavement', 160 / 255), ('road', 200 / 255), ('car', 0.0)):
+        expected = 100 * (evidence + 1 / len(LABELS.labels)) / total
+        assert value(target, target.class_grid(name), 2.0, 0.0) == pytest.approx(expected, abs=0.51)
+
+
+def test_class_grids_say_0_to_100_or_unknown():
+    target = costmap()
+    assert (target.class_grids() == -1).all() and (target.combined() == -1).all()
+    update(target, road())
+    grids = target.class_grids()
+    assert grids.shape == (len(LABELS.labels), 200, 200) and grids.dtype == np.int8
+    known = grids[0] >= 0
+    assert ((grids >= 0) == known).all() and grids.max() <= 100
+    assert (grids[:, known].sum(axis=0) >= 90).all()
+    with pytest.raises(ValueError, match="'lawn'.*road"):
+        target.class_grid('lawn')
+
+
+def test_under_the_robot_there_is_no_obstacle():
+    mask = road()
+    mask[:row_at(3.0)] = ID['building']
+    target = costmap(footprint_radius=0.4)
+    update(target, mask)
+    assert max(cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)) == 100
+    assert cost(target, 0.0, 0.0) == 0
+    # It drives where the wall was thought to be.
+    update(target, np.full_like(mask, 255), base=(3.0, 0.0, 0.0), stamp=0.1)
+    assert [cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)] == [0, 0, 0]
+    points, _ = target.obstacle_points()
+    assert len(points) and (np.hypot(points[:, 0] - 3.0, points[:, 1]) > 0.4).all()
+
+
+def test_clear_forgets():
+    target = costmap(footprint_radius=0.3)
+    update(target, road())
+    target.clear()
+    assert (target.combined() == -1).all()
+    update(target, road(), stamp=-5.0)
+    assert cost(target, 2.0, 0.0) == 0
+
+
+def test_a_moved_camera_sees_other_ground():
+    target = costmap()
+    update(target, road())
+    assert cost(target, 2.0, 0.0) == 0 and cost(target, -2.0, 0.0) == -1
+    turned = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, math.pi)) @ BODY_FROM_OPTICAL
+    update(target, road(), stamp=0.1, camera_pose=turned)
+    assert cost(target, -2.0, 0.0) == 0
+
+
+def test_the_ground_may_lie_below_the_base_frame():
+    mask, row = road(), row_at(2.0)
+    mask[:row] = ID['building']
+    target = costmap(ground_z=-0.5)
+    lower = pose_from_rpy((0, 0, CAMERA_HEIGHT - 0.5), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    update(target, mask, camera_pose=lower)
+    points, _ = target.obstacle_points()
+    assert np.abs(points[:, 0] - distance_of(row)).max() <= 1.5 * RESOLUTION
+    assert (points[:, 2] == -0.5).all()
+
+
+def test_two_classes_are_enough():
+    labels = LabelSet('two', (Label(0, 'floor', (0, 0, 0), 0, False, True),
+                              Label(1, 'thing', (255, 0, 0), 100, True, False)), 255)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[:row_at(3.0)] = 1
+    target = costmap(labels)
+    update(target, mask, confidence=np.full(mask.shape, 60, np.uint8))
+    assert cost(target, 2.0, 0.0) == 0
+    assert (target.combined() == 100).any()
+
+
+def test_poses_that_cannot_see_ground_are_refused():
+    target = costmap()
+    low = pose_from_rpy((0, 0, -0.2), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    with pytest.raises(PoseError, match='-0.200 m above the ground.*check its pose'):
+        update(target, road(), camera_pose=low)
+    update(target, road())
+    with pytest.raises(PoseError):
+        update(target, road(), camera_pose=np.full((4, 4), np.nan))
+
+
+def test_masks_of_another_size_than_the_camera_model_are_refused():
+    with pytest.raises(ValueError, match=r'\(240, 320\).*\(480, 640\)'):
+        update(costmap(), road()[::2, ::2])
+    with pytest.raises(ValueError, match=r'\(240, 320\)'):
+        update(costmap(), road(), confidence=np.zeros((240, 320), np.uint8))
+
+
+@pytest.mark.parametrize('settings, words', [
+    ({'resolution': 0.0}, 'resolution is 0.0'),
+    ({'size': (10.0, 0.01)}, 'must hold a cell'),
+    ({'max_range': -1.0}, 'max_range is -1.0'),
+    ({'min_range': 9.0}, 'min_range is 9.0.*below max_range, 8.0'),
+    ({'decay_time': math.nan}, 'finite'),
+    ({'obstacle_probability': 0.0}, 'obstacle_probability is 0.0'),
+    ({'footprint_radius': -0.1}, 'footprint_radius is -0.1'),
+])
+def test_bad_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        CostmapSettings(**settings)
