@@ -111,8 +111,8 @@ NODE_PARAMETERS = (
     P('precision', 'auto', 'Number format of the network.',
       choices=('auto', 'fp32', 'fp16', 'bf16')),
     P('network_size', [0, 0], 'Width and height at which the network sees the image; '
-      '[0, 0]: what the weights were made for.', limits=(0, LARGEST_IMAGE_SIDE),
-      both_or_none=True),
+      '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on.',
+      limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
     P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision.',
       limits=(0.0, 1.0), live=True),
     P('mask_size', [0, 0], 'Width and height of the mask and all that goes with it; '

@@ -162,8 +162,7 @@ class SegmentationNode(LifecycleNode):
 
     def _warm_up(self) -> None:
         """Run the network once, so that the first frame is as fast as the others."""
-        width, height = self._segmenter.network_size
-        blank = np.zeros((height or 480, width or 640, 3), np.uint8)
+        blank = np.zeros((480, 640, 3), np.uint8)
         self._segmenter.segment([blank] * len(self._inputs))
 
     def _start(self) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Segmenter:
     :param precision: `fp32`, `fp16` (GPU only), `bf16` (GPU, and CPUs that compute in it) or
         `auto`: fp16 on a GPU, fp32 on a CPU.
     :param network_size: (width, height) images are resized to for the network, multiples of 8;
-        (0, 0) is the size the weights were trained for or, if they do not say, the image's.
+        (0, 0) is the image's aspect with as many pixels as the weights were trained on or, if
+        they do not say, as the image has.
     :param confidence_threshold: 0 to 1; less probable pixels get NO_DECISION.
     :raises ValueError: a value is none of the above, or they do not fit together; unreadable
         weights and label sets raise its subclasses WeightsError and LabelSetError.
@@ -50,6 +52,7 @@ class Segmenter:
         self.weights = path.stem
         loaded = load_weights(path)
         self.label_set = _choose_label_set(label_set, loaded, path)
+        self._keeps_aspect = tuple(network_size) == (0, 0)
         self.network_size = _choose_network_size(network_size, loaded)
         self.confidence_threshold = confidence_threshold
         network = DeployedNetwork(loaded, dtype)
@@ -107,16 +110,18 @@ class Segmenter:
         if len(sizes) != len(images) or any(min(size) < 1 for size in sizes):
             raise ValueError(f'sizes are {list(sizes)} for {len(images)} images; '
                              'give a (width, height) of at least 1 for each image')
-        frames = [Frame(image, self._network_size_for(image), tuple(size))
+        frames = [Frame(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
                   for image, size in zip(images, sizes)]
         return self._pipeline.segment(frames, channel_order == 'bgr', self.confidence_threshold)
 
-    def _network_size_for(self, image: np.ndarray) -> tuple[int, int]:
-        if self.network_size != (0, 0):
+    def network_size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Return the (width, height) at which the network sees images of this size."""
+        if not self._keeps_aspect:
             return self.network_size
-        # Of other sizes the last logits would reach beyond the image's edge.
-        width, height = (max(32, round(side / 8) * 8) for side in image.shape[1::-1])
-        return width, height
+        trained_width, trained_height = self.network_size
+        scale = math.sqrt(trained_width * trained_height / (width * height)) or 1.0
+        # Multiples of 8, or the last logits would reach beyond the image's edge.
+        return tuple(max(32, round(scale * side / 8) * 8) for side in (width, height))
 
 
 def shipped_weights() -> dict[str, Path]:

@@ -262,3 +262,12 @@ def test_weights_without_label_set_need_one(unlabelled_weights):
 def test_wrong_images_are_named(segmenter, image):
     with pytest.raises(ValueError, match='give .height, width, 3. uint8'):
         segmenter.segment([image])
+
+
+@pytest.mark.parametrize('image_size, expected', [
+    ((320, 192), (160, 96)), ((640, 480), (144, 104)), ((1280, 720), (168, 96)),
+    ((720, 1280), (96, 168)), ((4000, 40), (1240, 32))])
+def test_without_a_network_size_the_images_aspect_is_kept(camvid_weights, image_size, expected):
+    """About as many pixels as the weights were trained on, 160 x 96, in multiples of 8."""
+    segmenter = Segmenter(camvid_weights, engine='torch')
+    assert segmenter.network_size_for(*image_size) == expected
