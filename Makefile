@@ -75,7 +75,7 @@ define build_package
 @export PATH="$(VENV)/bin:$$PATH" LD_LIBRARY_PATH=$(VENV)/lib AMENT_PREFIX_PATH=$(VENV); \
   { cmake -S $(1) -B $(2) -DCMAKE_INSTALL_PREFIX=$(3) -DPython3_EXECUTABLE=$(VENV)/bin/python \
       -DBUILD_TESTING=OFF -DAMENT_CMAKE_SYMLINK_INSTALL=ON && \
-    cmake --build $(2) --parallel --target install; } > $(2)/log.txt 2>&1 || \
+    cmake --build $(2) --parallel $$(nproc) --target install; } > $(2)/log.txt 2>&1 || \
   { tail -n 30 $(2)/log.txt; echo 'bisenet_ros: building $(1) failed; see $(2)/log.txt' >&2; exit 1; }
 endef
 
