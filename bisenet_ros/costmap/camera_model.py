@@ -1,8 +1,8 @@
 """From a sensor_msgs/CameraInfo's values to the pixel that sees a point; the lens is OpenCV's."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-import math
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ class Calibration:
     """
     The values of a sensor_msgs/CameraInfo, checked.
 
-    :param width, height: size in pixels at which the camera was calibrated, before binning and ROI.
+    :param width, height: calibrated size in pixels, before binning and ROI.
     :param distortion_model: plumb_bob, rational_polynomial or equidistant; may be empty where d is
         all zero.
     :param d: distortion coefficients, in OpenCV's order.
@@ -36,7 +36,7 @@ class Calibration:
     :param r: 9 values, row-major rotation from the raw to the rectified camera.
     :param p: 12 values, row-major projection matrix of the rectified image.
     :param binning_x, binning_y: 0 means 1.
-    :param roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full image.
+    :param roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full view.
     :param rectified: the images are rectified already (image_rect): P and R hold, K and D do not.
     :raises CalibrationError: naming the value and the remedy.
     """
@@ -53,13 +53,14 @@ class Calibration:
     roi: tuple = (0, 0, 0, 0)
     rectified: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Make values comparable and check them."""
         for name, length in (('d', None), ('k', 9), ('r', 9), ('p', 12)):
             values = tuple(float(value) for value in getattr(self, name))
             object.__setattr__(self, name, values)
             if length is not None and len(values) != length:
-                raise CalibrationError(f'camera_info.{name} has {len(values)} values, not {length}')
+                raise CalibrationError(
+                    f'camera_info.{name} has {len(values)} values, not {length}')
             if not np.isfinite(values).all():
                 raise CalibrationError(
                     f'camera_info.{name} holds a value that is not finite ({values}): '
@@ -74,7 +75,8 @@ class Calibration:
             self._check_distortion()
 
     def _check_matrix(self):
-        name, fx, fy = ('p', self.p[0], self.p[5]) if self.rectified else ('k', self.k[0], self.k[4])
+        name = 'p' if self.rectified else 'k'
+        fx, fy = (self.p[0], self.p[5]) if self.rectified else (self.k[0], self.k[4])
         if not any(getattr(self, name)):
             raise CalibrationError(
                 f'camera_info.{name} is all zero: the camera is not calibrated; calibrate it '
@@ -105,7 +107,7 @@ class Calibration:
                 f'camera_info.d has {len(self.d)} values: {self.distortion_model} takes '
                 f"{', '.join(map(str, lengths[1:]))}")
 
-    def for_image(self, width, height):
+    def for_image(self, width: int, height: int) -> 'CameraModel':
         """
         Return the CameraModel of images of this size that show the calibrated view.
 
@@ -122,8 +124,8 @@ class Calibration:
         if (abs(width - height * sensor[0] / sensor[1]) > 1
                 and abs(height - width * sensor[1] / sensor[0]) > 1):
             raise CalibrationError(
-                f'the image is {width}x{height}, but camera_info (size {self.width}x{self.height}, '
-                f'binning {self.binning_x}x{self.binning_y}, roi {self.roi}) describes '
+                f'the image is {width}x{height}, but camera_info (size '
+                f'{self.width}x{self.height}, binning {self.binning_x}x{self.binning_y}, roi {self.roi}) describes '
                 f'{sensor[0]:g}x{sensor[1]:g}: another aspect; use the camera_info of this image')
         if self.rectified:
             focal = self.p[0], self.p[5]
@@ -163,7 +165,7 @@ class CameraModel:
     fisheye: bool
     rotation: tuple
 
-    def resized(self, width, height):
+    def resized(self, width: int, height: int) -> 'CameraModel':
         """Return the model of the same view resized to width x height pixels."""
         scale = width / self.width, height / self.height
         return CameraModel(
@@ -173,7 +175,7 @@ class CameraModel:
             centre=tuple((c + 0.5) * s - 0.5 for c, s in zip(self.centre, scale)),
             distortion=self.distortion, fisheye=self.fisheye, rotation=self.rotation)
 
-    def project(self, points):
+    def project(self, points: np.ndarray) -> np.ndarray:
         """
         Return the pixel coordinates at which points appear.
 
@@ -200,7 +202,7 @@ class CameraModel:
         return pixels.reshape(-1, 2)
 
     @cached_property
-    def max_angle(self):
+    def max_angle(self) -> float:
         """
         Largest angle from the optical axis at which points are projected, radians.
 

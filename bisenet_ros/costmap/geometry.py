@@ -1,6 +1,7 @@
 """Rigid transforms as 4x4 matrices, in the conventions of REP-103."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ class PoseError(ValueError):
     """A pose that is not finite, or from which the ground cannot be seen."""
 
 
-def pose_from_rpy(xyz, rpy):
+def pose_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
     """
     Return the 4x4 pose of a frame from its position and its fixed-axis angles.
 
@@ -36,7 +37,7 @@ def pose_from_rpy(xyz, rpy):
     return _rigid(yaw @ pitch @ roll, xyz)
 
 
-def pose_from_quaternion(xyz, xyzw):
+def pose_from_quaternion(xyz: Sequence[float], xyzw: Sequence[float]) -> np.ndarray:
     """
     Return the 4x4 pose of a frame from its position and its orientation, as TF gives them.
 
@@ -45,7 +46,8 @@ def pose_from_quaternion(xyz, xyzw):
     """
     norm = float(np.linalg.norm(xyzw))
     if not np.isfinite([*xyz, norm]).all() or norm < 1e-6:
-        raise PoseError(f'pose xyz={list(xyz)} xyzw={list(xyzw)}: not finite, or a zero quaternion')
+        raise PoseError(
+            f'pose xyz={list(xyz)} xyzw={list(xyzw)}: not finite, or a zero quaternion')
     x, y, z, w = np.asarray(xyzw, dtype=float) / norm
     rotation = np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
@@ -55,14 +57,14 @@ def pose_from_quaternion(xyz, xyzw):
     return _rigid(rotation, xyz)
 
 
-def interpolate_poses(start, end, share):
+def interpolate_poses(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
     """Return the 4x4 pose `share` (0 to 1) of the way from one to the other, turning evenly."""
     turn, _ = cv2.Rodrigues(start[:3, :3].T @ end[:3, :3])
     rotation = start[:3, :3] @ cv2.Rodrigues(share * turn)[0]
     return _rigid(rotation, (1.0 - share) * start[:3, 3] + share * end[:3, 3])
 
 
-def planar_pose(pose):
+def planar_pose(pose: np.ndarray) -> tuple[float, float, float]:
     """Return (x, y, yaw) of a 4x4 pose: metres, metres, radians; roll, pitch and z are dropped."""
     return float(pose[0, 3]), float(pose[1, 3]), math.atan2(pose[1, 0], pose[0, 0])
 

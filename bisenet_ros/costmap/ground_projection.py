@@ -185,7 +185,7 @@ class GroundTable:
         way = after - before
         share = ((middle - before) * way).sum(axis=1) / (way * way).sum(axis=1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
-        # A little beyond the border, so that a foot on the line between two cells is in the second.
+        # A little beyond, so that a foot on the line between two cells lies in the second.
         distance = near + np.clip(share, 0, 1) * (far - near) + self._range_step / 2
         usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
         return distance[:, None] * self._directions[rays], usable

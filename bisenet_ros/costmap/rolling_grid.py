@@ -1,7 +1,7 @@
 """A window on the world that follows the robot and remembers what was seen in each cell."""
 
-from dataclasses import dataclass
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class RollingGrid:
     :param decay_time: seconds.
     """
 
-    def __init__(self, resolution, size, classes, decay_time):
+    def __init__(self, resolution: float, size: tuple[float, float], classes: int,
+                 decay_time: float) -> None:
         """Start unknown, centred on the frame's origin."""
         self._resolution = resolution
         self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
@@ -57,7 +58,7 @@ class RollingGrid:
         self._evidence = np.zeros((classes, *self._shape), dtype=np.float32)
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forget everything."""
         self._evidence.fill(0)
         # Seconds on the clock of the stamps.
@@ -65,7 +66,7 @@ class RollingGrid:
         self._now = -math.inf
 
     @property
-    def info(self):
+    def info(self) -> GridInfo:
         """Where the grid lies now, a GridInfo."""
         height, width = self._shape
         row, column = self._corner
@@ -73,23 +74,23 @@ class RollingGrid:
             self._resolution, width, height, column * self._resolution, row * self._resolution)
 
     @property
-    def evidence(self):
+    def evidence(self) -> np.ndarray:
         """Evidence (classes, height, width) float32, in observations of full confidence."""
         return self._evidence
 
     @property
-    def known(self):
+    def known(self) -> np.ndarray:
         """Whether anything is remembered of a cell, (height, width) bool."""
         return self._evidence.max(axis=0) > 0
 
-    def centres(self):
+    def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x (width,) and y (height,) of the cells' centres in the grid's frame, metres."""
         row, column = self._corner
         height, width = self._shape
         return ((column + 0.5 + np.arange(width)) * self._resolution,
                 (row + 0.5 + np.arange(height)) * self._resolution)
 
-    def cells_of(self, points, chosen):
+    def cells_of(self, points: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Return the cells that hold the chosen ones of some points, and which these are.
 
@@ -103,7 +104,7 @@ class RollingGrid:
         inside = chosen & ((cells >= 0) & (cells < (width, height))).all(axis=1)
         return cells[inside, 1] * width + cells[inside, 0], inside
 
-    def move_to(self, x, y):
+    def move_to(self, x: float, y: float) -> None:
         """Centre the window on a point, in whole cells, keeping what stays inside."""
         corner = self._corner_around(x, y)
         rows, columns = (new - old for new, old in zip(corner, self._corner))
@@ -112,7 +113,7 @@ class RollingGrid:
             self._evidence = _shifted(self._evidence, rows, columns, 0)
             self._seen = _shifted(self._seen, rows, columns, -np.inf)
 
-    def advance(self, stamp):
+    def advance(self, stamp: float) -> None:
         """Let time pass until stamp, seconds: evidence fades, what is too old is forgotten."""
         if stamp <= self._now:
             return
@@ -128,30 +129,31 @@ class RollingGrid:
             self._evidence[:, stale] = 0
             self._seen[stale] = -np.inf
 
-    def add(self, cells, class_ids, weights, stamp):
+    def add(self, cells: np.ndarray, classes: np.ndarray, weights: np.ndarray,
+            stamp: float) -> None:
         """
         Add one observation to each of some cells.
 
         :param cells: (N,) int, flat indices, none twice.
-        :param class_ids: (N,) uint8.
+        :param classes: (N,) int, which class of the grid.
         :param weights: (N,) float32, 0 to 1.
         :param stamp: seconds.
         """
         height, width = self._shape
-        self._evidence.reshape(-1)[class_ids.astype(np.intp) * (height * width) + cells] += weights
+        self._evidence.reshape(-1)[classes * (height * width) + cells] += weights
         self._seen.reshape(-1)[cells] = stamp
 
-    def remove(self, cells, class_ids):
+    def remove(self, cells: np.ndarray, classes: list[int]) -> None:
         """Forget what cells, a (height, width) bool, hold of some classes."""
-        for class_id in class_ids:
-            self._evidence[class_id][cells] = 0
+        for index in classes:
+            self._evidence[index][cells] = 0
 
-    def probability(self, class_id):
+    def probability(self, index: int) -> np.ndarray:
         """Return the probability of a class per cell, (height, width) float32, 0 to 1."""
         share = _PRIOR / len(self._evidence)
-        return (self._evidence[class_id] + share) / (self._evidence.sum(axis=0) + _PRIOR)
+        return (self._evidence[index] + share) / (self._evidence.sum(axis=0) + _PRIOR)
 
-    def required_evidence(self, probability):
+    def required_evidence(self, probability: float) -> np.ndarray:
         """
         Return how much evidence makes a class this probable, (height, width) float32.
 
@@ -172,7 +174,8 @@ def _shifted(planes, rows, columns, empty):
     result = np.full_like(planes, empty)
     height, width = planes.shape[-2:]
     if abs(rows) < height and abs(columns) < width:
-        result[..., max(0, -rows):height - max(0, rows), max(0, -columns):width - max(0, columns)] \
-            = planes[..., max(0, rows):height + min(0, rows),
-                     max(0, columns):width + min(0, columns)]
+        (new_rows, old_rows), (new_columns, old_columns) = (
+            (slice(max(0, -moved), size - max(0, moved)), slice(max(0, moved), size + min(0, moved)))
+            for moved, size in ((rows, height), (columns, width)))
+        result[..., new_rows, new_columns] = planes[..., old_rows, old_columns]
     return result

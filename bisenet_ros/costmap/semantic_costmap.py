@@ -1,7 +1,8 @@
 """Masks of one or several cameras in, one costmap around the robot out."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Hashable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ class CostmapSettings:
     :ivar decay_time: what was not seen for so long is unknown.
     :ivar obstacle_probability: an obstacle class this probable sets the cell's cost, even where
         another class is more probable.
-    :ivar footprint_radius: no obstacle stands this close to the base frame's origin: the robot does.
+    :ivar footprint_radius: this close to the base frame's origin the robot stands, no obstacle.
     :ivar ground_z: height of the ground plane in the base frame.
     :ivar max_pixel_footprint: ground of which one pixel covers more than this, along its ray, is
         unknown; 0 means two cells.
@@ -86,7 +87,7 @@ class _Observation:
 
     stamp: float
     cells: np.ndarray
-    class_ids: np.ndarray
+    classes: np.ndarray
     weights: np.ndarray
 
 
@@ -110,11 +111,15 @@ class SemanticCostmap:
         self._labels = label_set.labels
         self._polar = PolarGrid(settings.resolution, settings.max_range)
         self._grid = RollingGrid(
-            settings.resolution, settings.size, 1 + max(label.id for label in self._labels),
-            settings.decay_time)
+            settings.resolution, settings.size, len(self._labels), settings.decay_time)
         self._kinds = np.zeros(256, np.uint8)
-        for label in self._labels:
+        # The grid counts classes in the label set's order; ids may have gaps.
+        self._index_of_id = np.zeros(256, np.intp)
+        for index, label in enumerate(self._labels):
             self._kinds[label.id] = _GROUND * label.ground | _OBSTACLE * label.obstacle
+            self._index_of_id[label.id] = index
+        self._obstacles = [
+            index for index, label in enumerate(self._labels) if label.obstacle]
         self._tables: dict[Hashable, GroundTable] = {}
         self.clear()
 
@@ -217,11 +222,11 @@ class SemanticCostmap:
             weights = np.ones(len(cells), np.float32)
         else:
             weights = table.values(confidence, cell_samples[cells]) * np.float32(1 / 255)
-        return _Observation(stamp, cells, observed[cells], weights)
+        return _Observation(stamp, cells, self._index_of_id[observed[cells]], weights)
 
     def _add(self, observation) -> None:
         self._grid.add(
-            observation.cells, observation.class_ids, observation.weights, observation.stamp)
+            observation.cells, observation.classes, observation.weights, observation.stamp)
 
     def _replace_by_latest(self, stamp) -> None:
         """Hold what each camera saw last, and nothing older."""
@@ -235,8 +240,7 @@ class SemanticCostmap:
         columns, rows = self._grid.centres()
         radius = self._settings.footprint_radius
         self._footprint = np.add.outer((rows - y) ** 2, (columns - x) ** 2) <= radius ** 2
-        self._grid.remove(
-            self._footprint, [label.id for label in self._labels if label.obstacle])
+        self._grid.remove(self._footprint, self._obstacles)
 
     def combined(self) -> np.ndarray:
         """
@@ -254,10 +258,10 @@ class SemanticCostmap:
         required = self._grid.required_evidence(self._settings.obstacle_probability)
         # Costs start at -1; one more than that fits a product with a truth value.
         worst = np.zeros(most.shape, np.uint8)
-        for label in self._labels:
-            decides = evidence[label.id] == most
+        for label, of_class in zip(self._labels, evidence):
+            decides = of_class == most
             if label.obstacle:
-                decides |= evidence[label.id] >= required
+                decides |= of_class >= required
             np.maximum(worst, decides.view(np.uint8) * np.uint8(label.cost + 1), out=worst)
         worst *= (most > 0).view(np.uint8)
         cost = worst.astype(np.int8) - np.int8(1)
@@ -272,9 +276,9 @@ class SemanticCostmap:
         :returns: (height, width) int8: 0-100 percent, -1 unknown.
         :raises ValueError: where the label set has no class of this name.
         """
-        for label in self._labels:
+        for index, label in enumerate(self._labels):
             if label.name == name:
-                percent = np.rint(100 * self._grid.probability(label.id)).astype(np.int8)
+                percent = np.rint(100 * self._grid.probability(index)).astype(np.int8)
                 return np.where(self._grid.known, percent, np.int8(UNKNOWN))
         raise ValueError(
             f"no class is named '{name}': there are "
@@ -292,15 +296,15 @@ class SemanticCostmap:
             reached obstacle_probability, (N, 3) float32, metres in the grid's frame, z on the
             ground; and the most probable obstacle class of each, (N,) uint8.
         """
-        obstacles = [label.id for label in self._labels if label.obstacle]
         evidence = self._grid.evidence
-        of_obstacles = evidence[obstacles].max(axis=0)
+        of_obstacles = evidence[self._obstacles]
+        most = of_obstacles.max(axis=0, initial=0)
         required = self._grid.required_evidence(self._settings.obstacle_probability)
-        holds = (of_obstacles > 0) & (
-            (of_obstacles == evidence.max(axis=0)) | (of_obstacles >= required))
+        holds = (most > 0) & ((most == evidence.max(axis=0)) | (most >= required))
         rows, columns = np.nonzero(holds)
         x, y = self._grid.centres()
-        points = np.stack(
-            [x[columns], y[rows], np.full(len(rows), self._ground_height)], -1)
-        classes = np.array(obstacles, np.uint8)[evidence[obstacles][:, rows, columns].argmax(axis=0)]
-        return points.astype(np.float32), classes
+        points = np.stack([x[columns], y[rows], np.full(len(rows), self._ground_height)], -1)
+        if len(rows) == 0:
+            return points.astype(np.float32), np.zeros(0, np.uint8)
+        ids = np.array([self._labels[index].id for index in self._obstacles], np.uint8)
+        return points.astype(np.float32), ids[of_obstacles[:, rows, columns].argmax(axis=0)]

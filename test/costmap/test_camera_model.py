@@ -2,9 +2,9 @@
 
 import math
 
-from lens_formulas import lens
 import numpy as np
 import pytest
+from lens_formulas import lens
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError
 
@@ -96,7 +96,7 @@ def test_points_behind_the_camera_have_no_pixel():
 ])
 def test_beyond_the_fold_nothing_is_projected(model, d, fold):
     camera = calibration(model, d).for_image(640, 480)
-    radii = np.concatenate([np.linspace(0.01, 0.985 * fold, 50), fold * np.linspace(1.01, 50, 500)])
+    radii = fold * np.concatenate([np.linspace(0.01, 0.985, 50), np.linspace(1.01, 50, 500)])
     rays = np.stack([radii, 0 * radii, np.ones_like(radii)], -1)
     u = camera.project(rays)[:, 0]
     assert (np.diff(u[:50]) > 0).all()

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from bisenet_ros.costmap.geometry import (
-    BODY_FROM_OPTICAL, interpolate_poses, planar_pose, pose_from_quaternion, pose_from_rpy, PoseError)
+    BODY_FROM_OPTICAL,
+    PoseError,
+    interpolate_poses,
+    planar_pose,
+    pose_from_quaternion,
+    pose_from_rpy,
+)
 
 FORWARD, LEFT, UP = np.eye(3)
 

@@ -18,7 +18,7 @@ def grid(**changes):
 def add(rolling, point, class_id, weight=1.0, stamp=0.0):
     rolling.advance(stamp)
     cells, _ = rolling.cells_of(np.array([point]), np.array([True]))
-    rolling.add(cells, np.array([class_id], np.uint8), np.array([weight], np.float32), stamp)
+    rolling.add(cells, np.array([class_id]), np.array([weight], np.float32), stamp)
 
 
 def at(rolling, plane, point):

@@ -2,12 +2,12 @@
 
 import math
 
-from lens_formulas import lens
 import numpy as np
 import pytest
+from lens_formulas import lens
 
 from bisenet_ros.costmap.camera_model import Calibration
-from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy, PoseError
+from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, PoseError, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import Label, LabelSet, load_label_set
 
@@ -258,7 +258,8 @@ def test_unsure_pixels_weigh_less():
     total = 360 / 255 + 1
     for name, evidence in (('pavement', 160 / 255), ('road', 200 / 255), ('car', 0.0)):
         expected = 100 * (evidence + 1 / len(LABELS.labels)) / total
-        assert value(target, target.class_grid(name), 2.0, 0.0) == pytest.approx(expected, abs=0.51)
+        grid = target.class_grid(name)
+        assert value(target, grid, 2.0, 0.0) == pytest.approx(expected, abs=0.51)
 
 
 def test_class_grids_say_0_to_100_or_unknown():
@@ -357,3 +358,16 @@ def test_masks_of_another_size_than_the_camera_model_are_refused():
 def test_bad_settings_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         CostmapSettings(**settings)
+
+
+def test_class_ids_may_have_gaps():
+    labels = LabelSet('gaps', (Label(200, 'floor', (0, 0, 0), 7, False, True),
+                               Label(5, 'thing', (255, 0, 0), 100, True, False)), 255)
+    mask = np.full((HEIGHT, WIDTH), 200, np.uint8)
+    mask[:row_at(3.0)] = 5
+    target = costmap(labels)
+    update(target, mask)
+    assert cost(target, 2.0, 0.0) == 7
+    assert target.class_grids().shape[0] == 2
+    points, classes = target.obstacle_points()
+    assert len(points) and set(classes) == {5}

@@ -13,7 +13,7 @@ from bisenet_ros.costmap.camera_model import Calibration
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import load_label_set
-from bisenet_ros.tools.street import camera_pose, Street, StreetCamera, things
+from bisenet_ros.tools.street import Street, StreetCamera, camera_pose, things
 
 LABELS = load_label_set('camvid')
 IS_OBSTACLE = np.array([label.obstacle for label in LABELS.labels])
@@ -132,7 +132,8 @@ class View:
         Return points on the borders of footprints that the camera sees, (N, 2).
 
         With two pixels of ground before them: with less, the mask does not show the contact. Not
-        at the image's very edge, where a pixel more or less decides. Without people and bicycles: what touches the ground is smaller than their footprints.
+        at the image's very edge, where a pixel more or less decides. Without people and bicycles:
+        what touches the ground is smaller than their footprints.
         """
         lower, upper = self.cells.min(axis=(0, 1)), self.cells.max(axis=(0, 1))
         points = np.concatenate([
