@@ -124,9 +124,10 @@ class Calibration:
         if (abs(width - height * sensor[0] / sensor[1]) > 1
                 and abs(height - width * sensor[1] / sensor[0]) > 1):
             raise CalibrationError(
-                f'the image is {width}x{height}, but camera_info (size '
-                f'{self.width}x{self.height}, binning {self.binning_x}x{self.binning_y}, roi {self.roi}) describes '
-                f'{sensor[0]:g}x{sensor[1]:g}: another aspect; use the camera_info of this image')
+                f'the image is {width}x{height}, but camera_info describes {sensor[0]:g}x'
+                f'{sensor[1]:g} (size {self.width}x{self.height}, binning {self.binning_x}x'
+                f'{self.binning_y}, roi {self.roi}), another aspect: use the camera_info of '
+                'this image')
         if self.rectified:
             focal = self.p[0], self.p[5]
             centre = self.p[2], self.p[6]

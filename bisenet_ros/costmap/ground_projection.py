@@ -104,6 +104,8 @@ class GroundTable:
         self._limits = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._map = self._pixel_map(max_pixel_footprint)
+        self._pixel_indices = (
+            self._map[..., 1].astype(np.int32) * camera.width + self._map[..., 0]).reshape(-1)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         self._samples = self._samples_of(polar, columns)
@@ -169,8 +171,7 @@ class GroundTable:
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        u, v = self._map.reshape(-1, 2)[samples].T
-        return image[v, u]
+        return image.reshape(-1)[self._pixel_indices[samples]]
 
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """

@@ -28,16 +28,16 @@ def find_contacts(ground: np.ndarray, obstacle: np.ndarray) -> tuple[np.ndarray,
 
     :param ground, obstacle: (samples, rays) uint8, 1 where a sample shows a class of this kind;
         nearest samples first.
-    :returns: seen ground and contacts, the first sample of each obstacle on the ground, both
-        (samples, rays) uint8, 0 or 1.
+    :returns: seen ground, (samples, rays) uint8, 0 or 1, and contacts, (samples, rays) bool: the
+        first sample of each obstacle on the ground.
     """
     obstacle = _drop_short_runs(obstacle, _MIN_RUN)
     foreground = _drop_short_runs(ground, _MIN_RUN)
     ground_before = np.zeros_like(ground)
     for distance in range(1, _MAX_GAP + 2):
         ground_before[distance:] |= foreground[:-distance]
-    contacts = np.zeros_like(ground)
-    contacts[1:] = (obstacle[1:] > obstacle[:-1]) & ground_before[1:]
+    contacts = np.zeros(ground.shape, bool)
+    contacts[1:] = obstacle[1:] & ground_before[1:] > obstacle[:-1]
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= 1 - obstacle[1:]

@@ -175,7 +175,7 @@ def _shifted(planes, rows, columns, empty):
     height, width = planes.shape[-2:]
     if abs(rows) < height and abs(columns) < width:
         (new_rows, old_rows), (new_columns, old_columns) = (
-            (slice(max(0, -moved), size - max(0, moved)), slice(max(0, moved), size + min(0, moved)))
-            for moved, size in ((rows, height), (columns, width)))
+            (slice(max(0, -by), size - max(0, by)), slice(max(0, by), size + min(0, by)))
+            for by, size in ((rows, height), (columns, width)))
         result[..., new_rows, new_columns] = planes[..., old_rows, old_columns]
     return result
