@@ -120,7 +120,10 @@ class GroundTable:
         pixels = pixels.astype(np.float32)
         # The last sector ends where the first begins; sectors of which nothing is seen go.
         ends = np.roll(pixels, -1, axis=1)
-        sectors = np.flatnonzero(np.isfinite(pixels + ends).any(axis=(0, 2)))
+        seen = np.isfinite(pixels + ends).any(axis=(0, 2))
+        # A camera that looks up sees no ground. One sector of nothing: maps are never empty.
+        seen[0] |= not seen.any()
+        sectors = np.flatnonzero(seen)
         pixels = _between(pixels[:, sectors], ends[:, sectors], axis=1)
         pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
         return pixels, (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)

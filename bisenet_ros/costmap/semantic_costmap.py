@@ -146,7 +146,7 @@ class SemanticCostmap:
         The ground is the plane z = ground_z of the base frame: the robot stands on what it sees,
         so roll and pitch of the base in the odometry frame tilt the ground with it, and of
         T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
-        A stamp at or before the same camera's last clears everything first: time jumped back.
+        A stamp before the same camera's last clears everything first: time jumped back.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the

@@ -339,6 +339,34 @@ def test_poses_that_cannot_see_ground_are_refused():
         update(target, road(), camera_pose=np.full((4, 4), np.nan))
 
 
+def test_a_camera_that_looks_up_sees_nothing():
+    target = costmap()
+    up = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, -1.2, 0)) @ BODY_FROM_OPTICAL
+    update(target, np.full((HEIGHT, WIDTH), ID['road'], np.uint8), camera_pose=up)
+    assert (target.combined() == -1).all()
+
+
+def test_a_camera_that_looks_down_sees_what_is_below_it():
+    target = costmap()
+    down = pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0)) @ BODY_FROM_OPTICAL
+    mask = np.full((HEIGHT, WIDTH), ID['road'], np.uint8)
+    mask[:, :320] = ID['pavement']  # to its left
+    update(target, mask, camera_pose=down)
+    assert cost(target, 1.0, 0.3) == 30 and cost(target, 1.0, -0.3) == 0
+    # 480 rows at 400 pixels to the metre, 640 columns.
+    known = np.argwhere(target.combined() >= 0) * RESOLUTION - 5 + RESOLUTION / 2
+    assert np.abs(known - (0.0, 1.0)).max(axis=0) == pytest.approx((0.8, 0.6), abs=0.05)
+
+
+def test_masks_may_be_views_of_larger_arrays():
+    wide = np.zeros((HEIGHT, 2 * WIDTH), np.uint8)
+    wide[:, ::2] = road()
+    plain, view = costmap(), costmap()
+    update(plain, road())
+    update(view, wide[:, ::2], confidence=np.full_like(wide, 255)[:, ::2])
+    np.testing.assert_array_equal(plain.combined(), view.combined())
+
+
 def test_masks_of_another_size_than_the_camera_model_are_refused():
     with pytest.raises(ValueError, match=r'\(240, 320\).*\(480, 640\)'):
         update(costmap(), road()[::2, ::2])
