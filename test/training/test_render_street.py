@@ -1,0 +1,20 @@
+"""The command `render_street`: what it writes is a data set that `train` reads."""
+
+import numpy as np
+
+from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools.street import StreetDrive
+from bisenet_ros.training import render_street
+from bisenet_ros.training.datasets import load_dataset
+
+
+def test_written_pictures_are_a_data_set(tmp_path):
+    render_street.main([str(tmp_path), '--frames', '2', '--size', '96', '72'])
+    dataset = load_dataset('folders', tmp_path, load_label_set('camvid'), (96, 72))
+    assert dataset.names == ['street0001', 'street0002']
+    assert not np.array_equal(dataset.images[0], dataset.images[1])
+    # Seed 1 is seen by the demo's camera: one of its frames, picture and classes alike.
+    index = int(np.random.default_rng(1).integers(600))
+    frame = StreetDrive(1, (96, 72)).frame(index)
+    np.testing.assert_array_equal(dataset.images[0].permute(1, 2, 0), frame.image)
+    np.testing.assert_array_equal(dataset.labels[0], frame.class_ids)
