@@ -1,8 +1,5 @@
 """Networks with random weights: enough where the arithmetic around them is under test."""
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -59,11 +56,7 @@ def colorful_image():
 
 
 @pytest.fixture(scope='session')
-def street_images():
+def street_images(camvid):
     """Four RGB images of the CamVid validation clip, (360, 480, 3) uint8."""
-    root = os.environ.get('BISENET_ROS_CAMVID')
-    root = Path(root) if root else Path(__file__).parents[2].parent / 'shared' / 'camvid'
-    files = sorted((root / 'val').glob('*.png'))
-    if not files:
-        pytest.skip(f'CamVid is not at {root}; set BISENET_ROS_CAMVID to its folder')
-    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files[::29]]
+    files = sorted((camvid / 'val').glob('*.png'))[::29]
+    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
