@@ -37,7 +37,7 @@ def find_contacts(ground: np.ndarray, obstacle: np.ndarray) -> tuple[np.ndarray,
     for distance in range(1, _MAX_GAP + 2):
         ground_before[distance:] |= foreground[:-distance]
     contacts = np.zeros(ground.shape, bool)
-    contacts[1:] = obstacle[1:] & ground_before[1:] > obstacle[:-1]
+    contacts[1:] = (obstacle[1:] & ground_before[1:]) > obstacle[:-1]
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= 1 - obstacle[1:]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from bisenet_ros.costmap.camera_model import CameraModel
-from bisenet_ros.costmap.geometry import planar_pose
+from bisenet_ros.costmap.geometry import PoseError, planar_pose
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
 from bisenet_ros.costmap.obstacle_contact import find_contacts, on_outlines
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
@@ -156,7 +156,7 @@ class SemanticCostmap:
         :param class_ids: (H, W) uint8; ids without a label (255) say nothing.
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
-        :raises PoseError: where the camera is not above the ground.
+        :raises PoseError: where the camera is not above the ground, or a pose not finite.
         :raises ValueError: where camera, mask and confidence differ in size.
         """
         for image in (class_ids, class_ids if confidence is None else confidence):
@@ -164,6 +164,10 @@ class SemanticCostmap:
                 raise ValueError(
                     f'mask or confidence is {image.shape} {image.dtype}, the camera model is for '
                     f'({camera.height}, {camera.width}) uint8: use camera.resized(width, height)')
+        if T_odom_base is not None and not np.isfinite(T_odom_base).all():
+            raise PoseError(
+                f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
+                'frame, a pose that is not finite: check the odometry')
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
         if stamp < self._stamps.get(camera_key, -np.inf) or (

@@ -337,6 +337,9 @@ def test_poses_that_cannot_see_ground_are_refused():
     update(target, road())
     with pytest.raises(PoseError):
         update(target, road(), camera_pose=np.full((4, 4), np.nan))
+    with pytest.raises(PoseError, match='check the odometry'):
+        target.update('front', CAMERA, LEVEL, np.full((4, 4), np.nan), road(), None, 1.0)
+    assert cost(target, 2.0, 0.0) == 0
 
 
 def test_a_camera_that_looks_up_sees_nothing():
