@@ -5,6 +5,7 @@ from multiprocessing import get_context
 import os
 from pathlib import Path
 import signal
+import sys
 
 import cv2
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from bisenet_ros.tools.street import DriveFrame, StreetDrive
 
 SIZE = (640, 480)
 RATE = 10.0  # Hz
+LOG_PERIOD = 10.0  # s between lines of progress where they go to a file
 DURATION = 20.0  # s
 JPEG_QUALITY = 95
 
@@ -55,8 +57,9 @@ class StreetClip:
     def _render(self, indices: list[int]) -> None:
         with get_context('spawn').Pool(initializer=_start_worker, initargs=self._settings) as pool:
             frames = pool.imap(_render_frame, indices)
-            for index, frame in zip(tqdm(indices, 'rendering the street, once', unit='frame'),
-                                    frames):
+            progress = tqdm(indices, 'rendering the street, once', unit='frame',
+                            mininterval=0.5 if sys.stderr.isatty() else LOG_PERIOD)
+            for index, frame in zip(progress, frames):
                 self._keep(index, frame)
 
     def _keep(self, index: int, frame: DriveFrame) -> None:
