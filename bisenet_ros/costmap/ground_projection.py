@@ -118,30 +118,28 @@ class GroundTable:
         down = from_base @ (0, 0, -height)
         pixels = self.camera.project(self.ranges[::_STRIDE, None, None] * outwards + down)
         pixels = pixels.astype(np.float32)
-        # The last sector ends where the first begins; sectors of which nothing is seen go.
-        ends = np.roll(pixels, -1, axis=1)
-        seen = np.isfinite(pixels + ends).any(axis=(0, 2))
+        with np.errstate(invalid='ignore'):
+            seen = ((pixels >= 0) & (pixels < (self.camera.width, self.camera.height))).all(axis=2)
+        seen = seen.any(axis=0)
         # A camera that looks up sees no ground. One sector of nothing: maps are never empty.
         seen[0] |= not seen.any()
-        sectors = np.flatnonzero(seen)
-        pixels = _between(pixels[:, sectors], ends[:, sectors], axis=1)
+        # A sector reaches to the next node; the image may reach a little into those beside it.
+        sectors = np.flatnonzero(seen | np.roll(seen, 1) | np.roll(seen, -1) | np.roll(seen, -2))
+        pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors], axis=1)
         pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
         return pixels, (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
 
     def _pixel_map(self, max_pixel_footprint):
         """Return (samples, rays, 2) int16 (u, v), -1 where no pixel sees the sample."""
-        moved = np.diff(self._pixels, axis=0)
-        moved = np.hypot(moved[..., 0], moved[..., 1])
-        moved = np.concatenate([moved, moved[-1:]])
-        length = np.diff(self.ranges, append=2 * self.ranges[-1] - self.ranges[-2])
-        nearest = np.rint(self._pixels)
+        exact_u, exact_v = self._pixels[..., 0], self._pixels[..., 1]
+        u, v = np.rint(exact_u), np.rint(exact_v)
+        pixels_squared = np.diff(exact_u, axis=0) ** 2 + np.diff(exact_v, axis=0) ** 2
+        length = np.diff(self.ranges)[:, None].astype(np.float32)
+        seen = np.zeros(u.shape, bool)
         with np.errstate(invalid='ignore'):
-            seen = length[:, None] <= max_pixel_footprint * moved
-            for axis, size in enumerate((self.camera.width, self.camera.height)):
-                seen &= (nearest[..., axis] >= 0) & (nearest[..., axis] < size)
-        seen[-1] = False
-        nearest[~seen] = -1
-        return nearest.astype(np.int16)
+            seen[:-1] = length ** 2 <= max_pixel_footprint ** 2 * pixels_squared
+            seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
+        return np.stack([np.where(seen, axis, -1).astype(np.int16) for axis in (u, v)], -1)
 
     def _samples_of(self, polar, columns):
         """
