@@ -3,17 +3,19 @@
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
@@ -62,8 +64,10 @@ class SegmentationNode(LifecycleNode):
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear_costmap', self._on_clear_costmap)
-        self.create_timer(FOLLOW_PUBLISHERS_PERIOD, self._follow_publishers)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
+        # A simulated clock that stands still must stop neither the costmap's expiry nor Ctrl-C.
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._create_steady_timer(FOLLOW_PUBLISHERS_PERIOD, self._follow_publishers)
+        self._create_steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters_changed)
 
     def autostart(self) -> None:
@@ -151,7 +155,11 @@ class SegmentationNode(LifecycleNode):
             {name: self._fixed_camera_pose(name) for name in self._inputs})
         self._costmap = CostmapOutput(
             self, settings, self._segmenter.label_set, poses, value('publish_classes'))
-        self._costmap_timer = self.create_timer(1.0 / value('rate'), self._publish_costmap)
+        self._costmap_timer = self._create_steady_timer(
+            1.0 / value('rate'), self._publish_costmap)
+
+    def _create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
+        return self.create_timer(period, callback, clock=self._steady_clock)
 
     def _fixed_camera_pose(self, camera: str) -> np.ndarray | None:
         """Return the pose the parameters give, None if TF gives it."""
