@@ -15,6 +15,8 @@ from bisenet_ros.costmap.geometry import (
 
 try:
     import tf2_ros
+
+    from bisenet_ros.node.transform_buffer import TransformBuffer
 except ImportError:
     tf2_ros = None
 
@@ -36,7 +38,7 @@ class TransformSource:
     def __init__(self, node: LifecycleNode) -> None:
         self._listener = None
         if tf2_ros is not None:
-            self._buffer = tf2_ros.Buffer()
+            self._buffer = TransformBuffer()
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def destroy(self) -> None:

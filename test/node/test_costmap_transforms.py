@@ -1,0 +1,260 @@
+"""The costmap with all poses from tf2_ros: at just the image's stamp, or not at all."""
+
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+tf2_ros = pytest.importorskip('tf2_ros', reason='PyPI has no tf2_ros; a ROS distribution has')
+
+import rclpy  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
+from conftest import image_message, pixels_of  # noqa: E402
+from geometry_msgs.msg import Quaternion, TransformStamped  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+from test_costmap_output import (  # noqa: E402
+    CELLS, MAX_RANGE, RESOLUTION, Robot, assert_valid_for_static_layer, known, start, unknown)
+
+from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
+from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
+from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
+from bisenet_ros.segmentation import load_label_set  # noqa: E402
+
+# By REP-103: x right, y down, z forward, in a body frame with x forward, y left, z up.
+OPTICAL_IN_BODY = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+SPEED, TURN_RATE = 0.4, 0.1
+# How long tf2 remembers (s).
+CACHE = 10
+
+
+class TransformedRobot(Robot):
+    """Drives in a curve and tells so on /tf half a second before and after each image."""
+
+    def __init__(self, probe, clock: 'SimulatedClock | None' = None) -> None:
+        super().__init__(probe)
+        self.clock = clock
+        self.stamp = 1000
+        self._moving = tf2_ros.TransformBroadcaster(probe)
+        self._fixed = tf2_ros.StaticTransformBroadcaster(probe)
+        _, pitch, _ = self.drive.camera_rpy
+        self._fixed.sendTransform([
+            transform('base_link', 'camera_link', 0, self.drive.camera_xyz,
+                      Quaternion(y=math.sin(pitch / 2), w=math.cos(pitch / 2))),
+            transform('camera_link', 'camera_optical_frame', 0, (0.0, 0.0, 0.0),
+                      OPTICAL_IN_BODY)])
+
+    def base_pose(self, stamp: float) -> tuple[float, float, float]:
+        """Return x, y, yaw in odom."""
+        turned = math.remainder(TURN_RATE * stamp, math.tau)
+        return self.x + SPEED * math.cos(turned), SPEED * math.sin(turned), turned
+
+    def send_transform(self, stamp: float) -> None:
+        """Tell where the base is in odom."""
+        x, y, yaw = self.base_pose(stamp)
+        self._moving.sendTransform(transform(
+            'odom', 'base_link', stamp, (x, y, 0.0),
+            Quaternion(z=math.sin(yaw / 2), w=math.cos(yaw / 2))))
+
+    def send(self, transforms: bool = True, image_stamp: int | None = None,
+             frame_id: str = 'camera_optical_frame') -> None:
+        """Send one frame, its calibration, and the transforms around `self.stamp`."""
+        self.stamp += 1
+        if transforms:
+            self.send_transform(self.stamp - 0.5)
+            self.send_transform(self.stamp + 0.5)
+        self.calibrations.publish(self.calibration)
+        image = image_message(self.frame.image, 'rgb8',
+                              stamp=self.stamp if image_stamp is None else image_stamp)
+        image.header.frame_id = frame_id
+        self.images.publish(image)
+
+    def jump_back(self, seconds: int) -> None:
+        """Let time start again that much earlier, and the robot somewhere else."""
+        self.stamp -= seconds
+        self.x += 50.0
+        if self.clock is not None:
+            self.clock.now -= seconds
+
+    def grid_of(self, stamp: int):
+        """Return the newest grid of the image with this stamp if it says something, or None."""
+        return next((grid for grid in reversed(self.probe.received['segmentation/costmap'])
+                     if grid.header.stamp.sec == stamp and max(grid.data) >= 0), None)
+
+
+class SimulatedClock:
+    """Publishes /clock, twenty times a second."""
+
+    def __init__(self, start: float) -> None:
+        self.now = start
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let time stand still."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        node = rclpy.create_node('clock', context=context)
+        publisher = node.create_publisher(Clock, '/clock', 1)
+        while not self._stopping.wait(0.05):
+            self.now += 0.05
+            publisher.publish(Clock(clock=time_message(self.now)))
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def time_message(seconds: float) -> Time:
+    """Return a stamp."""
+    return Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
+
+
+def transform(frame: str, child: str, stamp: float, xyz, rotation) -> TransformStamped:
+    """Return the pose of `child` in `frame`."""
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id, message.header.stamp = frame, time_message(stamp)
+    translation = message.transform.translation
+    translation.x, translation.y, translation.z = xyz
+    message.transform.rotation = rotation
+    return message
+
+
+def start_on_tf(start_node, **parameters):
+    """Start a node that takes all poses from TF and return its probe."""
+    return start(start_node, 'tf', **{'costmap.camera_pose.source': 'tf', **parameters}).probe
+
+
+@pytest.fixture(scope='module')
+def robot(start_node):
+    """Return a robot whose node takes all poses from TF."""
+    return TransformedRobot(start_on_tf(start_node))
+
+
+@pytest.fixture(scope='module')
+def simulated_robot(start_node):
+    """Return such a robot whose time is that of /clock."""
+    clock = SimulatedClock(start=1000.0)
+    yield TransformedRobot(start_on_tf(start_node, use_sim_time=True), clock)
+    clock.stop()
+
+
+def centre(grid) -> np.ndarray:
+    """Return x, y of the middle of a grid in its frame."""
+    origin = grid.info.origin.position
+    return np.array([origin.x, origin.y]) + CELLS * RESOLUTION / 2
+
+
+def test_one_image_is_placed_as_the_library_places_it(robot):
+    """Between the transforms before and after, from one that no other image blurs."""
+    robot.send_until(known(robot))
+
+    def grid_of_one_image():
+        assert robot.probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
+        robot.probe.wait(unknown(robot))
+        robot.send()
+        time.sleep(1.0)
+        return robot.grid_of(robot.stamp)
+    grid = next(filter(None, (grid_of_one_image() for _ in range(5))))
+    assert_valid_for_static_layer(grid)
+    assert grid.header.frame_id == 'odom'
+
+    mask, confidence = (pixels_of(robot.probe.received[f'segmentation/{topic}'][-1])
+                        for topic in ('mask', 'confidence'))
+    info = robot.calibration
+    camera = Calibration(info.width, info.height, info.distortion_model, tuple(info.d),
+                         tuple(info.k), tuple(info.r), tuple(info.p)).for_image(640, 480)
+    costmap = SemanticCostmap(CostmapSettings(
+        resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
+        footprint_radius=0.25), load_label_set('camvid'))
+    x, y, yaw = robot.base_pose(robot.stamp)
+    costmap.update('', camera, fixed_camera_pose(robot.drive.camera_xyz, robot.drive.camera_rpy),
+                   pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, confidence, 1.0)
+    np.testing.assert_allclose(
+        centre(grid), [costmap.info.origin_x + 10.0, costmap.info.origin_y + 10.0], atol=1e-5)
+    cells = np.array(grid.data, np.int8).reshape(CELLS, CELLS)
+    # TF draws a straight line where the robot drove a curve: a millimetre.
+    assert (cells == costmap.combined()).mean() > 0.98
+    assert (cells >= 0).sum() > 1000
+
+
+def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
+    robot.send_until(known(robot))
+    masks = robot.probe.received['segmentation/mask']
+
+    def answered_late_transform():
+        robot.send(transforms=False)
+        # When its mask is here the node looks for the pose.
+        robot.probe.wait(lambda: any(mask.header.stamp.sec == robot.stamp for mask in masks))
+        assert robot.grid_of(robot.stamp) is None
+        time.sleep(0.1)
+        robot.send_transform(robot.stamp + 0.5)
+        time.sleep(0.5)
+        return robot.grid_of(robot.stamp)
+    # More than once, for a machine too busy to let 0.1 s be 0.1 s.
+    assert any(answered_late_transform() for _ in range(5))
+
+
+@pytest.mark.parametrize('what, named', [
+    ({'transforms': False}, ("'base_link'", "'odom'")),
+    ({'frame_id': 'other_camera'}, ("'other_camera'", "'base_link'")),
+])
+def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
+    robot.send_until(known(robot))
+    robot.send_until(unknown(robot), **what)
+    robot.send_until(lambda: all(
+        name in robot.probe.diagnostics()['message'] for name in named), **what)
+    assert robot.probe.diagnostics()['level'] == b'\x02'
+    robot.send_until(known(robot))
+
+
+@pytest.mark.parametrize('age, said', [(2 * CACHE, 'past'), (None, 'stamp is 0')])
+def test_another_time_s_pose_is_never_taken(robot, age, said):
+    robot.send_until(known(robot))
+    stamp = 0 if age is None else robot.stamp - age
+    before = len(robot.probe.received['segmentation/costmap'])
+    robot.send_until(unknown(robot), image_stamp=stamp)
+    robot.send_until(lambda: said in robot.probe.diagnostics()['message'], image_stamp=stamp)
+    assert not any(grid.header.stamp.sec == stamp and max(grid.data) >= 0
+                   for grid in robot.probe.received['segmentation/costmap'][before:])
+    robot.send_until(known(robot))
+
+
+@pytest.mark.parametrize('seconds', [CACHE - 2, 50 * CACHE])
+def test_it_recovers_when_time_jumps_back(robot, seconds):
+    """With nothing of the time before the jump: neither poses nor cells."""
+    assert_recovers(robot, seconds)
+
+
+def test_it_recovers_when_simulated_time_jumps_back(simulated_robot):
+    assert_recovers(simulated_robot, 50 * CACHE)
+    simulated_robot.send_until(
+        lambda: simulated_robot.probe.diagnostics()['message'] == 'segmenting')
+
+
+def test_it_is_unknown_when_simulated_time_stops(simulated_robot):
+    simulated_robot.send_until(known(simulated_robot))
+    simulated_robot.clock.stop()
+    simulated_robot.probe.wait(unknown(simulated_robot))
+
+
+def assert_recovers(robot: TransformedRobot, seconds: int) -> None:
+    robot.send_until(known(robot))
+    last = robot.stamp
+    before = len(robot.probe.received['segmentation/costmap'])
+
+    def grids():
+        return [grid for grid in robot.probe.received['segmentation/costmap'][before:]
+                if max(grid.data) >= 0 and grid.header.stamp.sec < last]
+    robot.jump_back(seconds)
+    robot.send_until(lambda: len({grid.header.stamp.sec for grid in grids()}) > 1)
+    for grid in grids():
+        x, y, _ = robot.base_pose(grid.header.stamp.sec)
+        np.testing.assert_allclose(centre(grid), [x, y], atol=RESOLUTION)
