@@ -11,7 +11,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 
 from bisenet_ros.costmap.geometry import (
-    BODY_FROM_OPTICAL, interpolate_poses, pose_from_quaternion, pose_from_rpy)
+    BODY_FROM_OPTICAL,
+    interpolate_poses,
+    pose_from_quaternion,
+    pose_from_rpy,
+)
 
 try:
     import tf2_ros

@@ -1,17 +1,17 @@
 """
 Measure what the costmap costs beside the network on this machine.
 
-The mask is a rendered street of 1920x1080 pixels; the robot moves between updates, so that the grid
-rolls. Prints a table and writes benchmark.json. On a busy machine compare ratios, not times.
+The mask is a rendered street of 1920x1080 pixels; the robot moves between updates, so that the
+grid rolls. Prints a table and writes benchmark.json. On a busy machine compare ratios, not times.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
 import json
 import os
-from pathlib import Path
 import platform
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -86,7 +86,8 @@ def costmap_stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
 
 def machine() -> dict[str, object]:
     """Return what the times depend on."""
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
+    cpu_info = Path('/proc/cpuinfo')
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return {'cpu': names[0] if names else platform.processor(), 'cores': os.cpu_count(),
             'load': os.getloadavg()[0], 'python': platform.python_version(),

@@ -6,21 +6,21 @@ on the graph can, and writes a video, a strip of pictures and a report.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, ExitStack
 import math
 import os
-from pathlib import Path
 import signal
 import sys
-from threading import Thread
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import rclpy
+import yaml
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-import yaml
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
@@ -28,8 +28,7 @@ from bisenet_ros.tools.monitor import Monitor
 from bisenet_ros.tools.pictures import Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
 from bisenet_ros.tools.processes import ModuleProcess
-from bisenet_ros.tools.report import (
-    compare_costmaps, compare_masks, Recording, write_report)
+from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
 from bisenet_ros.tools.sources import Source, StreetSource
 from bisenet_ros.transport import free_domain_id, large_image_environment
 

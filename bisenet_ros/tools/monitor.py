@@ -1,13 +1,13 @@
 """What a bystander on the graph sees of the segmentation node: frames, latencies, pictures."""
 
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from queue import Empty, Full, Queue
-import time
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid, Odometry
-import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image

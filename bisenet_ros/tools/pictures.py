@@ -1,7 +1,7 @@
 """Pictures of a run for people: camera, overlay, costmap, as a strip and as a video."""
 
-from dataclasses import dataclass
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2

@@ -6,19 +6,19 @@ or a rosbag2 recording. Images are stamped with the time at which they are publi
 """
 
 import argparse
-from array import array
-from collections.abc import Iterator
 import math
 import os
-from queue import Queue
 import sys
-from threading import Thread
 import time
+from array import array
+from collections.abc import Iterator
+from queue import Queue
+from threading import Thread
 
 import cv2
+import rclpy
 from geometry_msgs.msg import Quaternion, TransformStamped
 from nav_msgs.msg import Odometry
-import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -30,7 +30,7 @@ from std_msgs.msg import Header
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.calibration import load_calibration
-from bisenet_ros.tools.sources import ACCEPTED, open_source, Source, SourceFrame
+from bisenet_ros.tools.sources import ACCEPTED, Source, SourceFrame, open_source
 from bisenet_ros.transport import camera_info_topic, large_image_environment
 
 try:

@@ -1,10 +1,10 @@
 """Child processes that die with their parent, write to a log, and whose early end is noticed."""
 
 import ctypes
-from pathlib import Path
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 LAST_LINES = 15
 GRACE = 5.0  # s to end by themselves

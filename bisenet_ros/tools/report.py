@@ -1,13 +1,13 @@
 """What a run of the demo leaves: a video, a strip of pictures, and the figures."""
 
-from collections.abc import Sequence
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bisenet_ros.segmentation.labels import LabelSet, NO_DECISION
-from bisenet_ros.tools.pictures import Moment, panel, save_strip, Video
+from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
+from bisenet_ros.tools.pictures import Moment, Video, panel, save_strip
 
 MOMENTS_KEPT = 20
 STRIP_ROWS = 3

@@ -1,12 +1,12 @@
 """Where frames come from: the rendered street, images, a video, a camera or a bag. No ROS."""
 
+import re
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-import re
-import statistics
 
 import cv2
 import numpy as np

@@ -1,11 +1,11 @@
 """The drive along the rendered street as a clip on disk: rendering is slower than a camera."""
 
 import hashlib
-from multiprocessing import get_context
 import os
-from pathlib import Path
 import signal
 import sys
+from multiprocessing import get_context
+from pathlib import Path
 
 import cv2
 from tqdm import tqdm

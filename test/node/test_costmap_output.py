@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from conftest import ANSWER_TIMEOUT, image_message, pixels_of  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -15,7 +16,6 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
-from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
 from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
 from bisenet_ros.segmentation import load_label_set  # noqa: E402

@@ -17,7 +17,15 @@ from geometry_msgs.msg import Quaternion, TransformStamped  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_costmap_output import (  # noqa: E402
-    CELLS, MAX_RANGE, RESOLUTION, Robot, assert_valid_for_static_layer, known, start, unknown)
+    CELLS,
+    MAX_RANGE,
+    RESOLUTION,
+    Robot,
+    assert_valid_for_static_layer,
+    known,
+    start,
+    unknown,
+)
 
 from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402

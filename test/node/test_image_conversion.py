@@ -12,7 +12,11 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from bisenet_ros.node.image_conversion import (  # noqa: E402
-    CONVERTER, ImageConversionError, to_color_image, to_image_message)
+    CONVERTER,
+    ImageConversionError,
+    to_color_image,
+    to_image_message,
+)
 
 WIDTH, HEIGHT = 37, 21
 

@@ -1,14 +1,14 @@
 """The demo as a user runs it, with the node and the player it starts."""
 
-from contextlib import contextmanager
 import json
 import os
-from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np

@@ -1,7 +1,7 @@
 """The demo's monitor, against a stand-in for camera and node that publishes over DDS."""
 
-from array import array
 import time
+from array import array
 
 import numpy as np
 import pytest

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
-from bisenet_ros.tools.pictures import Costmap, draw_costmap, Moment, panel, save_strip, Video
+from bisenet_ros.tools.pictures import Costmap, Moment, Video, draw_costmap, panel, save_strip
 
 SIZE = 300
 BLACK, DARK = (20, 20, 20), (84, 92, 98)

@@ -1,11 +1,11 @@
 """The player as a process of its own, heard over DDS."""
 
-from contextlib import contextmanager
 import math
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import cv2
 import numpy as np

@@ -5,7 +5,7 @@ import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.pictures import Moment
-from bisenet_ros.tools.report import compare_costmaps, compare_masks, Recording, write_report
+from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
 
 
 def test_scores_against_counting_by_hand():

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bisenet_ros.tools.sources import open_source, SourceError, VideoSource
+from bisenet_ros.tools.sources import SourceError, VideoSource, open_source
 
 rosbags_typesys = pytest.importorskip('rosbags.typesys')
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bisenet_ros.resources import config_path
-from bisenet_ros.tools.street import camera_pose, Street, StreetCamera, StreetDrive, things
+from bisenet_ros.tools.street import Street, StreetCamera, StreetDrive, camera_pose, things
 from bisenet_ros.tools.street.render import NO_RAY
 
 LENSES = ('plumb_bob', 'rational_polynomial', 'equidistant', 'rectified')

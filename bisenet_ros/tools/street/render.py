@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bisenet_ros.tools.street import paint
-from bisenet_ros.tools.street.cast import BLIND, cast, GROUND, NOTHING
+from bisenet_ros.tools.street.cast import BLIND, GROUND, NOTHING, cast
 from bisenet_ros.tools.street.things import SKY
 
 NO_RAY = 255  # The class of pixels the lens maps no direction to.
