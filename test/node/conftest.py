@@ -1,120 +1,19 @@
-"""A segmentation node in its own process, and a probe that talks to it over DDS."""
+"""Starts segmentation nodes for the tests of this folder."""
 
 import itertools
-import signal
-import subprocess
-import sys
 import threading
-import time
-from array import array
-from collections import defaultdict
 
 import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from probe import START_TIMEOUT, NodeProcess, Probe  # noqa: E402
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
 
 from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
-START_TIMEOUT = 90.0
-ANSWER_TIMEOUT = 30.0
-
 _namespaces = (f'/robot{number}' for number in itertools.count())
-
-
-class Probe(Node):
-    """Publishes images, collects what comes back, waits for conditions."""
-
-    def __init__(self, namespace: str, context) -> None:
-        super().__init__('probe', namespace=namespace, context=context)
-        self.namespace = namespace
-        self.received = defaultdict(list)
-        self._changed = threading.Condition()
-        self.listen('/diagnostics', DiagnosticArray)
-
-    def listen(self, topic: str, message_type, qos=None) -> None:
-        """Collect messages in `received[topic]`."""
-        def on_message(message):
-            with self._changed:
-                self.received[topic].append(message)
-                self._changed.notify_all()
-        qos = qos or QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self.create_subscription(message_type, topic, on_message, qos)
-
-    def wait(self, condition, timeout: float = ANSWER_TIMEOUT):
-        """Return what `condition()` gives as soon as it is true; fail after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not (value := condition()):
-                self._changed.wait(0.1)
-                if time.monotonic() > deadline:
-                    state = self.diagnostics()
-                    raise AssertionError(f'waited {timeout} s in vain; diagnostics: {state}')
-        return value
-
-    def diagnostics(self) -> dict:
-        """Return the newest values of the node in this probe's namespace, {} if none came."""
-        name = f'{self.namespace}/segmentation'.lstrip('/')
-        for array_ in reversed(self.received['/diagnostics']):
-            for status in array_.status:
-                if status.name == name:
-                    return {'level': status.level, 'message': status.message,
-                            **{pair.key: pair.value for pair in status.values}}
-        return {}
-
-    def call(self, service_type, name: str, request):
-        """Call a service and return its answer."""
-        client = self.create_client(service_type, name)
-        assert client.wait_for_service(ANSWER_TIMEOUT), f'no service {name}'
-        future = client.call_async(request)
-        self.wait(future.done)
-        self.destroy_client(client)
-        return future.result()
-
-    def send_until(self, publisher, message, condition, period: float = 0.2,
-                   timeout: float = ANSWER_TIMEOUT):
-        """Publish `message` every `period` until `condition()` is true; return its value."""
-        deadline = time.monotonic() + timeout
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f'no answer; diagnostics: {self.diagnostics()}'
-            publisher.publish(message)
-            time.sleep(period)
-        return value
-
-
-class NodeProcess:
-    """The node under test in a process of its own."""
-
-    def __init__(self, namespace: str, parameters: dict, log_path) -> None:
-        arguments = ['-r', f'__ns:={namespace}']
-        for name, value in parameters.items():
-            arguments += ['-p', f'{name}:={value}']
-        self._log_path = log_path
-        with open(log_path, 'w') as log:
-            self._process = subprocess.Popen(
-                [sys.executable, '-m', 'bisenet_ros.node.segmentation_node', '--ros-args',
-                 *arguments], stdout=log, stderr=subprocess.STDOUT)
-
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    def log(self) -> str:
-        return self._log_path.read_text()
-
-    def stop(self, how=signal.SIGINT) -> int:
-        """End the node as Ctrl-C does and return its exit code."""
-        self._process.send_signal(how)
-        try:
-            return self._process.wait(20.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise AssertionError(f'the node did not stop; its log:\n{self.log()}') from None
 
 
 @pytest.fixture(scope='module')
@@ -154,24 +53,6 @@ def start_node(tmp_path_factory):
     rclpy.shutdown(context=context)
     spinner.join()
     assert not any(exit_codes), exit_codes
-
-
-def image_message(pixels: np.ndarray, encoding: str = 'bgr8', stamp: int = 1) -> Image:
-    """Return an image message; `stamp` in seconds tells frames apart."""
-    data = array('B', pixels.tobytes())
-    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
-                    step=len(data) // pixels.shape[0], data=data)
-    message.header.frame_id = 'camera_optical_frame'
-    message.header.stamp.sec = stamp
-    return message
-
-
-def pixels_of(message: Image) -> np.ndarray:
-    """Return a mono8 or rgb8 message as an array, by its own step."""
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    channels = 1 if message.encoding == 'mono8' else 3
-    return rows[:, :message.width * channels].reshape(
-        message.height, message.width, channels).squeeze()
 
 
 @pytest.fixture(scope='session')

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
-from conftest import ANSWER_TIMEOUT, image_message, pixels_of  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
+from probe import ANSWER_TIMEOUT, image_message, pixels_of  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402

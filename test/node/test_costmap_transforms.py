@@ -12,8 +12,8 @@ tf2_ros = pytest.importorskip('tf2_ros', reason='PyPI has no tf2_ros; a ROS dist
 
 import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
-from conftest import image_message, pixels_of  # noqa: E402
 from geometry_msgs.msg import Quaternion, TransformStamped  # noqa: E402
+from probe import image_message, pixels_of  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_costmap_output import (  # noqa: E402

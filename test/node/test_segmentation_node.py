@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import cv2  # noqa: E402
-from conftest import image_message, pixels_of  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from probe import image_message, pixels_of  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
