@@ -1,6 +1,7 @@
 """What all tests share: a ROS graph of their own, and CamVid."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 # Before any test module creates a node or starts a process.
 os.environ['ROS_DOMAIN_ID'] = str(free_domain_id())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+# Run as a background job of a script, pytest inherits an ignored Ctrl-C and would hand it on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')

@@ -355,8 +355,10 @@ class SegmentationNode(LifecycleNode):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     keep_large_blocks()
-    # Our own handlers: rclpy's would take the context away before the node can say goodbye.
+    # Our own handlers: rclpy's would take the context away before the node can say goodbye. SIGINT
+    # explicitly, because a script's background jobs start with it ignored.
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     node = SegmentationNode()
     try:
