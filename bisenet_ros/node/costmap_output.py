@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import UNKNOWN, CostmapSettings, SemanticCostmap
 from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_input import Frame
 from bisenet_ros.node.costmap_messages import class_costmaps, obstacle_cloud, occupancy_grid
@@ -20,7 +20,6 @@ from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
 from bisenet_ros.segmentation import LabelSet, Segmentation
 
-UNKNOWN = -1
 DELIVERY_PATIENCE = Duration(seconds=0.5)
 
 
