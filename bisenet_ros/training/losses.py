@@ -26,13 +26,15 @@ class JointLoss(nn.Module):
         self.auxiliary_weight = auxiliary_weight
         self.ohem_threshold = ohem_threshold
 
-    def forward(self, logits: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    def forward(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """
         Return the scalar loss.
 
-        :param logits: main and auxiliary ones, each (N, classes, H, W).
+        :param logits: main alone, or main and auxiliary ones, each (N, classes, H, W).
         :param labels: (N, H, W) int64.
         """
+        if isinstance(logits, Tensor):
+            return self._single(logits.float(), labels)
         main, *auxiliary = (self._single(each.float(), labels) for each in logits)
         return main + self.auxiliary_weight * sum(auxiliary)
 

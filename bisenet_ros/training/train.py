@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.segmenter import shipped_weights
@@ -210,7 +211,7 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
     settings = config['network']
     names = tuple(label.name for label in label_set.labels)
     network = build_network(settings['variant'], settings['backbone'], len(names),
-                            auxiliary_heads=True)
+                            auxiliary_heads=config['loss']['auxiliary_weight'] > 0)
     if not settings['init']:
         return network, tuple(config['mean']), tuple(config['std'])
     weights = load_weights(shipped_weights().get(settings['init'], settings['init']))
@@ -256,6 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--resume', action='store_true',
                         help='go on from the checkpoint in the output folder')
     arguments = parser.parse_args(argv)
+    keep_large_blocks()
     config = load_config(arguments.config, arguments.set)
     output = arguments.output or Path('runs') / Path(arguments.config).stem
     output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Measures this package on the machine it runs on: `benchmark <what> --help`."""

@@ -1,0 +1,57 @@
+"""
+Measure this package on this machine: what a frame costs, and what a whole graph delivers.
+
+Every measurement prints a table, and writes its figures with hardware and versions as JSON, and a
+plot where there is something to plot. Stages that are compared take turns within one run: on a
+busy machine compare ratios, not times.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.tools.benchmark.report import machine, write_json
+
+# Each in a module of this name, imported only when it is asked for: some need ROS.
+MEASUREMENTS = {
+    'pipeline': 'from an image in memory to class ids, stage by stage',
+    'costmap': 'the costmap beside the network',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog='benchmark', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='\n'.join(f'{name:12}{what}' for name, what in MEASUREMENTS.items()))
+    parser.add_argument('measurement', choices=MEASUREMENTS)
+    parser.add_argument('arguments', nargs=argparse.REMAINDER,
+                        help='benchmark <measurement> --help lists them')
+    chosen = parser.parse_args(argv)
+    module = import_module(f'bisenet_ros.tools.benchmark.{chosen.measurement}')
+    parser = argparse.ArgumentParser(
+        prog=f'benchmark {chosen.measurement}', description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    parser.add_argument('--output', type=Path, default=Path('benchmark_output'), metavar='FOLDER')
+    options = parser.parse_args(chosen.arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    keep_large_blocks()
+    try:
+        report = module.run(options)
+    except (RuntimeError, ValueError, FileNotFoundError) as error:
+        print(f'benchmark: {error}', file=sys.stderr)
+        return 1
+    command = ' '.join(['benchmark', chosen.measurement, *chosen.arguments])
+    path = options.output / f'{chosen.measurement}.json'
+    write_json(path, {'command': command, 'machine': machine(), **report})
+    print(f'written to {path}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

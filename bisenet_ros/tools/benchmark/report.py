@@ -1,0 +1,86 @@
+"""What the measurements share: taking turns, the machine's description, tables, JSON."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+WARM_UPS = 3
+PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
+
+
+def take_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """
+    Return the wall-clock times (ms) of each stage, (repeats,) each, after a few to warm up.
+
+    Stages take turns, so that whatever else the machine does meets all of them.
+    """
+    times = {name: np.empty(repeats) for name in stages}
+    for repeat in range(-WARM_UPS, repeats):
+        for name, stage in stages.items():
+            start = time.perf_counter()
+            stage()
+            if repeat >= 0:
+                times[name][repeat] = 1e3 * (time.perf_counter() - start)
+    return times
+
+
+def summary(times: np.ndarray) -> dict[str, float]:
+    """Return median and quartiles of times (ms)."""
+    low, median, high = np.percentile(times, (25, 50, 75))
+    return {'median_ms': float(median), 'p25_ms': float(low), 'p75_ms': float(high)}
+
+
+def ratio(times: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Return median and quartiles of times over those of the same turns of a reference."""
+    low, median, high = np.percentile(times / reference, (25, 50, 75))
+    return {'median': float(median), 'p25': float(low), 'p75': float(high)}
+
+
+def machine() -> dict[str, object]:
+    """Return what figures depend on: hardware, versions, and how busy the machine is."""
+    cpu_info = Path('/proc/cpuinfo')
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return {
+        'cpu': names[0] if names else platform.processor(), 'cores': os.cpu_count(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'load': os.getloadavg()[0], 'system': platform.platform(),
+        'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as aligned text; numbers to three figures, the first column to the left."""
+    cells = [[_text(cell) for cell in row] for row in [heading, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    return '\n'.join(
+        '  '.join([row[0].ljust(widths[0]),
+                   *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in cells)
+
+
+def write_json(path: Path, report: dict) -> None:
+    """Write a report."""
+    path.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f'{cell:.3g}' if abs(cell) < 100 else f'{cell:.0f}'
+    return str(cell)
+
+
+def _version(package: str) -> str | None:
+    # ROS packages have a distribution's version only where they are wheels.
+    for name in (package, f'ros-{package}', package.removesuffix('-headless')):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
