@@ -6,24 +6,21 @@ on the graph can, and writes a video, a strip of pictures and a report.
 """
 
 import argparse
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
-import rclpy
 import yaml
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.tools.listening import listening
+from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
 from bisenet_ros.tools.monitor import Monitor
 from bisenet_ros.tools.pictures import Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
@@ -34,9 +31,6 @@ from bisenet_ros.transport import free_domain_id, large_image_environment
 
 IMAGE_TOPIC = '/camera/image_raw'
 TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
-LIVE_LINE_PERIOD = 0.5  # s
-LOG_LINE_PERIOD = 5.0  # s, where output is no terminal
-LINE_LENGTH = 78
 
 
 class DemoError(RuntimeError):
@@ -59,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
         node = ModuleProcess('node', 'bisenet_ros.node.segmentation_node',
                              node_arguments(folder, options, source, camera_pose), folder)
         stack.callback(node.stop)
-        monitor = stack.enter_context(listening(with_costmap=camera_pose is not None))
+        monitor = stack.enter_context(listening(
+            lambda: Monitor(IMAGE_TOPIC, with_costmap=camera_pose is not None)))
         wait_until(monitor.node_subscribes, 'the node is loading', monitor, [node])
         player = ModuleProcess('player', 'bisenet_ros.tools.play', player_arguments(options),
                                folder)
@@ -120,24 +115,6 @@ def player_arguments(options: argparse.Namespace) -> list[str]:
         if getattr(options, name) is not None:
             arguments += [f'--{name.replace("_", "-")}', str(getattr(options, name))]
     return arguments
-
-
-@contextmanager
-def listening(with_costmap: bool) -> Iterator[Monitor]:
-    """Have a Monitor on the graph, its callbacks in a thread."""
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    monitor = Monitor(IMAGE_TOPIC, with_costmap)
-    executor.add_node(monitor)
-    thread = Thread(target=executor.spin)
-    thread.start()
-    try:
-        yield monitor
-    finally:
-        executor.shutdown()
-        thread.join()
-        monitor.destroy_node()
-        rclpy.shutdown()
 
 
 def wait_until(condition: Callable[[], object], what: str, monitor: Monitor,
@@ -211,30 +188,6 @@ def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
                         [street.class_ids(moment.base_pose) for moment in moments]),
         **compare_costmaps([moment.costmap.costs for moment in moments],
                            [costs[ids] for ids in classes])}
-
-
-class LiveLine:
-    """One line that changes; where output is no terminal, a line now and then."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stdout.isatty()
-        self._period = LIVE_LINE_PERIOD if self._is_terminal else LOG_LINE_PERIOD
-        self._shown = -math.inf
-
-    def show(self, line: str) -> None:
-        """Show `line` if it is time for it."""
-        if time.monotonic() < self._shown + self._period:
-            return
-        self._shown = time.monotonic()
-        if self._is_terminal:
-            print(f'\r{line:<{LINE_LENGTH}}', end='', flush=True)
-        else:
-            print(line, flush=True)
-
-    def end(self) -> None:
-        """Go on below the line."""
-        if self._is_terminal:
-            print(flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,6 +30,11 @@ class ModuleProcess:
                 stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=_die_with_parent)
 
+    @property
+    def pid(self) -> int:
+        """Return the process's id."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise ProcessEnded if it has ended."""
         code = self._process.poll()

@@ -19,6 +19,7 @@ from bisenet_ros.tools.benchmark.report import machine, write_json
 MEASUREMENTS = {
     'pipeline': 'from an image in memory to class ids, stage by stage',
     'costmap': 'the costmap beside the network',
+    'graph': 'player, node and monitor: highest rate, latency, CPU time, memory (needs ROS 2)',
 }
 
 
