@@ -20,6 +20,7 @@ MEASUREMENTS = {
     'pipeline': 'from an image in memory to class ids, stage by stage',
     'costmap': 'the costmap beside the network',
     'graph': 'player, node and monitor: highest rate, latency, CPU time, memory (needs ROS 2)',
+    'transport': 'image in, mask out without a network: what transport costs (needs ROS 2)',
 }
 
 
