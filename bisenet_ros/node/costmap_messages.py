@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 
 from bisenet_ros.costmap.rolling_grid import GridInfo
 from bisenet_ros.msg import ClassCostmaps
+from bisenet_ros.node.image_conversion import fill
 from bisenet_ros.segmentation import LabelSet
 
 POINT = np.dtype({'names': ['x', 'y', 'z', 'class_id'], 'formats': ['<f4', '<f4', '<f4', 'u1'],
@@ -22,19 +23,22 @@ def occupancy_grid(header: Header, info: GridInfo, cells: np.ndarray) -> Occupan
 
     It is axis-aligned: StaticLayer ignores the origin's orientation, but wants it of unit length.
     """
-    return OccupancyGrid(
-        header=header, info=_map_metadata(info, header.stamp), data=_int8_array(cells))
+    grid = OccupancyGrid(header=header, info=_map_metadata(info, header.stamp))
+    fill(grid.data, np.asarray(cells, np.int8))
+    return grid
 
 
 def class_costmaps(header: Header, info: GridInfo, label_set: LabelSet,
                    cells: np.ndarray) -> ClassCostmaps:
     """Return the grids of all classes, (classes, height, width) int8, as one message."""
     labels = label_set.labels
-    return ClassCostmaps(
+    costmaps = ClassCostmaps(
         header=header, info=_map_metadata(info, header.stamp),
         class_ids=array('H', [label.id for label in labels]),
         class_names=[label.name for label in labels],
-        costs=array('b', [label.cost for label in labels]), data=_int8_array(cells))
+        costs=array('b', [label.cost for label in labels]))
+    fill(costmaps.data, np.asarray(cells, np.int8))
+    return costmaps
 
 
 def obstacle_cloud(header: Header, points: np.ndarray, class_ids: np.ndarray) -> PointCloud2:
@@ -42,14 +46,14 @@ def obstacle_cloud(header: Header, points: np.ndarray, class_ids: np.ndarray) ->
     cloud = np.zeros(len(points), POINT)
     cloud['x'], cloud['y'], cloud['z'] = np.asarray(points, np.float32).reshape(-1, 3).T
     cloud['class_id'] = class_ids
-    data = array('B')
-    data.frombytes(cloud.tobytes())
     formats = {'<f4': PointField.FLOAT32, '|u1': PointField.UINT8}
-    return PointCloud2(
+    message = PointCloud2(
         header=header, height=1, width=len(cloud), point_step=POINT.itemsize,
-        row_step=POINT.itemsize * len(cloud), is_dense=True, data=data,
+        row_step=POINT.itemsize * len(cloud), is_dense=True,
         fields=[PointField(name=name, offset=offset, datatype=formats[kind.str], count=1)
                 for name, (kind, offset) in POINT.fields.items()])
+    fill(message.data, cloud)
+    return message
 
 
 def _map_metadata(info: GridInfo, stamp: Time) -> MapMetaData:
@@ -58,9 +62,3 @@ def _map_metadata(info: GridInfo, stamp: Time) -> MapMetaData:
     metadata.origin.position.x, metadata.origin.position.y = info.origin_x, info.origin_y
     metadata.origin.orientation.w = 1.0
     return metadata
-
-
-def _int8_array(cells: np.ndarray) -> array:
-    data = array('b')
-    data.frombytes(np.ascontiguousarray(cells, np.int8).data.cast('B'))
-    return data

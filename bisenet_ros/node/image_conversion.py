@@ -58,12 +58,20 @@ def to_image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image
 
     Nav2's semantic layer reads masks without looking at `step`, so rows must be packed.
     """
-    data = array('B')
-    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     height, width = pixels.shape[:2]
     step = width * (pixels.shape[2] if pixels.ndim == 3 else 1)
-    return Image(
-        header=header, height=height, width=width, encoding=encoding, step=step, data=data)
+    message = Image(header=header, height=height, width=width, encoding=encoding, step=step)
+    fill(message.data, pixels)
+    return message
+
+
+def fill(data: array, values: np.ndarray) -> None:
+    """
+    Copy values into the empty array of a new message.
+
+    An array given to the message is copied by its constructor, and again by its setter.
+    """
+    data.frombytes(np.ascontiguousarray(values).view(np.uint8))
 
 
 def _view(message: Image, channels: int) -> np.ndarray:
