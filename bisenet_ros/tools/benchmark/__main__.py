@@ -21,6 +21,7 @@ MEASUREMENTS = {
     'costmap': 'the costmap beside the network',
     'graph': 'player, node and monitor: highest rate, latency, CPU time, memory (needs ROS 2)',
     'transport': 'image in, mask out without a network: what transport costs (needs ROS 2)',
+    'soak': 'whether the memory of the node stays flat over many frames (needs ROS 2)',
 }
 
 

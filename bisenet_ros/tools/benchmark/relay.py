@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -29,6 +30,7 @@ from bisenet_ros.node.outputs import SegmentationOutputs
 from bisenet_ros.node.worker import Worker
 from bisenet_ros.segmentation import Segmentation, load_label_set
 
+SIGNAL_PATIENCE = 1.0  # s
 KINDS = ('node', 'bare', 'bare_default')
 
 
@@ -134,8 +136,11 @@ def main() -> None:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     relay = NodeRelay(log, size) if options.kind == 'node' else BareRelay(log, options.kind, size)
+    executor = SingleThreadedExecutor()
+    executor.add_node(relay)
     try:
-        rclpy.spin(relay)
+        while True:  # A signal is heard only between callbacks.
+            executor.spin_once(timeout_sec=SIGNAL_PATIENCE)
     finally:
         log.write(options.log)
         rclpy.shutdown()

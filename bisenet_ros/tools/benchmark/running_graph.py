@@ -1,6 +1,7 @@
 """The graph that is measured: the node and a player as processes, this process as the monitor."""
 
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -69,10 +70,10 @@ class Window:
         """Return the node's CPU time over time: 1 is one core."""
         return self.cpu / self.seconds
 
-    def figures(self) -> dict[str, float]:
-        """Return everything for a report."""
+    def figures(self) -> dict[str, float | None]:
+        """Return everything for a report; None where too few frames came."""
         of_delivery = self.delivery
-        return {
+        figures = {
             'requested_hz': self.requested_rate, 'seconds': self.seconds,
             'frames_in': of_delivery.published, 'frames_out': of_delivery.received,
             'rate_in_hz': of_delivery.rate_in, 'rate_out_hz': of_delivery.rate_out,
@@ -80,6 +81,7 @@ class Window:
             'latency_p99_ms': of_delivery.latency_p99, 'jitter_ms': of_delivery.jitter,
             'cpu_ms_per_frame': self.cpu_per_frame, 'cpu_share': self.cpu_share,
             'rss_mb': self.rss / 1e6}
+        return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 class Monitor(Node):

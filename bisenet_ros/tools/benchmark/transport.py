@@ -92,7 +92,6 @@ def relay_frames(options: argparse.Namespace) -> tuple[dict, dict]:
     folder, size = options.output, [*map(str, options.image_size)]
     logs = {kind: folder / f'relay_{kind}.json' for kind in KINDS}
     with ExitStack() as stack:
-        # The player is to end last: a relay that waits for an image hears of nothing else.
         processes = [ModuleProcess('player', 'bisenet_ros.tools.benchmark.player',
                                    [*map(image_topic, KINDS), '--size', *size], folder)]
         for kind, path in logs.items():
