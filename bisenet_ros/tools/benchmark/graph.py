@@ -31,7 +31,7 @@ from bisenet_ros.tools.benchmark.running_graph import (
 MOST_DROPS = 0.05
 RATE_RESOLUTION = 0.05
 TRIES = 2  # of a rate: on a busy machine one may fail that is sustained
-FEWEST_FRAMES = 20  # of a try
+FEWEST_FRAMES = 40  # of a try
 SILENCE = 0.5  # s until the node rests
 
 

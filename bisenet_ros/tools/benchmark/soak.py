@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--frames', type=int, default=20000, help='default 20000')
     parser.add_argument('--image-size', type=int, nargs=2, default=(160, 120),
                         metavar=('WIDTH', 'HEIGHT'), help='of the camera (default 160 120)')
+    parser.add_argument('--rate', type=float, metavar='HZ',
+                        help='of the camera; default: the highest that is sustained')
     parser.add_argument('--period', type=float, default=1.0, metavar='S',
                         help='between samples (default 1)')
     add_node_arguments(parser)
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> dict:
                        [*OTHER_OUTPUTS]) as graph:
         graph.wait_for_diagnostics()
         device = graph.monitor.diagnostics['device']
-        rate = Search(graph, seconds=3.0).highest_rate(FIRST_TRIED)
+        rate = options.rate or Search(graph, seconds=3.0).highest_rate(FIRST_TRIED)
         samples = sample(graph, rate, options.frames, options.period, device)
         counts = dict(graph.monitor.counts)
     figures = {kind: growth(samples, kind) for kind in kinds_of_memory(samples)}

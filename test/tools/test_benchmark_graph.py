@@ -1,0 +1,187 @@
+"""The graph-level benchmark: real processes on real DDS, a short run of each measurement."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from std_msgs.msg import Float64  # noqa: E402
+
+from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC  # noqa: E402
+from bisenet_ros.tools.benchmark.relay import KINDS  # noqa: E402
+from bisenet_ros.tools.benchmark.soak import Sample, growth  # noqa: E402
+from bisenet_ros.tools.benchmark.transport import WARM_UPS, by_quantity  # noqa: E402
+from bisenet_ros.tools.listening import listening  # noqa: E402
+from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402
+
+TIMEOUT = 240.0
+SMALL = ['--image-size', '160', '120']
+SMALL_NETWORK = ['--network-size', '64', '48', '--device', 'cpu', '--weights',
+                 'camvid_xception39']
+
+
+def benchmark(folder, *arguments):
+    """Run the command; return its report and what it printed."""
+    command = subprocess.run(
+        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', *arguments, '--output', folder],
+        capture_output=True, text=True, timeout=TIMEOUT)
+    assert command.returncode == 0, command.stdout + command.stderr
+    return json.loads((folder / f'{arguments[0]}.json').read_text()), command.stdout
+
+
+@pytest.fixture
+def player(tmp_path):
+    """Return a function that starts a player, and a node that listens to it."""
+    from rclpy.node import Node
+    started = []
+    with listening(lambda: Node('listener')) as node:
+        def start(*topics):
+            started.append(ModuleProcess(
+                'player', 'bisenet_ros.tools.benchmark.player',
+                [*topics, '--camera-info', '--size', '64', '48'], tmp_path))
+            return node
+        yield start
+        for process in started:
+            process.stop()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < deadline, 'not in time'
+        time.sleep(0.02)
+
+
+def test_player_obeys_and_numbers_its_frames(player):
+    node = player('left/image', 'right/image')
+    images, infos = {'left': [], 'right': []}, []
+    for side, received in images.items():
+        node.create_subscription(Image, f'{side}/image', received.append, qos_profile_sensor_data)
+    node.create_subscription(CameraInfo, 'left/camera_info', infos.append, qos_profile_sensor_data)
+    rate = node.create_publisher(Float64, RATE_TOPIC, RATE_QOS)
+    rate.publish(Float64(data=40.0))
+    wait_for(lambda: all(len(received) >= 20 for received in images.values()))
+    rate.publish(Float64(data=0.0))
+    time.sleep(1.0)
+    silent = [len(received) for received in images.values()]
+    time.sleep(0.5)
+    assert [len(received) for received in images.values()] == silent, 'still, when told so'
+    for remainder, received in enumerate(images.values()):
+        numbers = [int(image.header.frame_id) for image in received]
+        assert numbers == sorted(set(numbers))
+        assert {number % 2 for number in numbers} == {remainder}, 'topics take turns'
+        assert {(image.width, image.height, image.encoding) for image in received} == {
+            (64, 48, 'bgr8')}
+        assert len({bytes(image.data) for image in received}) > 1, 'several scenes'
+    stamps = [image.header.stamp.sec + 1e-9 * image.header.stamp.nanosec
+              for image in images['left']]
+    # 40 Hz between two topics; a busy machine may be late, but never early.
+    assert len(stamps) / (stamps[-1] - stamps[0]) < 22.0
+    assert {info.header.frame_id for info in infos} <= {
+        image.header.frame_id for image in images['left']} | {infos[-1].header.frame_id}
+
+
+def test_graph_finds_the_limit_of_a_limited_node(tmp_path):
+    limit = 25.0
+    report, text = benchmark(
+        tmp_path, 'graph', *SMALL, *SMALL_NETWORK, '--rates', '15', '--seconds', '2',
+        '--search-seconds', '1', '--turns', '2', '--turn-seconds', '0.5',
+        '-p', f'max_rate:={limit}', '--costmap')
+    # Up to 5 % may be dropped, and rates are tried in steps of 5 %.
+    assert 0.85 * limit < report['highest_rate_hz'] < 1.1 * limit
+    assert any(window['drops'] > 0.05 for window in report['search'])
+    slow, highest = report['windows']
+    assert slow['requested_hz'] == 15.0
+    assert highest['requested_hz'] == report['highest_rate_hz']
+    assert highest['drops'] < 0.05
+    for window in report['windows']:
+        assert window['rate_in_hz'] == pytest.approx(window['requested_hz'], rel=0.1)
+        assert window['frames_in'] == pytest.approx(
+            window['requested_hz'] * window['seconds'], abs=2 + 0.1 * window['frames_in'])
+        assert window['rate_out_hz'] <= 1.1 * limit
+        assert 0 < window['latency_p50_ms'] <= window['latency_p99_ms'] < 5e3
+        assert 0 < window['cpu_share'] < os.cpu_count() + 0.1
+        assert 50 < window['rss_mb'] < 1e4
+    comparison = report['node_and_network']
+    assert comparison['ratio']['median'] > 1.0, 'the node does more than its network'
+    assert report['network_size'] == [64, 48]
+    assert f'{report["highest_rate_hz"]:.1f} Hz' in text and 'node / network alone' in text
+    assert (tmp_path / 'graph.png').stat().st_size > 1000
+
+
+def test_graph_says_why_there_is_no_mask(tmp_path):
+    command = subprocess.run(
+        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'graph', *SMALL, *SMALL_NETWORK,
+         '-p', 'label_set:=cityscapes', '--output', tmp_path],
+        capture_output=True, text=True, timeout=TIMEOUT)
+    assert command.returncode == 1
+    assert 'the node says: not configured' in command.stderr and 'cityscapes' in command.stderr
+
+
+def test_transport(tmp_path):
+    report, text = benchmark(
+        tmp_path, 'transport', '--image-size', '320', '240', '--frames', '20', '--rate', '10')
+    assert 1 <= report['frames'] <= 100
+    for quantity in ('cpu', 'wall', 'whole_way'):
+        for kind in KINDS:
+            row = report[quantity][kind]
+            assert 0 < row['p25_ms'] <= row['median_ms'] <= row['p75_ms'] < 5e3
+        assert report[quantity]['bare']['of_bare'] == {'median': 1.0, 'p25': 1.0, 'p75': 1.0}
+    for kind in KINDS:
+        assert report['whole_way'][kind]['median_ms'] > report['wall'][kind]['median_ms']
+        assert kind in text
+
+
+def test_costs_are_compared_turn_by_turn():
+    frames = 3 * (WARM_UPS + 10)
+
+    def log(remainder, cpu_per_frame, missing=()):
+        numbers = [n for n in range(remainder, frames, 3) if n not in missing]
+        return [{'sequence': n, 'wall': 10**6 * (n // 3), 'cpu': cpu_per_frame * (i + 1)}
+                for i, n in enumerate(numbers)]
+
+    # The bare one lost the frame of turn 15, so that turn 16 has CPU time of both.
+    logs = dict(zip(KINDS, (log(0, 3 * 10**6), log(1, 2 * 10**6, missing=(46,)),
+                            log(2, 7 * 10**6))))
+    latencies = {kind: {row['sequence']: 2 * 10**6 for row in rows} for kind, rows in logs.items()}
+    times = by_quantity(logs, latencies)
+    expected = [turn for turn in range(1, frames // 3) if turn not in (15, 16)][WARM_UPS:]
+    assert times['wall']['node'].tolist() == pytest.approx(expected)
+    assert [set(times['cpu'][kind].round(9)) for kind in KINDS] == [{3.0}, {2.0}, {7.0}]
+    assert set(times['whole_way']['bare'].round(9)) == {2.0}
+
+
+def samples(memory):
+    return [Sample(float(number), 100 * number, value, None)
+            for number, value in enumerate(memory)]
+
+
+def test_growth_is_seen_after_the_warm_up():
+    flat = samples([100_000_000] * 100 + [900_000_000] * 900)
+    assert growth(flat, 'rss')['growth'] == 0.0
+    leaking = samples([10**9 + 10**5 * number for number in range(1000)])
+    # From the middle of the first tenth after 10 % to that of the last: 0.81 of all that leaked.
+    assert growth(leaking, 'rss')['growth'] == pytest.approx(0.081 / 1.0145, rel=0.01)
+    with pytest.raises(ValueError, match='too few'):
+        growth(samples([1] * 8), 'rss')
+
+
+def test_soak(tmp_path):
+    report, text = benchmark(tmp_path, 'soak', *SMALL, *SMALL_NETWORK, '--frames', '60',
+                             '--rate', '20', '--period', '0.2')
+    assert report['frames'] >= 60
+    assert report['samples'][-1]['frames'] == report['frames']
+    assert all(report['messages'].get(f'segmentation/{name}', 0) > 0 for name in (
+        'confidence', 'color_mask', 'overlay', 'camera_info', 'costmap', 'class_costmaps',
+        'obstacles')), report['messages']
+    assert all(50e6 < each['rss'] < 10e9 for each in report['samples'])
+    assert all(each['device'] is None for each in report['samples']), 'it ran on a CPU'
+    assert 'rss' in text
+    assert (tmp_path / 'soak.png').is_file()
