@@ -1,6 +1,7 @@
 """An image in, class ids and confidence out."""
 
 from bisenet_ros.segmentation.colors import color_mask, overlay
+from bisenet_ros.segmentation.frame import Segmentation
 from bisenet_ros.segmentation.labels import (
     NO_DECISION,
     Label,
@@ -8,7 +9,6 @@ from bisenet_ros.segmentation.labels import (
     LabelSetError,
     load_label_set,
 )
-from bisenet_ros.segmentation.pipelines import Segmentation
 from bisenet_ros.segmentation.segmenter import Segmenter, shipped_weights
 
 __all__ = ['Label', 'LabelSet', 'LabelSetError', 'NO_DECISION', 'Segmentation', 'Segmenter',

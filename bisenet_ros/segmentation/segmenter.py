@@ -11,11 +11,18 @@ import torch
 
 from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.engines import (
+    OnnxRuntimeDeviceEngine,
+    OnnxRuntimeEngine,
+    TorchEngine,
+)
+from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
-from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame, HostPipeline, Segmentation
 
 ENGINES = ('auto', 'torch', 'onnxruntime')
+TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt').expanduser()
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 _logger = logging.getLogger(__name__)
@@ -30,8 +37,9 @@ class Segmenter:
     :param label_set: name or YAML path, or `auto`: the one the weights were trained on. Its
         n-th entry is the network's n-th channel.
     :param device: `auto` (a GPU where there is one), `cuda`, `cuda:N` or `cpu`.
-    :param engine: `torch`, `onnxruntime` (CPU only), or `auto`: ONNX Runtime on a CPU where it
-        is installed, as it is the faster one there.
+    :param engine: `torch`; `onnxruntime`, on a GPU by TensorRT or CUDA as far as this ONNX Runtime
+        has them; or `auto`: ONNX Runtime on a CPU where it is installed, as it is the faster one
+        there, PyTorch on a GPU.
     :param precision: `fp32`, `fp16` (GPU only), `bf16` (GPU, and CPUs that compute in it) or
         `auto`: fp16 on a GPU, fp32 on a CPU.
     :param network_size: (width, height) images are resized to for the network, multiples of 8;
@@ -57,16 +65,18 @@ class Segmenter:
         self.confidence_threshold = confidence_threshold
         network = DeployedNetwork(loaded, dtype)
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
+        if engine not in ENGINES:
+            raise ValueError(
+                f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
         if self._device.type == 'cpu':
             cpu_engine = _cpu_engine(engine, network)
             self.engine = 'torch' if isinstance(cpu_engine, TorchEngine) else 'onnxruntime'
-            self._pipeline = HostPipeline(cpu_engine, channel_ids)
+            self.pipeline = HostPipeline(cpu_engine, channel_ids)
         else:
-            if engine not in ('auto', 'torch'):
-                raise ValueError(f'engine {engine!r} does not run on device '
-                                 f"{str(self._device)!r}: use engine 'torch' or device 'cpu'")
-            self.engine = 'torch'
-            self._pipeline = DevicePipeline(network, self._device, channel_ids)
+            self.engine = 'torch' if engine == 'auto' else engine
+            self.pipeline = DevicePipeline(
+                _device_engine(self.engine, network, self._device), self._device, channel_ids,
+                captures=self.engine == 'torch')
 
     @property
     def device(self) -> str:
@@ -87,14 +97,15 @@ class Segmenter:
         self._confidence_threshold = value
 
     def segment(self, images: Sequence[np.ndarray],
-                sizes: Sequence[tuple[int, int]] | None = None,
-                channel_order: str = 'rgb') -> list[Segmentation]:
+                sizes: Sequence[tuple[int, int]] | None = None, channel_order: str = 'rgb',
+                with_confidence: bool = True) -> list[Segmentation]:
         """
         Find the class of every pixel.
 
         :param images: each (H, W, 3) uint8, of any strides; sizes may differ.
         :param sizes: (width, height) of each mask in pixels; None: the images' own.
         :param channel_order: `rgb` or `bgr`, of all the images.
+        :param with_confidence: False saves a CPU half of what follows the network.
         :return: for each image class ids and confidence, (height, width) uint8.
         :raises ValueError: an image or a size is none of the above.
         """
@@ -112,7 +123,8 @@ class Segmenter:
                              'give a (width, height) of at least 1 for each image')
         frames = [Frame(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
                   for image, size in zip(images, sizes)]
-        return self._pipeline.segment(frames, channel_order == 'bgr', self.confidence_threshold)
+        return self.pipeline.segment(frames, channel_order == 'bgr', self.confidence_threshold,
+                                     with_confidence)
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which the network sees images of this size."""
@@ -217,22 +229,34 @@ def _choose_network_size(network_size: tuple[int, int], weights: Weights) -> tup
 
 
 def _cpu_engine(engine: str, network: DeployedNetwork) -> TorchEngine | OnnxRuntimeEngine:
-    if engine not in ENGINES:
-        raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
-    if engine == 'torch':
-        return TorchEngine(network)
-    missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
     if engine == 'onnxruntime':
-        if missing:
-            raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
-                             f'{", ".join(missing)}: install them or use engine \'torch\'')
+        _check_onnxruntime()
         if network.dtype != torch.float32:
-            raise ValueError("engine 'onnxruntime' computes in fp32: use precision 'auto'")
+            raise ValueError("engine 'onnxruntime' on a CPU computes in fp32: use precision "
+                             "'auto'")
         return OnnxRuntimeEngine(network)
-    if missing or network.dtype != torch.float32:
+    if engine == 'torch' or _missing_for_onnxruntime() or network.dtype != torch.float32:
         return TorchEngine(network)
     try:
         return OnnxRuntimeEngine(network)
     except Exception as error:  # whatever an exporter of another version may raise
         _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
         return TorchEngine(network)
+
+
+def _device_engine(engine: str, network: DeployedNetwork,
+                   device: torch.device) -> DeployedNetwork | OnnxRuntimeDeviceEngine:
+    if engine == 'torch':
+        return network.to(device)
+    _check_onnxruntime()
+    return OnnxRuntimeDeviceEngine(network, device, TENSORRT_CACHE)
+
+
+def _check_onnxruntime() -> None:
+    if missing := _missing_for_onnxruntime():
+        raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
+                         f'{", ".join(missing)}: install them or use engine \'torch\'')
+
+
+def _missing_for_onnxruntime() -> list[str]:
+    return [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]

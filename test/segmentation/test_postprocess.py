@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import classify
+from bisenet_ros.segmentation.postprocess import classify, find_classes
 
 
 def reference(logits, size):
@@ -32,6 +32,9 @@ def test_classes_and_confidence(size, spread):
     # Where two classes are equally probable to seven digits, either is right.
     chosen = np.take_along_axis(probabilities, class_ids[None].astype(int) - 100, 0)[0]
     np.testing.assert_allclose(chosen, best, rtol=2e-5)
+    alone = find_classes(logits, size, channel_ids)
+    chosen = np.take_along_axis(probabilities, alone[None].astype(int) - 100, 0)[0]
+    np.testing.assert_allclose(chosen, best, rtol=2e-5)
 
 
 def test_logits_beyond_the_range_of_the_exponential():
@@ -49,3 +52,9 @@ def test_logits_that_are_no_numbers_decide_nothing(broken):
     class_ids, confidence = classify(logits, (16, 16), np.arange(3, dtype=np.uint8))
     assert (class_ids == NO_DECISION).all()
     assert (confidence == 0).all()
+
+
+def test_no_number_decides_nothing_without_confidence_too():
+    logits = np.full((3, 4, 4), np.nan, np.float32)
+    ids = find_classes(logits, (16, 16), np.arange(3, dtype=np.uint8))
+    assert (ids == NO_DECISION).all()

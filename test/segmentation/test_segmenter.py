@@ -10,7 +10,8 @@ from torch.nn import functional
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.pipelines import DevicePipeline, Frame
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.frame import Frame
 
 
 @pytest.fixture(scope='module', params=['torch', 'onnxruntime'])
@@ -23,7 +24,7 @@ def segmenter(request, camvid_weights):
 def device_pipeline(weights, dtype=torch.float32):
     """Make the pipeline that runs on GPUs, here on the CPU's tensors."""
     return DevicePipeline(DeployedNetwork(weights, dtype), torch.device('cpu'),
-                          np.arange(11, dtype=np.uint8))
+                          np.arange(11, dtype=np.uint8), captures=True)
 
 
 def plain_probabilities(weights_path, pixels, size):
@@ -136,6 +137,17 @@ def test_threshold_makes_improbable_pixels_undecided(camvid_weights, colorful_im
     assert (careful.class_ids != NO_DECISION).any()
 
 
+def test_without_confidence_the_classes_are_the_same(segmenter, colorful_image):
+    full, = segmenter.segment([colorful_image])
+    alone, = segmenter.segment([colorful_image], with_confidence=False)
+    assert alone.confidence is None
+    assert (alone.class_ids == full.class_ids).mean() > 0.9999
+    segmenter.confidence_threshold = 0.5
+    careful, = segmenter.segment([colorful_image], with_confidence=False)
+    segmenter.confidence_threshold = 0.0
+    np.testing.assert_array_equal(careful.class_ids == NO_DECISION, full.confidence < 128)
+
+
 def test_channels_become_the_ids_of_the_label_set(camvid_weights, colorful_image, tmp_path):
     ids = [3, 1, 4, 15, 9, 2, 6, 5, 35, 8, 97]
     path = tmp_path / 'own.yaml'
@@ -153,7 +165,7 @@ def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_
     weights.network.conv_out.conv_out.bias.data.fill_(float('nan'))
     frame = Frame(colorful_image, (160, 96), (200, 120))
     pipeline = device_pipeline(weights)
-    result, = pipeline.segment([frame], bgr=False, threshold=0.0)
+    result, = pipeline.segment([frame], bgr=False, threshold=0.0, with_confidence=True)
     assert (result.class_ids == NO_DECISION).all()
     assert (result.confidence == 0).all()
 
@@ -166,7 +178,7 @@ def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, o
     sizes = [(200, 120), (80, 48), (64, 99)]
     given = [image if order == 'rgb' else image[..., ::-1] for image in images]
     frames = [Frame(image, (160, 96), size) for image, size in zip(given, sizes)]
-    results = pipeline.segment(frames, bgr=order == 'bgr', threshold=0.0)
+    results = pipeline.segment(frames, bgr=order == 'bgr', threshold=0.0, with_confidence=True)
     for image, size, result in zip(images, sizes, results, strict=True):
         # OpenCV's resize in float32: the device does not round to uint8 in between.
         pixels = cv2.resize(image.astype(np.float32), (160, 96))
@@ -176,8 +188,8 @@ def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, o
 def test_device_pipeline_threshold(camvid_weights, colorful_image):
     pipeline = device_pipeline(load_weights(camvid_weights))
     frames = [Frame(colorful_image, (160, 96), (200, 120))]
-    sure, = pipeline.segment(frames, bgr=False, threshold=0.0)
-    careful, = pipeline.segment(frames, bgr=False, threshold=0.6)
+    sure, = pipeline.segment(frames, bgr=False, threshold=0.0, with_confidence=True)
+    careful, = pipeline.segment(frames, bgr=False, threshold=0.6, with_confidence=True)
     np.testing.assert_array_equal(careful.confidence, sure.confidence)
     np.testing.assert_array_equal(
         careful.class_ids, np.where(sure.confidence / 255 >= 0.6, sure.class_ids, NO_DECISION))
@@ -193,7 +205,7 @@ def test_shipped_weights_on_a_street(street_images):
     frames = [Frame(image, host.network_size, (480, 360)) for image in street_images]
     for image, by_host, by_onnx, by_device in zip(
             street_images, host.segment(street_images), onnx.segment(street_images),
-            device.segment(frames, bgr=False, threshold=0.0), strict=True):
+            device.segment(frames, bgr=False, threshold=0.0, with_confidence=True), strict=True):
         probabilities = plain_probabilities(path, image, (480, 360))
         for class_ids, confidence in by_host, by_onnx, by_device:
             assert (class_ids == probabilities.argmax(0)).mean() > 0.9999
@@ -205,8 +217,10 @@ def test_half_precision_on_a_street(street_images, dtype):
     """Issue 5 asks for 99.5 % of the pixels as in fp32; bfloat16 has three bits less."""
     weights = load_weights(shipped_weights()['camvid_xception39'])
     frames = [Frame(street_images[0], (480, 360), (480, 360))]
-    full, = device_pipeline(weights).segment(frames, bgr=False, threshold=0.0)
-    half, = device_pipeline(weights, dtype).segment(frames, bgr=False, threshold=0.0)
+    full, half = (
+        device_pipeline(weights, of_type).segment(
+            frames, bgr=False, threshold=0.0, with_confidence=True)[0]
+        for of_type in (torch.float32, dtype))
     agreement = (half.class_ids == full.class_ids).mean()
     assert agreement > (0.995 if dtype == torch.float16 else 0.97)
 

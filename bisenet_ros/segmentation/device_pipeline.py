@@ -1,0 +1,225 @@
+"""The way through a GPU: pixels go up, ids and confidences come down, all else stays there."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.labels import NO_DECISION
+
+# Before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
+_WARM_UPS = 3
+# As on the host, postprocess.py.
+_LOWEST_LOGIT = -80.0
+
+_logger = logging.getLogger(__name__)
+
+
+class DevicePipeline:
+    """
+    Everything on one torch device: uint8 pixels go up, uint8 ids and confidences come back.
+
+    Images of one size, of all cameras, go through as one batch. Each size and number of images
+    has its own buffers, pinned on the host, and on a GPU its work is captured as a CUDA graph
+    when it comes for the first time: some hundred kernels are then started as one.
+
+    :param network: (N, h, w, 3) uint8 or floating RGB -> logits (N, classes, ceil(h/8),
+        ceil(w/8)) float32, on the device.
+    :param device: a GPU; the CPU serves for tests.
+    :param channel_ids: (classes,) uint8, the class id of each channel.
+    :param captures: whether the network's work can be captured; PyTorch's can.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device,
+                 channel_ids: np.ndarray, captures: bool):
+        self._network = network
+        self._device = device
+        self._captures = captures and device.type == 'cuda'
+        self._channel_ids = torch.from_numpy(channel_ids).to(device)
+        self._classify = self._choose_classify()
+        self._batches: dict[_Shape, list[_Batch]] = defaultdict(list)
+
+    def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float,
+                with_confidence: bool) -> list[Segmentation]:
+        """Segment the frames; confidences cost nothing here and always come."""
+        return self.submit(frames, bgr, threshold)()
+
+    @torch.inference_mode()
+    def submit(self, frames: Sequence[Frame], bgr: bool,
+               threshold: float) -> Callable[[], list[Segmentation]]:
+        """
+        Start to segment the frames, and return what waits for the result.
+
+        While one submission computes, the pixels of the next may go up and the result of the last
+        come down. As many submissions as wait for their result hold device memory.
+        """
+        members: dict[_Shape, list[int]] = defaultdict(list)
+        for index, frame in enumerate(frames):
+            members[(frame.image.shape, frame.network_size, frame.mask_size)].append(index)
+        started = []
+        for (image_shape, network_size, mask_size), indices in members.items():
+            shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size, bgr)
+            batch = self._idle_batch(shape)
+            batch.start([frames[index].image for index in indices], threshold)
+            started.append((batch, indices))
+
+        def result() -> list[Segmentation]:
+            segmentations = [None] * len(frames)
+            for batch, indices in started:
+                for index, segmentation in zip(indices, batch.finish()):
+                    segmentations[index] = segmentation
+            return segmentations
+
+        return result
+
+    def _idle_batch(self, shape: '_Shape') -> '_Batch':
+        batches = self._batches[shape]
+        for batch in batches:
+            if not batch.busy:
+                return batch
+        batches.append(_Batch(shape, self._device, self._compute, self._captures))
+        return batches[-1]
+
+    def _compute(self, shape: '_Shape', pixels: Tensor, least_confidence: Tensor) -> Tensor:
+        """Return (N, 2, height, width) uint8: class ids and confidences."""
+        pixels = resize(pixels, shape.network_size)
+        logits = self._network(pixels.flip(3) if shape.bgr else pixels)
+        return self._classify(logits, shape.mask_size, self._channel_ids, least_confidence)
+
+    def _choose_classify(self) -> Callable[..., Tensor]:
+        """Return the kernel where it can be built: that takes Triton and a C compiler."""
+        if self._device.type == 'cpu':
+            return classify
+        try:
+            from bisenet_ros.segmentation import classify_kernel
+            logits = torch.zeros(1, len(self._channel_ids), 4, 4, device=self._device)
+            classify_kernel.classify(
+                logits, (8, 8), self._channel_ids, torch.zeros((), device=self._device))
+        except Exception as error:  # Compilers fail in many ways.
+            _logger.warning('no kernel for post-processing, which is slower without: %s', error)
+            return classify
+        return classify_kernel.classify
+
+
+class _Shape(NamedTuple):
+    """What images must have in common to be one batch, and how many there are; (width, height)."""
+
+    count: int
+    image_size: tuple[int, int]
+    network_size: tuple[int, int]
+    mask_size: tuple[int, int]
+    bgr: bool
+
+
+class _Batch:
+    """Images of one shape on their way through the device, in buffers that are used again."""
+
+    def __init__(self, shape: _Shape, device: torch.device,
+                 compute: Callable[[_Shape, Tensor, Tensor], Tensor], captures: bool):
+        self.busy = False
+        self._shape = shape
+        self._compute = compute
+        on_gpu = device.type == 'cuda'
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        width, height = shape.image_size
+        self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
+                                        pin_memory=on_gpu)
+        self._pixels = torch.empty_like(self._host_pixels, device=device)
+        width, height = shape.mask_size
+        self._host_masks = torch.empty((shape.count, 2, height, width), dtype=torch.uint8,
+                                       pin_memory=on_gpu)
+        self._least_confidence = torch.zeros((), device=device)
+        self._threshold = 0.0
+        self._masks: Tensor | None = None
+        self._graph = self._capture() if captures else None
+
+    def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
+        """Send images (H, W, 3) uint8 up and start the work on them."""
+        self.busy = True
+        for pixels, image in zip(self._host_pixels.numpy(), images):
+            np.copyto(pixels, image)
+        with torch.cuda.stream(self._stream):
+            self._pixels.copy_(self._host_pixels, non_blocking=True)
+            if threshold != self._threshold:
+                self._threshold = threshold
+                self._least_confidence.fill_(np.ceil(255 * threshold))
+            if self._graph is None:
+                self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
+            else:
+                self._graph.replay()
+            self._host_masks.copy_(self._masks, non_blocking=True)
+
+    def finish(self) -> list[Segmentation]:
+        """Wait for the work, and return what was seen in each image."""
+        if self._stream is not None:
+            self._stream.synchronize()
+        segmentations = [Segmentation(*masks.copy()) for masks in self._host_masks.numpy()]
+        self.busy = False
+        return segmentations
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        def compute() -> None:
+            self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
+
+        with torch.backends.cudnn.flags(benchmark=True):
+            with torch.cuda.stream(self._stream):
+                for _ in range(_WARM_UPS):
+                    compute()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):
+                compute()
+        return graph
+
+
+def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """
+    Resize images by bilinear interpolation, as cv2.INTER_LINEAR does but without rounding.
+
+    :param pixels: (N, H, W, 3) uint8.
+    :param size: (width, height).
+    :return: (N, height, width, 3) float32 in 0 to 255, or the pixels if they have the size.
+    """
+    width, height = size
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    return functional.interpolate(
+        pixels.permute(0, 3, 1, 2).float(), size=(height, width), mode='bilinear',
+        align_corners=False).permute(0, 2, 3, 1)
+
+
+def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
+             least_confidence: Tensor) -> Tensor:
+    """
+    Do on the device what postprocess.classify does on the host, and by the same arithmetic.
+
+    One class at a time, so that full-size logits are never held in memory.
+
+    :param logits: (N, classes, h, w) float32.
+    :param size: (width, height) of the masks.
+    :param channel_ids: (classes,) uint8.
+    :param least_confidence: (), pixels with less, of 255, are not decided.
+    :return: (N, 2, height, width) uint8, class ids and confidences.
+    """
+    width, height = size
+    relative = logits - logits.amax(1, keepdim=True)
+    best = total = torch.zeros((), device=logits.device)
+    class_ids = torch.full((), NO_DECISION, dtype=torch.uint8, device=logits.device)
+    for channel, class_id in enumerate(channel_ids.unbind()):
+        enlarged = functional.interpolate(
+            relative[:, channel:channel + 1], size=(height, width), mode='bilinear',
+            align_corners=False)
+        likelihood = enlarged.clamp(min=_LOWEST_LOGIT).exp()
+        class_ids = torch.where(likelihood > best, class_id, class_ids)
+        best = torch.fmax(best, likelihood)
+        total = total + likelihood
+    confidence = (255 * best / total).nan_to_num(0).round()
+    # Not a number anywhere, and the sum is none either.
+    decided = (confidence > 0) & (confidence >= least_confidence)
+    class_ids = torch.where(decided, class_ids, NO_DECISION)
+    return torch.cat((class_ids, confidence.to(torch.uint8)), 1)

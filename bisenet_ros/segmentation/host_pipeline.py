@@ -1,0 +1,55 @@
+"""The way through a CPU: OpenCV around an engine."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.labels import NO_DECISION
+from bisenet_ros.segmentation.postprocess import classify, find_classes
+
+
+class HostPipeline:
+    """
+    Pre- and post-processing by OpenCV on the CPU.
+
+    Images are resized by plain bilinear interpolation (cv2.INTER_LINEAR), not by area: it is what
+    training's scaling and the device pipeline do, so the network meets the same pixels
+    everywhere. They are resized as uint8 and normalised at the network's size.
+
+    :param engine: (1, h, w, 3) uint8 RGB -> logits (1, classes, ceil(h/8), ceil(w/8)) float32.
+    :param channel_ids: (classes,) uint8, the class id of each channel.
+    """
+
+    def __init__(self, engine: Callable[[np.ndarray], np.ndarray], channel_ids: np.ndarray):
+        self.engine = engine
+        self._channel_ids = channel_ids
+
+    def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float,
+                with_confidence: bool) -> list[Segmentation]:
+        """Segment the frames one by one: a CPU gains nothing from a batch."""
+        return [
+            self.decide(self.engine(self.prepare(frame, bgr)), frame.mask_size, threshold,
+                        with_confidence)
+            for frame in frames]
+
+    def prepare(self, frame: Frame, bgr: bool) -> np.ndarray:
+        """Return what the engine takes of an image."""
+        image = frame.image
+        if image.shape[1::-1] != frame.network_size:
+            image = cv2.resize(image, frame.network_size, interpolation=cv2.INTER_LINEAR)
+        if bgr:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        # torch takes neither negative strides nor, without a warning, read-only memory.
+        return np.require(image, requirements='CW')[np.newaxis]
+
+    def decide(self, logits: np.ndarray, mask_size: tuple[int, int], threshold: float,
+               with_confidence: bool) -> Segmentation:
+        """Make the mask of what the engine gave."""
+        if not with_confidence and not threshold:
+            return Segmentation(find_classes(logits[0], mask_size, self._channel_ids), None)
+        class_ids, confidence = classify(logits[0], mask_size, self._channel_ids)
+        if threshold:
+            np.copyto(class_ids, NO_DECISION, where=confidence < np.ceil(255 * threshold))
+        return Segmentation(class_ids, confidence)

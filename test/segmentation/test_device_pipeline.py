@@ -1,0 +1,150 @@
+"""The pipeline for GPUs, here on the CPU's tensors; and on a GPU where there is one."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation import NO_DECISION, shipped_weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline, classify, resize
+from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
+from bisenet_ros.segmentation.frame import Frame
+
+IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+
+
+def make_pipeline(network, device='cpu', captures=True):
+    return DevicePipeline(network, torch.device(device), np.arange(11, dtype=np.uint8), captures)
+
+
+@pytest.fixture(scope='module')
+def network(camvid_weights):
+    return DeployedNetwork(load_weights(camvid_weights))
+
+
+def assert_same(segmentations, others):
+    for one, other in zip(segmentations, others, strict=True):
+        np.testing.assert_array_equal(one.class_ids, other.class_ids)
+        np.testing.assert_array_equal(one.confidence, other.confidence)
+
+
+def check_classify(function, device, spread, size):
+    """Against the plain way: enlarge all logits, softmax, argmax."""
+    generator = torch.Generator().manual_seed(1)
+    # As a channels_last network leaves them.
+    logits = (torch.randn(2, 12, 20, 11, generator=generator) * spread).permute(0, 3, 1, 2)
+    probabilities = functional.interpolate(
+        logits.double(), size[::-1], mode='bilinear', align_corners=False).softmax(1)
+    best = probabilities.amax(1)
+    masks = function(logits.to(device), size, IDS.to(device), torch.tensor(0.0, device=device))
+    class_ids, confidence = masks.cpu().unbind(1)
+    channel = (IDS.view(-1, 1, 1, 1) == class_ids).int().argmax(0)
+    chosen = probabilities.gather(1, channel[:, None])[:, 0]
+    torch.testing.assert_close(chosen, best, rtol=2e-5, atol=0)
+    assert (confidence - 255 * best).abs().max() <= 0.51
+    careful = function(logits.to(device), size, IDS.to(device), torch.tensor(99.0, device=device))
+    expected = torch.where(confidence >= 99, class_ids, NO_DECISION)
+    torch.testing.assert_close(careful[:, 0].cpu(), expected)
+
+
+@pytest.mark.parametrize('spread', [1, 10])
+@pytest.mark.parametrize('size', [(160, 96), (213, 121), (7, 5)])
+def test_classify(spread, size):
+    check_classify(classify, 'cpu', spread, size)
+
+
+@needs_gpu
+@pytest.mark.parametrize('spread', [1, 10, 60])
+@pytest.mark.parametrize('size', [(160, 96), (213, 121), (7, 5)])
+def test_the_kernel_does_what_classify_does(spread, size):
+    kernel = pytest.importorskip('bisenet_ros.segmentation.classify_kernel')
+    check_classify(kernel.classify, 'cuda', spread, size)
+
+
+@pytest.mark.parametrize('broken', [np.nan, np.inf])
+def test_pixels_with_logits_that_are_no_numbers_decide_nothing(broken):
+    logits = torch.zeros(1, 11, 4, 4)
+    logits[0, 2] = 1
+    logits[0, 3, 0, 0] = broken
+    class_ids, confidence = classify(logits, (4, 4), IDS, torch.tensor(0.0))[0]
+    assert (class_ids[0, 0], confidence[0, 0]) == (NO_DECISION, 0)
+    assert (class_ids[2:, 2:] == IDS[2]).all()
+
+
+def test_resize_is_opencvs(colorful_image):
+    pixels = torch.from_numpy(colorful_image)[None]
+    for size in (160, 96), (333, 250):
+        expected = cv2.resize(colorful_image.astype(np.float32), size)
+        np.testing.assert_allclose(resize(pixels, size)[0].numpy(), expected, atol=0.05)
+
+
+def test_results_of_submissions_that_overlap(network, colorful_image):
+    """Each keeps its own pixels, though all have the same shape and are asked for late."""
+    pipeline = make_pipeline(network)
+    images = [np.roll(colorful_image, 31 * shift, axis=1) for shift in range(3)]
+    frames = [Frame(image, (160, 96), (200, 120)) for image in images]
+    waiting = [pipeline.submit([frame], bgr=False, threshold=0.0) for frame in frames]
+    overlapping = [result()[0] for result in waiting]
+    alone = [pipeline.segment([frame], False, 0.0, True)[0] for frame in frames]
+    assert_same(overlapping, alone)
+    assert (alone[0].class_ids != alone[1].class_ids).any()
+
+
+def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image):
+    pipeline = make_pipeline(network)
+    first, = pipeline.segment([Frame(colorful_image, (160, 96), (200, 120))], False, 0.0, True)
+    kept = first.class_ids.copy()
+    pipeline.segment([Frame(colorful_image[::-1], (160, 96), (200, 120))], False, 0.0, True)
+    np.testing.assert_array_equal(first.class_ids, kept)
+
+
+def test_images_of_one_size_are_one_batch(network, colorful_image):
+    counts = []
+
+    def counting(images):
+        counts.append(len(images))
+        return network(images)
+
+    small = colorful_image[:96, :160]
+    frames = [Frame(colorful_image, (160, 96), (200, 120)), Frame(small, (160, 96), (160, 96)),
+              Frame(colorful_image[::-1], (160, 96), (200, 120))]
+    pipeline = make_pipeline(counting)
+    together = pipeline.segment(frames, False, 0.0, True)
+    assert counts == [2, 1]
+    for frame, result in zip(frames, together, strict=True):
+        alone, = pipeline.segment([frame], False, 0.0, True)
+        # Convolutions of a batch round differently.
+        assert (result.class_ids == alone.class_ids).mean() > 0.999
+        assert np.abs(result.confidence.astype(int) - alone.confidence).max() <= 1
+
+
+def test_onnx_runtime_on_a_devices_tensors(network):
+    """TensorRT and CUDA are reached by the same calls as the CPU here."""
+    pytest.importorskip('onnxruntime')
+    engine = OnnxRuntimeDeviceEngine(network, torch.device('cpu'), cache=None)
+    images = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network(images)
+    logits = engine(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+    # What resize() gives and flip() leaves.
+    torch.testing.assert_close(engine(images.flip(3).float().flip(3) + 0.3), logits)
+
+
+@needs_gpu
+@pytest.mark.parametrize('captures', [False, True])
+def test_half_precision_on_a_gpu(street_images, captures):
+    """Issue 5: at least 99.5 % of the pixels as in fp32, on real images."""
+    weights = load_weights(shipped_weights()['camvid_xception39'])
+    frames = [Frame(image, (480, 360), (640, 480)) for image in street_images]
+    expected = make_pipeline(DeployedNetwork(weights)).segment(frames, False, 0.0, True)
+    half = DeployedNetwork(load_weights(shipped_weights()['camvid_xception39']), torch.float16)
+    pipeline = make_pipeline(half.to('cuda'), 'cuda', captures)
+    for _ in range(2):  # The second time the graph is only replayed.
+        results = pipeline.segment(frames, False, 0.0, True)
+        for result, reference in zip(results, expected, strict=True):
+            assert (result.class_ids == reference.class_ids).mean() >= 0.995
