@@ -51,6 +51,10 @@ class SegmentationOutputs:
         """Return whether anybody subscribes to anything here."""
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
+    def confidence_wanted(self) -> bool:
+        """Return whether anybody subscribes to the confidence, which costs extra on a CPU."""
+        return self._confidence.get_subscription_count() > 0
+
     def publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                 overlay_alpha: float) -> None:
         """Publish one frame's segmentation; every message has the input's header unchanged."""
@@ -59,7 +63,8 @@ class SegmentationOutputs:
         if frame.camera_info is not None and self._camera_info.get_subscription_count():
             self._camera_info.publish(scaled_camera_info(
                 frame.camera_info, header, image.pixels.shape[1::-1], class_ids.shape[::-1]))
-        if self._confidence.get_subscription_count():
+        # It may be missing for whoever has subscribed only just now.
+        if segmentation.confidence is not None and self.confidence_wanted():
             self._confidence.publish(to_image_message(segmentation.confidence, 'mono8', header))
         if self._mask.get_subscription_count():
             self._mask.publish(to_image_message(class_ids, 'mono8', header))

@@ -235,11 +235,15 @@ class SegmentationNode(LifecycleNode):
         pixels = [image.pixels for _, image in images]
         wanted_size = tuple(self._settings['mask_size'])
         sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
-        segmentations = self._segmenter.segment(pixels, sizes, channel_order=order)
+        costmap_wanted = self._costmap_wanted()
+        with_confidence = costmap_wanted or any(
+            self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
+        segmentations = self._segmenter.segment(
+            pixels, sizes, channel_order=order, with_confidence=with_confidence)
         for (frame, image), segmentation in zip(images, segmentations):
             self._outputs[frame.camera].publish(
                 frame, image, segmentation, self._settings['overlay_alpha'])
-            if self._costmap_wanted():
+            if costmap_wanted:
                 self._observe(frame, image, segmentation)
             self._throughput.add(frame.received)
         self._failing = False

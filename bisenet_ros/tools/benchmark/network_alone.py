@@ -1,12 +1,14 @@
 """The network without anything around it, in this process: the floor under the node's CPU time."""
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.tools.street import StreetDrive
 
 WARM_UPS = 3
@@ -23,21 +25,28 @@ class NetworkAlone:
     """
     Runs a segmenter's network on one image that has the network's size already.
 
+    On a GPU, where the network is captured together with what is around it, that is an image which
+    needs no resizing in, and a mask of the logits' own size out.
+
     :param image_size: (width, height) of the camera's images.
     """
 
     def __init__(self, segmenter: Segmenter, image_size: tuple[int, int]) -> None:
         image = StreetDrive(size=image_size).frame(0).image
         network_size = segmenter.network_size_for(*image_size)
-        self._pixels = np.ascontiguousarray(cv2.resize(image, network_size))[np.newaxis]
-        self._network = segmenter._pipeline._engine
+        pixels = cv2.resize(image, network_size)
+        if isinstance(segmenter.pipeline, HostPipeline):
+            self._run = partial(segmenter.pipeline.engine, pixels[np.newaxis])
+        else:
+            logits_size = tuple(-(-side // 8) for side in network_size)
+            self._run = partial(segmenter.segment, [pixels], [logits_size])
         for _ in range(WARM_UPS):
-            self._network(self._pixels)
+            self._run()
 
     def measure(self, seconds: float) -> Cost:
         """Run again and again for `seconds`."""
         runs, start, cpu_start = 0, time.perf_counter(), time.process_time()
         while (passed := time.perf_counter() - start) < seconds:
-            self._network(self._pixels)
+            self._run()
             runs += 1
         return Cost(1e3 * (time.process_time() - cpu_start) / runs, 1e3 * passed / runs)
