@@ -29,18 +29,18 @@ class DevicePipeline:
     has its own buffers, pinned on the host, and on a GPU its work is captured as a CUDA graph
     when it comes for the first time: some hundred kernels are then started as one.
 
-    :param network: (N, h, w, 3) uint8 or floating RGB -> logits (N, classes, ceil(h/8),
+    :param engine: (N, h, w, 3) uint8 or floating RGB -> logits (N, classes, ceil(h/8),
         ceil(w/8)) float32, on the device.
     :param device: a GPU; the CPU serves for tests.
     :param channel_ids: (classes,) uint8, the class id of each channel.
-    :param captures: whether the network's work can be captured; PyTorch's can.
+    :param captures: whether the engine's work can be captured; PyTorch's can.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device,
+    def __init__(self, engine: Callable[[Tensor], Tensor], device: torch.device,
                  channel_ids: np.ndarray, captures: bool):
-        self._network = network
-        self._device = device
-        self._captures = captures and device.type == 'cuda'
+        self.engine = engine
+        self.device = device
+        self.captures = captures and device.type == 'cuda'
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = defaultdict(list)
@@ -83,24 +83,31 @@ class DevicePipeline:
         for batch in batches:
             if not batch.busy:
                 return batch
-        batches.append(_Batch(shape, self._device, self._compute, self._captures))
+        batches.append(_Batch(shape, self.device, self._compute, self.captures))
         return batches[-1]
 
     def _compute(self, shape: '_Shape', pixels: Tensor, least_confidence: Tensor) -> Tensor:
         """Return (N, 2, height, width) uint8: class ids and confidences."""
         pixels = resize(pixels, shape.network_size)
-        logits = self._network(pixels.flip(3) if shape.bgr else pixels)
-        return self._classify(logits, shape.mask_size, self._channel_ids, least_confidence)
+        logits = self.engine(pixels.flip(3) if shape.bgr else pixels)
+        return self.classify(logits, shape.mask_size, least_confidence)
+
+    def classify(self, logits: Tensor, mask_size: tuple[int, int],
+                 least_confidence: Tensor | None = None) -> Tensor:
+        """Make class ids and confidences, (N, 2, height, width) uint8, of the engine's logits."""
+        if least_confidence is None:
+            least_confidence = torch.zeros((), device=self.device)
+        return self._classify(logits, mask_size, self._channel_ids, least_confidence)
 
     def _choose_classify(self) -> Callable[..., Tensor]:
         """Return the kernel where it can be built: that takes Triton and a C compiler."""
-        if self._device.type == 'cpu':
+        if self.device.type == 'cpu':
             return classify
         try:
             from bisenet_ros.segmentation import classify_kernel
-            logits = torch.zeros(1, len(self._channel_ids), 4, 4, device=self._device)
+            logits = torch.zeros(1, len(self._channel_ids), 4, 4, device=self.device)
             classify_kernel.classify(
-                logits, (8, 8), self._channel_ids, torch.zeros((), device=self._device))
+                logits, (8, 8), self._channel_ids, torch.zeros((), device=self.device))
         except Exception as error:  # Compilers fail in many ways.
             _logger.warning('no kernel for post-processing, which is slower without: %s', error)
             return classify

@@ -56,7 +56,7 @@ class Segmenter:
                  network_size: tuple[int, int] = (0, 0), confidence_threshold: float = 0.0):
         self._device = _choose_device(device)
         dtype = _choose_dtype(precision, self._device)
-        path = _weights_path(weights, self._device)
+        path = weights_path(weights, self._device)
         self.weights = path.stem
         loaded = load_weights(path)
         self.label_set = _choose_label_set(label_set, loaded, path)
@@ -142,7 +142,12 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob('*.safetensors'))}
 
 
-def _weights_path(weights: str | Path, device: torch.device) -> Path:
+def weights_path(weights: str | Path, device: torch.device) -> Path:
+    """
+    Return the file that `weights` means: itself, a shipped one, or for `auto` the device's.
+
+    :raises FileNotFoundError: there are no such weights.
+    """
     shipped = shipped_weights()
     names = ', '.join(shipped) or 'none'
     if weights == 'auto':

@@ -19,6 +19,7 @@ from bisenet_ros.tools.benchmark.report import machine, write_json
 MEASUREMENTS = {
     'pipeline': 'from an image in memory to class ids, stage by stage',
     'costmap': 'the costmap beside the network',
+    'scale': 'cost against image size, classes, cells and cameras',
     'graph': 'player, node and monitor: highest rate, latency, CPU time, memory (needs ROS 2)',
     'transport': 'image in, mask out without a network: what transport costs (needs ROS 2)',
     'soak': 'whether the memory of the node stays flat over many frames (needs ROS 2)',

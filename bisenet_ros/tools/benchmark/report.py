@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 WARM_UPS = 3
 PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
@@ -63,6 +64,18 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         '  '.join([row[0].ljust(widths[0]),
                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
         for row in cells)
+
+
+def plot_stages(stages: dict[str, float], title: str, path: Path) -> None:
+    """Draw what each stage takes (ms) as bars."""
+    figure = Figure(figsize=(8, 0.4 * len(stages) + 1), layout='constrained')
+    axes = figure.subplots()
+    bars = axes.barh(list(stages), list(stages.values()))
+    axes.bar_label(bars, fmt='{:.3g}', padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel='ms, median', title=title)
+    figure.savefig(path, dpi=100)
 
 
 def write_json(path: Path, report: dict) -> None:

@@ -1,0 +1,120 @@
+"""The stages of a DevicePipeline, by the device's own clock."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline, resize
+from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.tools.benchmark.report import WARM_UPS, ratio, summary, table, take_turns
+
+NETWORK, WHOLE = 'network', 'image to ids'
+FRAMES_ON_THEIR_WAY = 3
+FRAMES_FOR_RATE = 300
+
+
+def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dict:
+    """Measure and print; return the figures."""
+    size = image.shape[1::-1]
+    frame = Frame(image, segmenter.network_size_for(*size), size)
+    pipeline = segmenter.pipeline
+    times = {name: device_milliseconds(stage, pipeline.device, repeats)
+             for name, stage in device_stages(pipeline, frame).items()}
+    times[WHOLE] = take_turns(
+        {WHOLE: lambda: pipeline.segment([frame], True, 0.0, True)}, repeats)[WHOLE]
+    floor = np.median(times[NETWORK])
+    report = {name: {**summary(of_stage), 'of_network': ratio(of_stage, floor)}
+              for name, of_stage in times.items()}
+    report['pipelined'] = {'frames_per_second': frames_per_second(pipeline, frame)}
+    print(table(
+        ('stage', 'median ms', 'p25', 'p75', 'of network'),
+        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
+          f'{row["of_network"]["median"]:.2f}')
+         for name, row in report.items() if name in times]))
+    print(f'{report["pipelined"]["frames_per_second"]:.0f} frames/s with {FRAMES_ON_THEIR_WAY} '
+          'on their way')
+    return report
+
+
+def device_stages(pipeline: DevicePipeline, frame: Frame) -> dict[str, Callable[[], object]]:
+    """Return what to measure by name: each stage of the pipeline for one BGR image."""
+    device = pipeline.device
+    on_gpu = device.type == 'cuda'
+    host = torch.from_numpy(frame.image)[None]
+    host = host.pin_memory() if on_gpu else host
+    pixels = host.to(device)
+    with torch.inference_mode():
+        prepared = resize(pixels, frame.network_size).flip(3)
+        masks = pipeline.classify(pipeline.engine(prepared), frame.mask_size)
+    masks_on_host = torch.empty_like(masks, device='cpu', pin_memory=on_gpu)
+    run_network = capture(lambda: pipeline.engine(prepared), device, pipeline.captures)
+    logits = run_network()
+    return {
+        'upload': lambda: pixels.copy_(host, non_blocking=True),
+        'pre-process': capture(
+            lambda: resize(pixels, frame.network_size).flip(3), device, on_gpu),
+        NETWORK: run_network,
+        'post-process': capture(
+            lambda: pipeline.classify(logits, frame.mask_size), device, on_gpu),
+        'download': lambda: masks_on_host.copy_(masks, non_blocking=True),
+    }
+
+
+def capture(function: Callable[[], torch.Tensor], device: torch.device,
+            captures: bool) -> Callable[[], torch.Tensor]:
+    """Return the function, as one CUDA graph if it can be captured."""
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return function()
+
+    if not captures:
+        return run
+    stream = torch.cuda.Stream(device)
+    with torch.backends.cudnn.flags(benchmark=True):
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                run()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            result = run()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def device_milliseconds(stage: Callable[[], object], device: torch.device,
+                        repeats: int) -> np.ndarray:
+    """Return the times (ms) a stage takes on the device, (repeats,)."""
+    if device.type == 'cpu':
+        return take_turns({'': stage}, repeats)['']
+    times = []
+    for repeat in range(-WARM_UPS, repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        stage()
+        end.record()
+        end.synchronize()
+        if repeat >= 0:
+            times.append(start.elapsed_time(end))
+    return np.array(times)
+
+
+def frames_per_second(pipeline: DevicePipeline, frame: Frame) -> float:
+    """Return the rate from pixels in host memory to ids there, with several on their way."""
+    waiting: deque[Callable] = deque()
+    for number in range(-FRAMES_ON_THEIR_WAY, FRAMES_FOR_RATE):
+        if number == 0:
+            start = time.perf_counter()
+        if len(waiting) == FRAMES_ON_THEIR_WAY:
+            waiting.popleft()()
+        waiting.append(pipeline.submit([frame], True, 0.0))
+    for result in waiting:
+        result()
+    return FRAMES_FOR_RATE / (time.perf_counter() - start)

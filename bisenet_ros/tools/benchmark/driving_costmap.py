@@ -1,0 +1,58 @@
+"""A costmap whose robot moves on with every mask, so that the grid rolls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bisenet_ros.costmap.camera_model import Calibration, CameraModel
+from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.segmentation import LabelSet, Segmentation
+from bisenet_ros.tools.street import StreetDrive
+
+STREET_FRAME = 240  # has road, pavement and obstacles within the grid
+STEP = 0.03  # m the robot drives between updates: 0.9 m/s at 30 Hz
+
+
+class DrivingCostmap:
+    """
+    Costmap of a rendered street.
+
+    :param mask_size: (width, height) of the masks.
+    """
+
+    def __init__(self, settings: CostmapSettings, label_set: LabelSet,
+                 mask_size: tuple[int, int]) -> None:
+        drive = StreetDrive(size=mask_size)
+        self._camera = camera_model(drive)
+        self._camera_pose = pose_from_rpy(drive.camera_xyz, drive.camera_rpy) @ BODY_FROM_OPTICAL
+        self._costmap = SemanticCostmap(settings, label_set)
+        self._frame = 0
+
+    def add(self, segmentations: Sequence[Segmentation], pan: float = 0.0) -> np.ndarray:
+        """
+        Add one mask of each camera, and return the combined grid.
+
+        :param pan: radians the cameras turn with every call; each turn needs new lookup tables.
+        """
+        self._frame += 1
+        camera_pose = self._camera_pose @ pose_from_rpy((0, 0, 0), (pan * self._frame, 0, 0))
+        base_pose = pose_from_rpy((STEP * self._frame, 0, 0), (0, 0, 0))
+        for camera, segmentation in enumerate(segmentations):
+            self._costmap.update(
+                camera, self._camera, camera_pose, base_pose, segmentation.class_ids,
+                segmentation.confidence, self._frame / 30)
+        return self._costmap.combined()
+
+
+def camera_model(drive: StreetDrive) -> CameraModel:
+    """Return the model of the drive's camera."""
+    info = drive.camera.camera_info()
+    return Calibration(*(info[name] for name in (
+        'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p'))).for_image(
+            info['width'], info['height'])
+
+
+def street_image(size: tuple[int, int]) -> np.ndarray:
+    """Return a rendered image (height, width, 3) uint8 RGB."""
+    return StreetDrive(size=size)[STREET_FRAME].image

@@ -1,0 +1,24 @@
+"""A publisher of masks and nothing else."""
+
+import numpy as np
+import rclpy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from bisenet_ros.node.image_conversion import to_image_message
+from bisenet_ros.node.outputs import IMAGE_QOS
+
+
+class MaskPublisher:
+    """Publishes masks as the node does; in a context of its own."""
+
+    def __init__(self) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context)
+        node = rclpy.create_node('mask_publisher', context=self._context,
+                                 start_parameter_services=False)
+        self._publisher = node.create_publisher(Image, 'segmentation/mask', IMAGE_QOS)
+
+    def publish(self, class_ids: np.ndarray) -> None:
+        """Publish a mask (H, W) uint8."""
+        self._publisher.publish(to_image_message(class_ids, 'mono8', Header()))

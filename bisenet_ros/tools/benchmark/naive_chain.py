@@ -1,0 +1,76 @@
+"""What the first tutorial does: normalise by NumPy, eager PyTorch, enlarge the logits, argmax."""
+
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from bisenet_ros.network import load_weights
+from bisenet_ros.segmentation.segmenter import weights_path
+
+
+class NaiveChain:
+    """
+    The chain in a process of its own, which keeps the C library's allocator as it comes.
+
+    Called, it runs once. `milliseconds` has what each run took by the process's own clock.
+
+    :param image: (H, W, 3) uint8 BGR.
+    :param network_size: (width, height).
+    """
+
+    def __init__(self, weights: str | Path, device: str, image: np.ndarray,
+                 network_size: tuple[int, int]) -> None:
+        self.milliseconds: list[float] = []
+        context = multiprocessing.get_context('spawn')
+        self._connection, there = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(there, weights_path(weights, torch.device('cpu')), image,
+                                 network_size), daemon=True)
+
+    def __enter__(self) -> 'NaiveChain':
+        """Start the process."""
+        self._process.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.join()
+
+    def __call__(self) -> None:
+        """Run the chain."""
+        self._connection.send('run')
+        while not self._connection.poll(1.0):
+            if not self._process.is_alive():
+                raise RuntimeError('the process of the naive chain ended; see above')
+        self.milliseconds.append(self._connection.recv())
+
+
+def _serve(connection: Connection, weights: Path, image: np.ndarray,
+           network_size: tuple[int, int]) -> None:
+    loaded = load_weights(weights)
+    mean, std = (np.array(rgb, np.float32) for rgb in (loaded.mean, loaded.std))
+    while connection.recv():
+        start = time.perf_counter()
+        naive_class_ids(loaded.network, mean, std, image, network_size)
+        connection.send(1e3 * (time.perf_counter() - start))
+
+
+@torch.no_grad()
+def naive_class_ids(network: torch.nn.Module, mean: np.ndarray, std: np.ndarray,
+                    image: np.ndarray, network_size: tuple[int, int]) -> np.ndarray:
+    """Return the class of each pixel of a BGR image, (H, W) int64."""
+    height, width = image.shape[:2]
+    rgb = cv2.cvtColor(cv2.resize(image, network_size), cv2.COLOR_BGR2RGB)
+    normalised = (rgb.astype(np.float32) / 255 - mean) / std
+    batch = torch.from_numpy(normalised.transpose(2, 0, 1)[np.newaxis].copy())
+    logits = network.low_resolution_logits(batch)
+    enlarged = functional.interpolate(
+        logits, size=(height, width), mode='bilinear', align_corners=False)
+    return enlarged.argmax(1)[0].numpy()

@@ -1,0 +1,138 @@
+"""
+From an image in memory to class ids, stage by stage.
+
+The floor is the network alone in the same run; ratios are to it, turn by turn. On a CPU the naive
+chain (NumPy normalisation, eager PyTorch, enlarged logits, argmax) takes turns, too, in a process
+of its own with the C library's allocator as it is. On a GPU times are the device's own events, and
+the rate is measured with several frames on their way at once. A backbone without shipped weights
+gets random ones, which are as fast.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.segmentation import Segmenter, load_label_set
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.tools.benchmark.device_stages import measure_device
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
+from bisenet_ros.tools.benchmark.random_weights import save_random_weights
+from bisenet_ros.tools.benchmark.report import plot_stages, ratio, summary, table, take_turns
+
+JPEG_QUALITY = 90
+NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the measurement's options."""
+    parser.add_argument('--image-size', type=int, nargs=2, default=(1280, 720),
+                        metavar=('WIDTH', 'HEIGHT'), help='of camera and mask (default 1280 720)')
+    parser.add_argument('--network-size', type=int, nargs=2, default=(0, 0),
+                        metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
+    parser.add_argument('--random', choices=('xception39', 'resnet18', 'coincheung'),
+                        help='random weights: one of the paper\'s networks, or CoinCheung\'s '
+                        'with ResNet-18')
+    parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file; with '
+                        '--random it says how many classes there are')
+    parser.add_argument('--engine', default='auto', help='auto, torch or onnxruntime')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, fp16 or bf16')
+    parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
+    parser.add_argument('--repeats', type=int, default=40)
+
+
+def run(options: argparse.Namespace) -> dict:
+    """Measure and print; return the report."""
+    with TemporaryDirectory() as folder:
+        if options.random:
+            use_random_weights(options, Path(folder) / f'random_{options.random}.safetensors')
+        segmenter = Segmenter(
+            weights=options.weights, label_set=options.label_set, device=options.device,
+            engine=options.engine, precision=options.precision,
+            network_size=tuple(options.network_size))
+        size = tuple(options.image_size)
+        image = street_image(size)
+        if isinstance(segmenter.pipeline, DevicePipeline):
+            stages = measure_device(segmenter, image, options.repeats)
+        else:
+            stages = measure_host(segmenter, image, options)
+    plot_stages({name: row['median_ms'] for name, row in stages.items() if 'median_ms' in row},
+                f'{size[0]}x{size[1]}, {segmenter.weights}', options.output / 'pipeline.png')
+    return {'device': segmenter.device, 'engine': segmenter.engine, 'weights': segmenter.weights,
+            'image_size': size, 'network_size': segmenter.network_size_for(*size),
+            'classes': len(segmenter.label_set.labels), 'repeats': options.repeats,
+            'stages': stages}
+
+
+def use_random_weights(options: argparse.Namespace, path: Path) -> None:
+    """Have the options name random weights, saved at `path`."""
+    backbone = 'resnet18' if options.random == 'coincheung' else options.random
+    variant = 'coincheung' if options.random == 'coincheung' else 'paper'
+    label_set = 'camvid' if options.label_set == 'auto' else options.label_set
+    loaded = load_label_set(label_set)
+    save_random_weights(path, backbone, variant, loaded.name,
+                        tuple(label.name for label in loaded.labels))
+    options.weights, options.label_set = path, label_set
+
+
+def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Namespace) -> dict:
+    """Measure on the CPU and print; return the stages' figures."""
+    stages = host_stages(segmenter, image)
+    with NaiveChain(options.weights, options.device, image,
+                    segmenter.network_size_for(*image.shape[1::-1])) as naive:
+        times = take_turns({**stages, NAIVE: naive}, options.repeats)
+    # The naive chain's own clock: what two processes tell each other does not count.
+    times[NAIVE] = np.array(naive.milliseconds[-options.repeats:])
+    report = {name: {**summary(of_stage), 'of_network': ratio(of_stage, times[NETWORK])}
+              for name, of_stage in times.items()}
+    print(table(
+        ('stage', 'median ms', 'p25', 'p75', 'of network'),
+        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
+          f'{row["of_network"]["median"]:.2f}') for name, row in report.items()]))
+    faster = ratio(times[NAIVE], times[WHOLE])
+    print('the naive chain takes {median:.2f} ({p25:.2f} - {p75:.2f}) times as long as '
+          'image to ids'.format(**faster))
+    report[NAIVE]['of_image_to_ids'] = faster
+    return report
+
+
+def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Return what to measure by name; costs of ROS messages only where ROS is."""
+    size = image.shape[1::-1]
+    pipeline, network_size = segmenter.pipeline, segmenter.network_size_for(*size)
+    frame = Frame(image, network_size, size)
+    prepared = pipeline.prepare(frame, bgr=True)
+    logits = pipeline.engine(prepared)
+    segmentation = pipeline.decide(logits, size, 0.0, with_confidence=True)
+    _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    costmap = DrivingCostmap(CostmapSettings(), segmenter.label_set, size)
+    return {
+        'decode (a JPEG)': lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR),
+        'pre-process': lambda: pipeline.prepare(frame, bgr=True),
+        NETWORK: lambda: pipeline.engine(prepared),
+        'post-process, ids': lambda: pipeline.decide(logits, size, 0.0, with_confidence=False),
+        'post-process, ids and confidence':
+            lambda: pipeline.decide(logits, size, 0.0, with_confidence=True),
+        WHOLE: lambda: segmenter.segment([image], channel_order='bgr', with_confidence=False),
+        'image to ids and confidence': lambda: segmenter.segment([image], channel_order='bgr'),
+        'costmap': lambda: costmap.add([segmentation]),
+        **publish_stage(segmentation.class_ids),
+    }
+
+
+def publish_stage(class_ids: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Return how a mask is published to nobody, or nothing where ROS is missing."""
+    try:
+        from bisenet_ros.tools.benchmark.mask_publisher import MaskPublisher
+    except ImportError:
+        print('without ROS 2, publishing is not measured')
+        return {}
+    publisher = MaskPublisher()
+    return {'publish': lambda: publisher.publish(class_ids)}
