@@ -11,7 +11,8 @@ from bisenet_ros.segmentation import LabelSet, Segmentation
 from bisenet_ros.tools.street import StreetDrive
 
 STREET_FRAME = 240  # has road, pavement and obstacles within the grid
-STEP = 0.03  # m the robot drives between updates: 0.9 m/s at 30 Hz
+FRAME_RATE = 30  # Hz
+STEP = 0.9 / FRAME_RATE  # m the robot drives between updates
 
 
 class DrivingCostmap:
@@ -41,7 +42,7 @@ class DrivingCostmap:
         for camera, segmentation in enumerate(segmentations):
             self._costmap.update(
                 camera, self._camera, camera_pose, base_pose, segmentation.class_ids,
-                segmentation.confidence, self._frame / 30)
+                segmentation.confidence, self._frame / FRAME_RATE)
         return self._costmap.combined()
 
 

@@ -24,32 +24,33 @@ class NaiveChain:
     :param network_size: (width, height).
     """
 
-    def __init__(self, weights: str | Path, device: str, image: np.ndarray,
+    def __init__(self, weights: str | Path, image: np.ndarray,
                  network_size: tuple[int, int]) -> None:
         self.milliseconds: list[float] = []
         context = multiprocessing.get_context('spawn')
-        self._connection, there = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(there, weights_path(weights, torch.device('cpu')), image,
+        self._connection, self._there = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(self._there, weights_path(weights, torch.device('cpu')), image,
                                  network_size), daemon=True)
 
     def __enter__(self) -> 'NaiveChain':
         """Start the process."""
-        self._process.start()
+        self.process.start()
+        self._there.close()  # or its end would go unnoticed here
         return self
 
     def __exit__(self, *_) -> None:
         """End it."""
-        self._process.terminate()
-        self._process.join()
+        self.process.terminate()
+        self.process.join()
 
     def __call__(self) -> None:
         """Run the chain."""
-        self._connection.send('run')
-        while not self._connection.poll(1.0):
-            if not self._process.is_alive():
-                raise RuntimeError('the process of the naive chain ended; see above')
-        self.milliseconds.append(self._connection.recv())
+        try:
+            self._connection.send('run')
+            self.milliseconds.append(self._connection.recv())
+        except (EOFError, ConnectionError):
+            raise RuntimeError('the process of the naive chain ended; it said why') from None
 
 
 def _serve(connection: Connection, weights: Path, image: np.ndarray,

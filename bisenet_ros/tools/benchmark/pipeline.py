@@ -85,7 +85,7 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
 def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Namespace) -> dict:
     """Measure on the CPU and print; return the stages' figures."""
     stages = host_stages(segmenter, image)
-    with NaiveChain(options.weights, options.device, image,
+    with NaiveChain(options.weights, image,
                     segmenter.network_size_for(*image.shape[1::-1])) as naive:
         times = take_turns({**stages, NAIVE: naive}, options.repeats)
     # The naive chain's own clock: what two processes tell each other does not count.
