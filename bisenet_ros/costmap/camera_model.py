@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,16 @@ _COEFFICIENTS = {
 _ANGLES = np.radians(np.linspace(0.0, 89.5, 538))
 # Samples past the image's corner, so that points just outside the image project as well.
 _MARGIN = 30
+
+
+def resized_pixel(pixel: Any, scale: Any) -> Any:
+    """
+    Return where a pixel coordinate (or an array of them) lies in the image resized by scale.
+
+    A resize keeps the image's edges, not the centres of its pixels, which lie at whole numbers:
+    the first edge is at -0.5 in either image.
+    """
+    return (pixel + 0.5) * scale - 0.5
 
 
 class CalibrationError(ValueError):
@@ -172,8 +183,7 @@ class CameraModel:
         return CameraModel(
             width=width, height=height,
             focal=(self.focal[0] * scale[0], self.focal[1] * scale[1]),
-            # A resize keeps the image's edges, not the centres of its pixels.
-            centre=tuple((c + 0.5) * s - 0.5 for c, s in zip(self.centre, scale)),
+            centre=tuple(map(resized_pixel, self.centre, scale)),
             distortion=self.distortion, fisheye=self.fisheye, rotation=self.rotation)
 
     def project(self, points: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
+# Flat index of a sample at the camera's foot that is given up to stand for all that is not seen.
+_NOWHERE = 0
 
 
 class PolarGrid:
@@ -33,7 +35,7 @@ class PolarGrid:
         self.azimuths = _STRIDE * math.ceil(
             2 * math.pi * max_range / (self.range_step * _STRIDE))
         self.angle_step = 2 * math.pi / self.azimuths
-        # The table reaches a little beyond max_range: points clipped to its border are beyond.
+        # The table reaches a little beyond max_range.
         self._half = self.ranges + 1
         offset = (np.arange(2 * self._half) + 0.5 - self._half) * self.range_step
         distance = np.hypot(offset[None, :], offset[:, None])
@@ -41,31 +43,25 @@ class PolarGrid:
         row = np.minimum(distance / self.range_step, self.ranges).astype(np.int32)
         column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuths
         # Of each point of the table; row self.ranges is all that lies beyond max_range.
-        self.cells = (row * self.azimuths + column).reshape(-1)
+        self.cells = row * self.azimuths + column
 
-    def points(self, x: np.ndarray, y: np.ndarray,
-               foot: tuple[float, float, float]) -> np.ndarray:
+    def points_of_cells(self, first_cell: tuple[float, float], resolution: float,
+                        yaw: float) -> np.ndarray:
         """
-        Return the nearest points of the table to the cells of a grid.
+        Return where the cells of a grid lie in the table.
 
-        :param x, y: (W,) and (H,), the grid's cell centres, metres.
-        :param foot: x, y of the point below the camera in the grid's frame and the yaw of the
-            base frame there.
-        :returns: (H * W,) int32, indices into self.cells.
+        :param first_cell: x, y of the centre of the grid's cell (0, 0) relative to the point below
+            the camera, metres.
+        :param resolution: side of the grid's cells, metres.
+        :param yaw: of the base frame in the grid's frame.
+        :returns: (2, 3) float64, takes (column, row, 1) of the grid to column and row of the
+            table.
         """
-        foot_x, foot_y, yaw = foot
-        x, y = (x - foot_x) / self.range_step, (y - foot_y) / self.range_step
-        cosine, sine = math.cos(yaw), math.sin(yaw)
-        points = self._index(-sine * x, cosine * y)
-        points *= 2 * self._half
-        points += self._index(cosine * x, sine * y)
-        return points.reshape(-1)
-
-    def _index(self, along_x, along_y):
-        index = np.add.outer((along_y + self._half).astype(np.float32), along_x.astype(np.float32))
-        np.maximum(index, 0, out=index)
-        np.minimum(index, 2 * self._half - 1, out=index)
-        return index.astype(np.int32)
+        turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
+        middle = self._half - 0.5
+        return np.column_stack([
+            turn * (resolution / self.range_step),
+            turn @ first_cell / self.range_step + middle])
 
 
 class GroundTable:
@@ -103,15 +99,15 @@ class GroundTable:
             polar.range_step, max_range, height, self.pixel_angle, max_pixel_footprint)
         self._limits = min_range, max_range
         self._pixels, columns = self._project(polar, height)
-        self._map = self._pixel_map(max_pixel_footprint)
-        self._pixel_indices = (
-            self._map[..., 1].astype(np.int32) * camera.width + self._map[..., 0]).reshape(-1)
+        self._pixel_indices, self._unseen = self._nearest_pixels(max_pixel_footprint)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
+        # (2, rays) x and y of their ends, relative to the point below the camera, base frame.
+        self.ray_ends = max_range * self._directions.T
         self._samples = self._samples_of(polar, columns)
 
     def _project(self, polar, height):
-        """Return pixels (samples, rays, 2) float32 and the rays' azimuths' indices (rays,)."""
+        """Return pixels u + iv (samples, rays) complex64 and the rays' azimuths' indices."""
         from_base = self.pose[:3, :3].T
         angles = np.arange(0, polar.azimuths, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
@@ -127,52 +123,69 @@ class GroundTable:
         sectors = np.flatnonzero(seen | np.roll(seen, 1) | np.roll(seen, -1) | np.roll(seen, -2))
         pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors], axis=1)
         pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
-        return pixels, (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
+        columns = (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
+        return pixels.view(np.complex64)[..., 0], columns
 
-    def _pixel_map(self, max_pixel_footprint):
-        """Return (samples, rays, 2) int16 (u, v), -1 where no pixel sees the sample."""
-        exact_u, exact_v = self._pixels[..., 0], self._pixels[..., 1]
-        u, v = np.rint(exact_u), np.rint(exact_v)
-        pixels_squared = np.diff(exact_u, axis=0) ** 2 + np.diff(exact_v, axis=0) ** 2
+    def _nearest_pixels(self, max_pixel_footprint):
+        """
+        Return the pixel that sees each sample, and where there is none.
+
+        :returns: flat indices (samples, rays) intp, which numpy takes without converting them; and
+            (samples, rays) uint8, all bits set where no pixel sees the sample: its index is 0.
+        """
+        u, v = np.rint(self._pixels.real), np.rint(self._pixels.imag)
         length = np.diff(self.ranges)[:, None].astype(np.float32)
         seen = np.zeros(u.shape, bool)
         with np.errstate(invalid='ignore'):
-            seen[:-1] = length ** 2 <= max_pixel_footprint ** 2 * pixels_squared
+            seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
-        return np.stack([np.where(seen, axis, -1).astype(np.int16) for axis in (u, v)], -1)
+        seen.reshape(-1)[_NOWHERE] = False
+        u, v = (np.where(seen, axis, 0).astype(np.intp) for axis in (u, v))
+        return v * self.camera.width + u, np.where(seen, np.uint8(0), np.uint8(255))
 
     def _samples_of(self, polar, columns):
         """
         Return the flat index of the sample nearest to each point of the polar grid's table.
 
-        The last sample, which no pixel sees, where there is none.
+        _NOWHERE where there is none.
         """
-        samples = np.full((polar.ranges + 1, polar.azimuths), self._map[..., 0].size - 1, np.int32)
+        samples = np.full((polar.ranges + 1, polar.azimuths), _NOWHERE, np.int32)
         centres = (np.arange(polar.ranges) + 0.5) * polar.range_step
         nearest = np.searchsorted((self.ranges[1:] + self.ranges[:-1]) / 2, centres)
         first = int(np.searchsorted(centres, self._limits[0]))
         samples[first:-1, columns] = nearest[first:, None] * len(columns) + np.arange(len(columns))
         return samples.reshape(-1)[polar.cells]
 
-    def sample(self, image: np.ndarray, outside: int) -> np.ndarray:
+    def sample(self, class_ids: np.ndarray, reach: float, beyond: int) -> np.ndarray:
         """
-        Return an image's values along the rays, from near to far.
+        Return a mask's classes along the rays, from near to far.
 
-        :param image: (H, W) uint8 of the camera's size.
-        :param outside: value of samples that no pixel sees.
-        :returns: (samples, rays) uint8.
+        :param class_ids: (H, W) uint8 of the camera's size.
+        :param reach: ground up to this far from the point below the camera matters, metres.
+        :param beyond: so many samples follow the last that is nearest to any such ground.
+        :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
-        return cv2.remap(
-            image, self._map, None, cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
+        count = int(np.searchsorted(self.ranges, reach)) + 1 + beyond
+        # The indices are valid: "clip" only spares the check.
+        classes = class_ids.reshape(-1).take(self._pixel_indices[:count], mode='clip')
+        classes |= self._unseen[:count]
+        return classes
 
-    def samples_at(self, points: np.ndarray) -> np.ndarray:
-        """Return the flat indices of the samples nearest to points of the polar grid's table."""
-        return self._samples[points]
+    def samples_of_cells(self, points_of_cells: np.ndarray, width: int,
+                         height: int) -> np.ndarray:
+        """
+        Return the flat indices of the samples nearest to a grid's cells, (height, width) int32.
+
+        :param points_of_cells: PolarGrid.points_of_cells of the grid.
+        """
+        return cv2.warpAffine(
+            self._samples, points_of_cells, (width, height),
+            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+            borderValue=_NOWHERE)
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        return image.reshape(-1)[self._pixel_indices[samples]]
+        return image.reshape(-1).take(self._pixel_indices.reshape(-1).take(samples))
 
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -183,12 +196,13 @@ class GroundTable:
             from min_range to max_range, (N,) bool.
         """
         before, after = self._pixels[samples - 1, rays], self._pixels[samples, rays]
-        middle = (np.rint(before) + np.rint(after)) / 2
         way = after - before
-        share = ((middle - before) * way).sum(axis=1) / (way * way).sum(axis=1)
+        middle = (np.rint(before) + np.rint(after)) / 2
+        share = ((middle - before) / way).real
+        share = np.minimum(np.maximum(share, 0), 1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
         # A little beyond, so that a foot on the line between two cells lies in the second.
-        distance = near + np.clip(share, 0, 1) * (far - near) + self._range_step / 2
+        distance = near + share * (far - near) + self._range_step / 2
         usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
         return distance[:, None] * self._directions[rays], usable
 

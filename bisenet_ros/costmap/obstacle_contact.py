@@ -1,11 +1,12 @@
 """Where obstacles touch the ground, and which ground is really seen, along rays on the ground."""
 
-import cv2
 import numpy as np
 
+# What kind of class a sample shows: bits.
+GROUND, OBSTACLE = 1, 2
 # In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
 # a wall's face must not make the ground behind the wall free, one on the road no obstacle. Free
-# ground takes more evidence than an obstacle's foot. Odd: OpenCV's opening shifts by even lengths.
+# ground takes more evidence than an obstacle's foot.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
 # Stray samples allowed between the last ground and the obstacle that stands on it.
@@ -14,9 +15,11 @@ _MAX_GAP = 4
 _OUTLINE_SAMPLES = 4
 # Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
 _PASSING_DISTANCE = 0.5
+# How many samples farther out find_contacts must see to judge one.
+LOOK_AHEAD = _MIN_FREE_RUN
 
 
-def find_contacts(ground: np.ndarray, obstacle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Tell real ground and obstacle contacts apart from what obstacles hide.
 
@@ -26,22 +29,23 @@ def find_contacts(ground: np.ndarray, obstacle: np.ndarray) -> tuple[np.ndarray,
     An obstacle that begins anywhere else (at the image's border, over a sign that hangs in front
     of it) touches the ground where nobody sees it and gives no contact.
 
-    :param ground, obstacle: (samples, rays) uint8, 1 where a sample shows a class of this kind;
+    :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
-    :returns: seen ground, (samples, rays) uint8, 0 or 1, and contacts, (samples, rays) bool: the
-        first sample of each obstacle on the ground.
+    :returns: seen ground and contacts, the first sample of each obstacle on the ground, both
+        (samples, rays) bool.
     """
+    # Steps go along the rays, so that eight of these fit into a byte.
+    ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
     obstacle = _drop_short_runs(obstacle, _MIN_RUN)
-    foreground = _drop_short_runs(ground, _MIN_RUN)
-    ground_before = np.zeros_like(ground)
-    for distance in range(1, _MAX_GAP + 2):
-        ground_before[distance:] |= foreground[:-distance]
-    contacts = np.zeros(ground.shape, bool)
-    contacts[1:] = (obstacle[1:] & ground_before[1:]) > obstacle[:-1]
+    ground_before = _any_of_last(_drop_short_runs(ground, _MIN_RUN), _MAX_GAP + 1)
+    contacts = np.zeros_like(obstacle)
+    contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
-    ground[:-1] &= 1 - obstacle[1:]
-    return ground, contacts
+    ground[:-1] &= ~obstacle[1:]
+    return tuple(
+        np.unpackbits(bits, axis=1, count=kinds.shape[1]).view(bool)
+        for bits in (ground, contacts))
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
@@ -61,17 +65,33 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     """
     class_ids = classes[samples, rays]
     distance = ranges[samples]
-    slant = distance ** 2 * (angle_step + pixel_angle) / _PASSING_DISTANCE
+    slant = distance ** 2 * ((angle_step + pixel_angle) / _PASSING_DISTANCE)
     nearer = np.searchsorted(ranges, distance - slant)
     nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
     outline = np.zeros(len(samples), bool)
-    for neighbour in (rays - 1, rays + 1):
-        neighbour = np.clip(neighbour, 0, classes.shape[1] - 1)
+    for neighbour in (np.maximum(rays - 1, 0), np.minimum(rays + 1, classes.shape[1] - 1)):
         outline |= ((classes[samples, neighbour] == class_ids)
                     & (classes[nearer, neighbour] == class_ids))
     return outline
 
 
-def _drop_short_runs(samples, length):
-    """Keep runs of ones along a ray that are at least this long."""
-    return cv2.morphologyEx(samples, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))
+def _drop_short_runs(bits, length):
+    """Keep the runs of ones along a ray, the first axis, that are at least this long."""
+    return _any_of_last(_all_of_next(bits, length), length)
+
+
+def _all_of_next(bits, count):
+    """Return whether a sample and the count - 1 beyond it are all ones."""
+    result = bits.copy()
+    for ahead in range(1, count):
+        result[:-ahead] &= bits[ahead:]
+    result[1 - count:] = 0
+    return result
+
+
+def _any_of_last(bits, count):
+    """Return whether a sample or any of the count - 1 before it is a one."""
+    result = bits.copy()
+    for back in range(1, count):
+        result[back:] |= bits[:-back]
+    return result

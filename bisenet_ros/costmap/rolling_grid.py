@@ -9,8 +9,10 @@ import numpy as np
 _PRIOR = 1.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
-# Evidence too small to matter.
+# Evidence too small to matter, in observations.
 _TRACE = 1e-7
+# Evidence is written anew in whole observations when its unit has faded to this.
+_SMALLEST_UNIT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class RollingGrid:
     Evidence fades exponentially, so that what moved away is overruled by what is seen now; a cell
     that was not seen for decay_time is unknown.
 
+    Nothing is done to all cells that can be done to few. Evidence is stored in a unit that fades,
+    instead of fading itself. And a cell of the world is stored in row and column modulo the
+    window's height and width, wherever the window is: nothing moves with it. Planes in this order
+    are called stored here; in_window sorts them. Cells are flat indices into the sorted window.
+
     :param resolution: side of a cell, metres.
     :param size: (x, y), metres.
     :param classes: number of classes.
@@ -54,15 +61,16 @@ class RollingGrid:
         self._resolution = resolution
         self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
         self._decay_time = decay_time
-        self._corner = self._corner_around(0.0, 0.0)
         self._evidence = np.zeros((classes, *self._shape), dtype=np.float32)
+        self._place(self._corner_around(0.0, 0.0))
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         self._evidence.fill(0)
-        # Seconds on the clock of the stamps.
-        self._seen = np.full(self._shape, -np.inf)
+        self._unit = 1.0
+        # Seconds on the clock of the stamps; never seen is never too old.
+        self._seen = np.full(self._shape, np.inf)
         self._now = -math.inf
 
     @property
@@ -75,20 +83,27 @@ class RollingGrid:
 
     @property
     def evidence(self) -> np.ndarray:
-        """Evidence (classes, height, width) float32, in observations of full confidence."""
+        """Stored evidence (classes, height, width) float32, in units of `unit` observations."""
         return self._evidence
 
     @property
-    def known(self) -> np.ndarray:
-        """Whether anything is remembered of a cell, (height, width) bool."""
-        return self._evidence.max(axis=0) > 0
+    def unit(self) -> float:
+        """How many observations of full confidence, made now, an evidence of 1 stands for."""
+        return self._unit
+
+    def evidence_at(self, cells: np.ndarray) -> np.ndarray:
+        """Return the evidence in cells (N,), in units of `unit`, (classes, N) float32."""
+        return self._by_cell()[:, self._stored.take(cells)]
+
+    def in_window(self, plane: np.ndarray) -> np.ndarray:
+        """Return a stored plane (height, width) with row and column 0 at the window's origin."""
+        row, column = (corner % size for corner, size in zip(self._corner, self._shape))
+        plane = np.concatenate([plane[row:], plane[:row]])
+        return np.concatenate([plane[:, column:], plane[:, :column]], axis=1)
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x (width,) and y (height,) of the cells' centres in the grid's frame, metres."""
-        row, column = self._corner
-        height, width = self._shape
-        return ((column + 0.5 + np.arange(width)) * self._resolution,
-                (row + 0.5 + np.arange(height)) * self._resolution)
+        return self._centres
 
     def cells_of(self, points: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -96,86 +111,130 @@ class RollingGrid:
 
         :param points: (N, 2) float, x and y in the grid's frame, metres.
         :param chosen: (N,) bool.
-        :returns: flat indices of the cells (M,) int, and which points are chosen and inside the
-            grid, (N,) bool, M of them.
+        :returns: cells (M,) int, and which points are chosen and inside the grid, (N,) bool, M of
+            them.
         """
         height, width = self._shape
-        cells = np.floor(points / self._resolution).astype(np.int64) - self._corner[::-1]
-        inside = chosen & ((cells >= 0) & (cells < (width, height))).all(axis=1)
-        return cells[inside, 1] * width + cells[inside, 0], inside
+        columns, rows = np.floor(points.T / self._resolution).astype(np.intp)
+        columns -= self._corner[1]
+        rows -= self._corner[0]
+        inside = chosen & (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+        return (rows * width + columns)[inside], inside
+
+    def box_of(self, lower: np.ndarray, upper: np.ndarray) -> tuple[slice, slice]:
+        """
+        Return the rows and columns of the window that lie between two points; one each at least.
+
+        :param lower, upper: x, y in the grid's frame, metres.
+        """
+        return tuple(
+            self._range_of(*bounds, corner, size) for *bounds, corner, size in zip(
+                lower[::-1], upper[::-1], self._corner, self._shape))
+
+    def _range_of(self, lower, upper, corner, size):
+        first = min(max(math.floor(lower / self._resolution) - corner, 0), size - 1)
+        last = min(max(math.floor(upper / self._resolution) - corner, first), size - 1)
+        return slice(first, last + 1)
+
+    def cells_within(self, x: float, y: float, radius: float) -> np.ndarray:
+        """Return the cells whose centres lie within radius of a point, (N,) int."""
+        rows, columns = self.box_of((x - radius, y - radius), (x + radius, y + radius))
+        centres_x, centres_y = self.centres()
+        inside = np.add.outer(
+            (centres_y[rows] - y) ** 2, (centres_x[columns] - x) ** 2) <= radius ** 2
+        near_rows, near_columns = np.nonzero(inside)
+        return (near_rows + rows.start) * self._shape[1] + near_columns + columns.start
 
     def move_to(self, x: float, y: float) -> None:
         """Centre the window on a point, in whole cells, keeping what stays inside."""
         corner = self._corner_around(x, y)
-        rows, columns = (new - old for new, old in zip(corner, self._corner))
-        if rows or columns:
-            self._corner = corner
-            self._evidence = _shifted(self._evidence, rows, columns, 0)
-            self._seen = _shifted(self._seen, rows, columns, -np.inf)
+        if corner == self._corner:
+            return
+        # What leaves at one side is stored where what comes in at the other will be.
+        crossing_rows, crossing_columns = (
+            (min(new, old) + np.arange(min(abs(new - old), size))) % size
+            for new, old, size in zip(corner, self._corner, self._shape))
+        for planes, nothing in ((self._evidence, 0), (self._seen, np.inf)):
+            planes[..., crossing_rows, :] = nothing
+            planes[..., crossing_columns] = nothing
+        self._place(corner)
 
     def advance(self, stamp: float) -> None:
         """Let time pass until stamp, seconds: evidence fades, what is too old is forgotten."""
         if stamp <= self._now:
             return
         if self._now > -math.inf:
-            self._evidence *= math.exp(
-                -_DECAY_CONSTANTS * (stamp - self._now) / self._decay_time)
-            # Down to zero: ever smaller numbers would become denormal, which are slow.
-            self._evidence -= _TRACE
-            np.maximum(self._evidence, 0, out=self._evidence)
+            self._unit *= math.exp(-_DECAY_CONSTANTS * (stamp - self._now) / self._decay_time)
+            if self._unit < _SMALLEST_UNIT:
+                self._renew_unit()
         self._now = stamp
-        stale = (self._seen > -np.inf) & (self._seen < stamp - self._decay_time)
-        if stale.any():
-            self._evidence[:, stale] = 0
-            self._seen[stale] = -np.inf
+        self._forget(np.flatnonzero(self._seen < stamp - self._decay_time))
 
     def add(self, cells: np.ndarray, classes: np.ndarray, weights: np.ndarray,
             stamp: float) -> None:
         """
         Add one observation to each of some cells.
 
-        :param cells: (N,) int, flat indices, none twice.
+        :param cells: (N,) int, none twice.
         :param classes: (N,) int, which class of the grid.
         :param weights: (N,) float32, 0 to 1.
         :param stamp: seconds.
         """
-        height, width = self._shape
-        self._evidence.reshape(-1)[classes * (height * width) + cells] += weights
-        self._seen.reshape(-1)[cells] = stamp
+        stored = self._stored.take(cells)
+        self._seen.reshape(-1)[stored] = stamp
+        self._evidence.reshape(-1)[classes * self._seen.size + stored] += (
+            weights * np.float32(1 / self._unit))
 
     def remove(self, cells: np.ndarray, classes: list[int]) -> None:
-        """Forget what cells, a (height, width) bool, hold of some classes."""
-        for index in classes:
-            self._evidence[index][cells] = 0
+        """Forget what cells (N,) hold of some classes."""
+        self._by_cell()[np.ix_(classes, self._stored.take(cells))] = 0
 
-    def probability(self, index: int) -> np.ndarray:
-        """Return the probability of a class per cell, (height, width) float32, 0 to 1."""
-        share = _PRIOR / len(self._evidence)
-        return (self._evidence[index] + share) / (self._evidence.sum(axis=0) + _PRIOR)
-
-    def required_evidence(self, probability: float) -> np.ndarray:
+    def probability(self, index: int, total: np.ndarray) -> np.ndarray:
         """
-        Return how much evidence makes a class this probable, (height, width) float32.
+        Return the stored probability of a class, (height, width) float32, 0 to 1.
+
+        :param total: stored evidence of all classes together, (height, width).
+        """
+        prior = _PRIOR / self._unit
+        return (self._evidence[index] + prior / len(self._evidence)) / (total + prior)
+
+    def required_evidence(self, probability: float, total: np.ndarray) -> np.ndarray:
+        """
+        Return how much stored evidence makes a class this probable, (height, width) float32.
 
         Never zero: with few classes the prior alone would do.
+
+        :param total: stored evidence of all classes together, (height, width).
         """
-        share = _PRIOR / len(self._evidence)
-        required = probability * (self._evidence.sum(axis=0) + _PRIOR) - share
-        return np.maximum(required, _TRACE)
+        prior = _PRIOR / self._unit
+        required = total * probability
+        required += probability * prior - prior / len(self._evidence)
+        return np.maximum(required, _TRACE, out=required)
 
     def _corner_around(self, x, y):
         """Return (row, column) of the window's first cell, counted from the frame's origin."""
         height, width = self._shape
         return (round(y / self._resolution - height / 2), round(x / self._resolution - width / 2))
 
+    def _place(self, corner):
+        self._corner = corner
+        rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
+        self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
+        # Of each cell, where it is stored.
+        height, width = self._shape
+        self._stored = np.add.outer(rows % height * width, columns % width).reshape(-1)
 
-def _shifted(planes, rows, columns, empty):
-    """Return planes (..., H, W) seen from a window that moved by rows and columns."""
-    result = np.full_like(planes, empty)
-    height, width = planes.shape[-2:]
-    if abs(rows) < height and abs(columns) < width:
-        (new_rows, old_rows), (new_columns, old_columns) = (
-            (slice(max(0, -by), size - max(0, by)), slice(max(0, by), size + min(0, by)))
-            for by, size in ((rows, height), (columns, width)))
-        result[..., new_rows, new_columns] = planes[..., old_rows, old_columns]
-    return result
+    def _renew_unit(self):
+        """Write evidence in whole observations again."""
+        self._evidence *= self._unit
+        # Ever smaller numbers would become denormal, which are slow.
+        self._evidence[self._evidence < _TRACE] = 0
+        self._unit = 1.0
+
+    def _by_cell(self):
+        """Return the evidence as (classes, stored cells)."""
+        return self._evidence.reshape(len(self._evidence), -1)
+
+    def _forget(self, stored):
+        self._by_cell()[:, stored] = 0
+        self._seen.reshape(-1)[stored] = np.inf

@@ -1,7 +1,9 @@
 """Masks of one or several cameras in, one costmap around the robot out."""
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -10,15 +12,21 @@ import numpy as np
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.geometry import PoseError, planar_pose
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
-from bisenet_ros.costmap.obstacle_contact import find_contacts, on_outlines
+from bisenet_ros.costmap.obstacle_contact import (
+    GROUND,
+    LOOK_AHEAD,
+    OBSTACLE,
+    find_contacts,
+    on_outlines,
+)
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 
 UNKNOWN = -1
 FREE = 0
 # Value in masks and observations where there is no class; segmentation.NO_DECISION.
 _NOTHING = 255
-# What kind of class a pixel shows.
-_GROUND, _OBSTACLE = 1, 2
+# Less than any evidence.
+_NO_EVIDENCE = np.finfo(np.float32).tiny
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -110,13 +118,14 @@ class SemanticCostmap:
         self._settings = settings
         self._labels = label_set.labels
         self._polar = PolarGrid(settings.resolution, settings.max_range)
+        self._groups = _group_by_cost(self._labels)
         self._grid = RollingGrid(
             settings.resolution, settings.size, len(self._labels), settings.decay_time)
         self._kinds = np.zeros(256, np.uint8)
         # The grid counts classes in the label set's order; ids may have gaps.
         self._index_of_id = np.zeros(256, np.intp)
         for index, label in enumerate(self._labels):
-            self._kinds[label.id] = _GROUND * label.ground | _OBSTACLE * label.obstacle
+            self._kinds[label.id] = GROUND * label.ground | OBSTACLE * label.obstacle
             self._index_of_id[label.id] = index
         self._obstacles = [
             index for index, label in enumerate(self._labels) if label.obstacle]
@@ -128,7 +137,7 @@ class SemanticCostmap:
         self._grid.clear()
         self._latest: dict[Hashable, _Observation] = {}
         self._stamps: dict[Hashable, float] = {}
-        self._footprint = np.zeros((self.info.height, self.info.width), bool)
+        self._footprint = np.zeros(0, np.intp)
         self._has_odometry: bool | None = None
         self._ground_height = self._settings.ground_z
 
@@ -205,28 +214,51 @@ class SemanticCostmap:
         x, y, yaw = base_pose
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         foot = turn @ table.foot + (x, y)
-        classes = table.sample(class_ids, _NOTHING)
-        kinds = cv2.LUT(classes, self._kinds)
-        ground, contacts = find_contacts(kinds & _GROUND, (kinds & _OBSTACLE) >> 1)
-        cell_samples = table.samples_at(self._polar.points(*self._grid.centres(), (*foot, yaw)))
-        # All bits set, which is _NOTHING, where there is no ground.
-        observed = (classes | (ground - np.uint8(1))).reshape(-1)[cell_samples]
+        box, reach = self._view(table, turn, foot)
+        classes = table.sample(class_ids, reach, LOOK_AHEAD)
+        ground, contacts = find_contacts(cv2.LUT(classes, self._kinds))
+        samples = np.zeros((self.info.height, self.info.width), np.int32)
+        samples[box] = self._samples_of_cells(table, foot, yaw, box)
+        observed = np.zeros(samples.shape, bool)
+        observed[box] = ground.reshape(-1).take(samples[box])
+        samples, observed = samples.reshape(-1), observed.reshape(-1)
 
-        samples, rays = np.divmod(np.flatnonzero(contacts), classes.shape[1])
-        real = ~on_outlines(samples, rays, classes, table.ranges, table.angle_step,
+        contacts, rays = np.divmod(np.flatnonzero(contacts), classes.shape[1])
+        real = ~on_outlines(contacts, rays, classes, table.ranges, table.angle_step,
                             table.pixel_angle)
-        samples, rays = samples[real], rays[real]
-        points, usable = table.borders(samples, rays)
+        contacts, rays = contacts[real], rays[real]
+        points, usable = table.borders(contacts, rays)
         contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
-        observed[contact_cells] = classes[samples[inside], rays[inside]]
-        cell_samples[contact_cells] = samples[inside] * classes.shape[1] + rays[inside]
+        observed[contact_cells] = True
+        samples[contact_cells] = contacts[inside] * classes.shape[1] + rays[inside]
 
-        cells = np.flatnonzero(observed != _NOTHING)
+        cells = np.flatnonzero(observed)
+        samples = samples[cells]
         if confidence is None:
             weights = np.ones(len(cells), np.float32)
         else:
-            weights = table.values(confidence, cell_samples[cells]) * np.float32(1 / 255)
-        return _Observation(stamp, cells, self._index_of_id[observed[cells]], weights)
+            weights = table.values(confidence, samples) * np.float32(1 / 255)
+        class_ids = classes.reshape(-1).take(samples)
+        return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights)
+
+    def _view(self, table, turn, foot):
+        """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
+        ends = turn @ table.ray_ends
+        rows, columns = self._grid.box_of(
+            foot + np.minimum(ends.min(axis=1), 0), foot + np.maximum(ends.max(axis=1), 0))
+        x, y = self._grid.centres()
+        reach = math.hypot(max(foot[0] - x[columns.start], x[columns.stop - 1] - foot[0]),
+                           max(foot[1] - y[rows.start], y[rows.stop - 1] - foot[1]))
+        return (rows, columns), reach + self._settings.resolution
+
+    def _samples_of_cells(self, table, foot, yaw, box):
+        """Return the table's sample of each cell in a box, (rows, columns) int32."""
+        rows, columns = box
+        x, y = self._grid.centres()
+        points = self._polar.points_of_cells(
+            (x[columns.start] - foot[0], y[rows.start] - foot[1]), self._settings.resolution, yaw)
+        return table.samples_of_cells(
+            points, columns.stop - columns.start, rows.stop - rows.start)
 
     def _add(self, observation) -> None:
         self._grid.add(
@@ -241,9 +273,7 @@ class SemanticCostmap:
                 self._add(observation)
 
     def _clear_footprint(self, x, y) -> None:
-        columns, rows = self._grid.centres()
-        radius = self._settings.footprint_radius
-        self._footprint = np.add.outer((rows - y) ** 2, (columns - x) ** 2) <= radius ** 2
+        self._footprint = self._grid.cells_within(x, y, self._settings.footprint_radius)
         self._grid.remove(self._footprint, self._obstacles)
 
     def combined(self) -> np.ndarray:
@@ -257,20 +287,37 @@ class SemanticCostmap:
         :returns: (height, width) int8: -1 unknown, 0-98 graded, 99 inscribed, 100 lethal; row 0
             at the origin, as in nav_msgs/OccupancyGrid.
         """
+        height, width = self._grid.evidence.shape[1:]
+        costs = np.full((height, width), UNKNOWN, np.int8)
+        for cost, _, decided in self._decisions():
+            # A product instead of an assignment to a mask, which takes ten times as long.
+            of_decided = decided.view(np.int8) * np.int8(cost - UNKNOWN) + np.int8(UNKNOWN)
+            np.maximum(costs, of_decided, out=costs)
+        costs = self._grid.in_window(costs)
+        under_robot = costs.reshape(-1)[self._footprint]
+        under_robot[under_robot == UNKNOWN] = FREE
+        costs.reshape(-1)[self._footprint] = under_robot
+        return costs
+
+    def _decisions(self) -> Iterator[tuple[int, bool, np.ndarray]]:
+        """Yield cost, whether of obstacles, and the stored cells that classes like this decide."""
         evidence = self._grid.evidence
-        most = evidence.max(axis=0)
-        required = self._grid.required_evidence(self._settings.obstacle_probability)
-        # Costs start at -1; one more than that fits a product with a truth value.
-        worst = np.zeros(most.shape, np.uint8)
-        for label, of_class in zip(self._labels, evidence):
-            decides = of_class == most
-            if label.obstacle:
-                decides |= of_class >= required
-            np.maximum(worst, decides.view(np.uint8) * np.uint8(label.cost + 1), out=worst)
-        worst *= (most > 0).view(np.uint8)
-        cost = worst.astype(np.int8) - np.int8(1)
-        cost[self._footprint & (cost == UNKNOWN)] = FREE
-        return cost
+        total = np.zeros(evidence.shape[1:], np.float32)
+        strongest = []
+        for first, *others in self._groups.values():
+            of_group = evidence[first]
+            total += of_group
+            for index in others:
+                total += evidence[index]
+                of_group = np.maximum(of_group, evidence[index])
+            strongest.append(of_group)
+        most = reduce(np.maximum, strongest, _NO_EVIDENCE)
+        required = self._grid.required_evidence(self._settings.obstacle_probability, total)
+        for (cost, is_obstacle), of_group in zip(self._groups, strongest):
+            decided = of_group == most
+            if is_obstacle:
+                decided |= of_group >= required
+            yield cost, is_obstacle, decided
 
     def class_grid(self, name: str) -> np.ndarray:
         """
@@ -282,15 +329,20 @@ class SemanticCostmap:
         """
         for index, label in enumerate(self._labels):
             if label.name == name:
-                percent = np.rint(100 * self._grid.probability(index)).astype(np.int8)
-                return np.where(self._grid.known, percent, np.int8(UNKNOWN))
+                return self._percent(index, self._grid.evidence.sum(axis=0))
         raise ValueError(
             f"no class is named '{name}': there are "
             f"{', '.join(label.name for label in self._labels)}")
 
     def class_grids(self) -> np.ndarray:
         """Return every class's class_grid, in the label set's order, (classes, height, width)."""
-        return np.stack([self.class_grid(label.name) for label in self._labels])
+        total = self._grid.evidence.sum(axis=0)
+        return np.stack([self._percent(index, total) for index in range(len(self._labels))])
+
+    def _percent(self, index, total):
+        percent = np.rint(100 * self._grid.probability(index, total)).astype(np.int8)
+        percent[total <= 0] = UNKNOWN
+        return self._grid.in_window(percent)
 
     def obstacle_points(self) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -300,15 +352,29 @@ class SemanticCostmap:
             reached obstacle_probability, (N, 3) float32, metres in the grid's frame, z on the
             ground; and the most probable obstacle class of each, (N,) uint8.
         """
-        evidence = self._grid.evidence
-        of_obstacles = evidence[self._obstacles]
-        most = of_obstacles.max(axis=0, initial=0)
-        required = self._grid.required_evidence(self._settings.obstacle_probability)
-        holds = (most > 0) & ((most == evidence.max(axis=0)) | (most >= required))
-        rows, columns = np.nonzero(holds)
+        holds = np.zeros((self.info.height, self.info.width), bool)
+        for _, is_obstacle, decided in self._decisions():
+            if is_obstacle:
+                holds |= decided
+        cells = np.flatnonzero(self._grid.in_window(holds))
+        rows, columns = np.divmod(cells, self.info.width)
         x, y = self._grid.centres()
-        points = np.stack([x[columns], y[rows], np.full(len(rows), self._ground_height)], -1)
-        if len(rows) == 0:
+        points = np.stack([x[columns], y[rows], np.full(len(cells), self._ground_height)], -1)
+        if not self._obstacles:
             return points.astype(np.float32), np.zeros(0, np.uint8)
         ids = np.array([self._labels[index].id for index in self._obstacles], np.uint8)
-        return points.astype(np.float32), ids[of_obstacles[:, rows, columns].argmax(axis=0)]
+        of_obstacles = self._grid.evidence_at(cells)[self._obstacles]
+        return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
+
+
+def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:
+    """
+    Return the indices of the labels of each (cost, obstacle).
+
+    Only of ground and obstacles: no other class is ever observed in a cell.
+    """
+    groups = {}
+    for index, label in enumerate(labels):
+        if label.ground or label.obstacle:
+            groups.setdefault((label.cost, label.obstacle), []).append(index)
+    return groups

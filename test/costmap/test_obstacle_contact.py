@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from bisenet_ros.costmap.obstacle_contact import find_contacts, on_outlines
+from bisenet_ros.costmap.obstacle_contact import GROUND, OBSTACLE, find_contacts, on_outlines
 
 
 def walk(ray):
     """Return which samples of a ray are seen ground, as 'g', and contacts, as 'X'."""
     samples = np.array(list(ray))[:, None]
-    ground, contacts = find_contacts(
-        (samples == 'g').astype(np.uint8), np.isin(samples, ['w', 'o']).astype(np.uint8))
+    ground, contacts = find_contacts(np.select(
+        [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)]))
     return ''.join(np.where(contacts[:, 0], 'X', np.where(ground[:, 0], 'g', '.')))
 
 

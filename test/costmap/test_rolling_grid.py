@@ -1,4 +1,4 @@
-"""The rolling grid against the Dirichlet posterior and simple bookkeeping."""
+"""The rolling grid against the Dirichlet posterior, and a slow grid that follows the rule."""
 
 import math
 
@@ -21,17 +21,138 @@ def add(rolling, point, class_id, weight=1.0, stamp=0.0):
     rolling.add(cells, np.array([class_id]), np.array([weight], np.float32), stamp)
 
 
-def at(rolling, plane, point):
+def at(rolling, stored, point):
     cells, inside = rolling.cells_of(np.array([point]), np.array([True]))
     assert inside.all()
-    return plane.reshape(-1)[cells[0]]
+    return rolling.in_window(stored).reshape(-1)[cells[0]]
+
+
+def evidence(rolling):
+    """Return the stored evidence in observations."""
+    return rolling.evidence * rolling.unit
+
+
+def known(rolling):
+    return evidence(rolling).max(axis=0) > 0
+
+
+class SlowGrid:
+    """The same rule as RollingGrid's, cell by cell in plain Python: cells of the world by name."""
+
+    def __init__(self, resolution, size, classes, decay_time):
+        self.resolution, self.decay_time = resolution, decay_time
+        self.width, self.height = (round(side / resolution) for side in size)
+        self.classes, self.cells, self.now = classes, {}, None
+        self.move_to(0.0, 0.0)
+
+    def move_to(self, x, y):
+        self.first = (round(x / self.resolution - self.width / 2),
+                      round(y / self.resolution - self.height / 2))
+        self.cells = {key: cell for key, cell in self.cells.items() if self.index_of(key)}
+
+    def index_of(self, key):
+        """Return (row, column) in the window, or None outside."""
+        column, row = (name - first for name, first in zip(key, self.first))
+        return (row, column) if 0 <= row < self.height and 0 <= column < self.width else None
+
+    def key_at(self, row, column):
+        return column + self.first[0], row + self.first[1]
+
+    def advance(self, stamp):
+        if self.now is not None and stamp > self.now:
+            for seen, counts in self.cells.values():
+                for index in range(self.classes):
+                    counts[index] *= math.exp(-3 * (stamp - self.now) / self.decay_time)
+        self.now = stamp if self.now is None else max(self.now, stamp)
+        self.cells = {key: cell for key, cell in self.cells.items()
+                      if cell[0] >= self.now - self.decay_time}
+
+    def add(self, key, class_id, weight, stamp):
+        _, counts = self.cells.get(key, (None, [0.0] * self.classes))
+        counts[class_id] += weight
+        self.cells[key] = (stamp, counts)
+
+    def remove(self, key, classes):
+        if key in self.cells:
+            for index in classes:
+                self.cells[key][1][index] = 0.0
+
+    def evidence(self):
+        planes = np.zeros((self.classes, self.height, self.width))
+        for key, (_, counts) in self.cells.items():
+            row, column = self.index_of(key)
+            planes[:, row, column] = counts
+        return planes
+
+
+@pytest.mark.parametrize('decay_time', [0.5, 6.0, 1e5])
+@pytest.mark.parametrize('seed', range(3))
+def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
+    """Observations, moves, time steps, removals at random: every cell's evidence is the rule's."""
+    random = np.random.default_rng(seed)
+    settings = {'resolution': 0.1, 'size': (1.3, 0.9), 'decay_time': decay_time}
+    fast, slow = grid(**settings), SlowGrid(classes=CLASSES, **settings)
+    stamp, place = 1e9, np.zeros(2)
+    for step in range(300):
+        # Mostly frames of a slow drive, now and then a pause or a jump.
+        stamp += random.choice([0.0, 0.03, 0.1, 0.7 * decay_time], p=[0.05, 0.6, 0.3, 0.05])
+        place += random.normal(0, 0.05 if random.random() < 0.97 else 3.0, 2)
+        for target in (fast, slow):
+            target.move_to(*place)
+            target.advance(stamp)
+        late = stamp - random.choice([0.0, 0.2 * min(decay_time, 1.0)])
+        cells = random.permutation(13 * 9)[:random.integers(0, 40)]
+        classes = random.integers(0, CLASSES, len(cells))
+        weights = random.integers(1, 256, len(cells)).astype(np.float32) / 255
+        fast.add(cells, classes, weights, late)
+        for cell, class_id, weight in zip(cells, classes, weights):
+            slow.add(slow.key_at(*divmod(cell, 13)), class_id, weight, late)
+        removed = random.permutation(13 * 9)[:5]
+        fast.remove(removed, [0, 2])
+        for cell in removed:
+            slow.remove(slow.key_at(*divmod(cell, 13)), [0, 2])
+
+        expected = slow.evidence()
+        found = np.stack([fast.in_window(plane) for plane in evidence(fast)])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert (expected > 0).any()
+    cells = random.permutation(13 * 9)[:20]
+    np.testing.assert_allclose(
+        fast.evidence_at(cells) * fast.unit, expected.reshape(CLASSES, -1)[:, cells],
+        rtol=1e-4, atol=1e-6)
+
+
+def test_cells_within_a_circle():
+    rolling = grid()
+    rolling.move_to(7.31, -2.17)
+    x, y = rolling.centres()
+    for centre, radius in (((7.3, -2.2), 0.27), ((6.4, -1.8), 0.5), ((7.31, -2.17), 0.0),
+                           ((20.0, 0.0), 1.0)):
+        expected = [row * 20 + column for row in range(10) for column in range(20)
+                    if (x[column] - centre[0])**2 + (y[row] - centre[1])**2 <= radius**2]
+        assert rolling.cells_within(*centre, radius).tolist() == expected
+
+
+def test_the_box_between_two_points_holds_their_cells():
+    rolling = grid()
+    rolling.move_to(3.0, 1.0)
+    info = rolling.info
+    rows, columns = rolling.box_of((2.51, 0.72), (3.19, 1.08))
+    assert info.origin_x + columns.start * 0.1 == pytest.approx(2.5)
+    assert info.origin_x + columns.stop * 0.1 == pytest.approx(3.2)
+    assert info.origin_y + rows.start * 0.1 == pytest.approx(0.7)
+    assert info.origin_y + rows.stop * 0.1 == pytest.approx(1.1)
+    assert rolling.box_of((-9, -9), (9, 9)) == (slice(0, 10), slice(0, 20))
+    for far in ((-50, 50), (50, 50)):
+        rows, columns = rolling.box_of(far, far)
+        assert (rows.stop - rows.start, columns.stop - columns.start) == (1, 1)
 
 
 def test_starts_unknown_around_the_origin():
     info = grid().info
     assert (info.width, info.height, info.resolution) == (20, 10, 0.1)
     assert (info.origin_x, info.origin_y) == pytest.approx((-1.0, -0.5))
-    assert not grid().known.any()
+    assert not known(grid()).any()
 
 
 def test_stays_aligned_to_its_cells():
@@ -52,14 +173,14 @@ def test_what_was_seen_stays_in_its_place_in_the_world():
     for point, class_id in (((0.35, 0.15), 1), ((-0.55, -0.25), 2)):
         add(rolling, point, class_id)
     rolling.move_to(0.5, 0.0)
-    assert at(rolling, rolling.evidence[1], (0.35, 0.15)) == 1
+    assert at(rolling, evidence(rolling)[1], (0.35, 0.15)) == 1
     rolling.move_to(0.0, 0.2)
-    assert at(rolling, rolling.evidence[1], (0.35, 0.15)) == 1
+    assert at(rolling, evidence(rolling)[1], (0.35, 0.15)) == 1
     # This one left the window and is forgotten.
-    assert at(rolling, rolling.evidence[2], (-0.55, -0.25)) == 0
-    assert rolling.known.sum() == 1
+    assert at(rolling, evidence(rolling)[2], (-0.55, -0.25)) == 0
+    assert known(rolling).sum() == 1
     rolling.move_to(100.0, 0.0)
-    assert not rolling.known.any()
+    assert not known(rolling).any()
 
 
 def test_points_outside_have_no_cell():
@@ -76,9 +197,11 @@ def test_probabilities_are_dirichlet_posterior_means():
         add(rolling, (0.0, 0.0), class_id, weight)
     # One prior observation, a quarter of it for each class.
     for class_id, evidence in ((0, 0.0), (1, 1.5), (2, 0.0), (3, 0.25)):
-        assert at(rolling, rolling.probability(class_id), (0, 0)) == pytest.approx(
+        probability = rolling.probability(class_id, rolling.evidence.sum(axis=0))
+        assert at(rolling, probability, (0, 0)) == pytest.approx(
             (evidence + 0.25) / (1.75 + 1))
-    needed = at(rolling, rolling.required_evidence(0.4), (0, 0))
+    total = rolling.evidence.sum(axis=0)
+    needed = at(rolling, rolling.required_evidence(0.4, total), (0, 0))
     assert (needed + 0.25) / (1.75 + 1) == pytest.approx(0.4)
 
 
@@ -86,12 +209,12 @@ def test_evidence_fades_and_what_is_too_old_is_unknown():
     rolling = grid()
     add(rolling, (0.0, 0.0), 1, stamp=100.0)
     rolling.advance(102.0)
-    assert at(rolling, rolling.evidence[1], (0, 0)) == pytest.approx(math.exp(-1), rel=1e-5)
+    assert at(rolling, evidence(rolling)[1], (0, 0)) == pytest.approx(math.exp(-1), rel=1e-5)
     rolling.advance(106.0)
-    assert at(rolling, rolling.known, (0, 0))
+    assert at(rolling, known(rolling), (0, 0))
     rolling.advance(106.01)
-    assert not rolling.known.any()
-    assert not rolling.evidence.any()
+    assert not known(rolling).any()
+    assert not evidence(rolling).any()
 
 
 def test_an_older_stamp_does_not_turn_time_back():
@@ -99,7 +222,7 @@ def test_an_older_stamp_does_not_turn_time_back():
     add(rolling, (0.0, 0.0), 1, stamp=10.0)
     rolling.advance(9.0)
     rolling.advance(10.0)
-    assert at(rolling, rolling.evidence[1], (0, 0)) == 1
+    assert at(rolling, evidence(rolling)[1], (0, 0)) == 1
 
 
 def test_forgotten_evidence_reaches_zero_in_cells_still_seen():
@@ -108,5 +231,5 @@ def test_forgotten_evidence_reaches_zero_in_cells_still_seen():
     add(rolling, (0.0, 0.0), 1)
     for step in range(1, 200):
         add(rolling, (0.0, 0.0), 2, stamp=float(step))
-    assert at(rolling, rolling.evidence[1], (0, 0)) == 0
-    assert at(rolling, rolling.evidence[2], (0, 0)) > 1
+    assert at(rolling, evidence(rolling)[1], (0, 0)) == 0
+    assert at(rolling, evidence(rolling)[2], (0, 0)) > 1
