@@ -140,6 +140,9 @@ NODE_PARAMETERS = (
       limits=(0.0, 1000.0)),
     P('costmap.max_range', 8.0, 'Ground farther from the camera than this (m) is not used.',
       limits=(0.1, 1000.0)),
+    P('costmap.max_pixel_footprint', 0.0, 'Ground of which one pixel of the mask covers more than '
+      'this (m), along its ray, is unknown: there the mask is too coarse. 0: two cells.',
+      limits=(0.0, 100.0)),
     P('costmap.decay_time', 10.0, 'What was not seen for this long (s) is unknown again.',
       limits=(0.01, 86400.0)),
     P('costmap.obstacle_probability', 0.3, 'An obstacle class this probable sets the cost of a '

@@ -1,5 +1,7 @@
 """Parameters: shipped file and code agree, everything is described, wrong values are named."""
 
+from dataclasses import fields
+
 import pytest
 import yaml
 
@@ -8,6 +10,7 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings  # noqa: E402
 from bisenet_ros.node.parameters import ParameterError, Parameters  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 
@@ -55,6 +58,12 @@ def test_shipped_file_has_every_parameter_with_its_default(make_parameters):
     assert set(shipped) == names
     assert {name: parameters[name] for name in names} == shipped
     parameters.check()
+
+
+def test_every_setting_of_the_costmap_is_a_parameter(make_parameters):
+    _, parameters = make_parameters()
+    settings = {f'costmap.{field.name}' for field in fields(CostmapSettings)}
+    assert settings <= set(parameters.names())
 
 
 def test_every_parameter_is_described(make_parameters):
