@@ -4,6 +4,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from bisenet_ros.costmap.camera_model import resized_pixel
+
 
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
                        mask_size: tuple[int, int]) -> CameraInfo:
@@ -31,8 +33,7 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
 def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return a camera matrix for pixels that are `scale` times those of the region at `offset`."""
     scaled = matrix.copy()
-    # Pixel centres are at whole numbers, so the image's corner is at -0.5 and scaling holds there.
-    scaled[:2, 2] = (scaled[:2, 2] - offset + 0.5) * scale - 0.5
+    scaled[:2, 2] = resized_pixel(scaled[:2, 2] - offset, scale)
     scaled[0, 0] *= scale[0]
     scaled[1, 1] *= scale[1]
     scaled[:2, 3:] *= scale[:, np.newaxis]

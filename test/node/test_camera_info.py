@@ -1,0 +1,62 @@
+"""The mask's camera_info against the camera model that the costmap makes of the image's."""
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
+from bisenet_ros.node.camera_info import scaled_camera_info  # noqa: E402
+
+K = (400.0, 0.0, 320.0, 0.0, 410.0, 235.0, 0.0, 0.0, 1.0)
+P = (380.0, 0.0, 318.0, -40.0, 0.0, 390.0, 236.0, 20.0, 0.0, 0.0, 1.0, 0.0)
+R = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+VIEWS = {
+    'full': ({}, (640, 480)),
+    'half': ({}, (320, 240)),
+    'binned': ({'binning_x': 2, 'binning_y': 2}, (320, 240)),
+    'region': ({'roi': (100, 50, 400, 300)}, (400, 300)),
+    'region, binned, half': (
+        {'roi': (100, 50, 400, 300), 'binning_x': 2, 'binning_y': 2}, (100, 75)),
+}
+
+
+def camera_info(binning_x=0, binning_y=0, roi=(0, 0, 0, 0)):
+    x, y, width, height = roi
+    return CameraInfo(
+        width=640, height=480, distortion_model='plumb_bob', d=[-0.28, 0.08, 0.001, -0.002, 0.0],
+        k=K, r=R, p=P, binning_x=binning_x, binning_y=binning_y,
+        roi=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height))
+
+
+def camera_model(info, size, rectified):
+    roi = info.roi
+    calibration = Calibration(
+        info.width, info.height, info.distortion_model, info.d, info.k, info.r, info.p,
+        info.binning_x, info.binning_y, (roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified)
+    return calibration.for_image(*size)
+
+
+@pytest.mark.parametrize('view', VIEWS)
+@pytest.mark.parametrize('mask_size', [(640, 480), (160, 120), (213, 97)])
+@pytest.mark.parametrize('rectified', [False, True])
+def test_a_mask_and_its_camera_info_show_what_the_image_shows(view, mask_size, rectified):
+    what, image_size = VIEWS[view]
+    info = camera_info(**what)
+    of_mask = scaled_camera_info(info, Header(frame_id='camera'), image_size, mask_size)
+    assert (of_mask.width, of_mask.height, of_mask.header.frame_id) == (*mask_size, 'camera')
+    found = camera_model(of_mask, mask_size, rectified)
+    expected = camera_model(info, image_size, rectified).resized(*mask_size)
+    assert found.focal == pytest.approx(expected.focal)
+    assert found.centre == pytest.approx(expected.centre)
+    assert found.distortion == expected.distortion
+
+
+def test_the_baseline_of_a_stereo_pair_stays():
+    """P holds -f * baseline (sensor_msgs/CameraInfo): it scales as the focal length does."""
+    of_mask = scaled_camera_info(camera_info(), Header(), (640, 480), (160, 240))
+    assert of_mask.p[3] / of_mask.p[0] == pytest.approx(P[3] / P[0])
+    assert of_mask.p[7] / of_mask.p[5] == pytest.approx(P[7] / P[5])
