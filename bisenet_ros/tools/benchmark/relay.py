@@ -96,7 +96,14 @@ class NodeRelay(LifecycleNode):
         self._input = LoggedInput(log, self, '', 'image', '', 'raw', 'auto', new_frame)
         self._input.start()
         self.create_timer(0.5, self._input.follow_publishers)
-        Worker([self._input], new_frame, self._process).start()
+        self._worker = Worker([self._input], new_frame, self._process)
+        self._worker.start()
+
+    def destroy_node(self) -> None:
+        """Leave the graph; while the worker runs, the shared memory would stay behind."""
+        self._input.stop()
+        self._worker.stop()
+        super().destroy_node()
 
     def _process(self, frames: list[Frame]) -> None:
         for frame in frames:
@@ -143,6 +150,8 @@ def main() -> None:
             executor.spin_once(timeout_sec=SIGNAL_PATIENCE)
     finally:
         log.write(options.log)
+        executor.shutdown()
+        relay.destroy_node()
         rclpy.shutdown()
 
 
