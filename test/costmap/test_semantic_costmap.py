@@ -233,8 +233,10 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
     wall[:row] = ID['building']
     foot = distance_of(row)
     share = 1 / len(LABELS.labels)
-    for times, confidence in ((1, 255), (2, 255), (4, 255), (4, 128)):
-        target = costmap(obstacle_probability=0.3, decay_time=1e6)
+    # 0.25: of two masks of road and one of a wall, the wall is not the most probable but enough.
+    for times, confidence, enough in (
+            (1, 255, 0.3), (2, 255, 0.3), (2, 255, 0.25), (4, 255, 0.3), (4, 128, 0.05)):
+        target = costmap(obstacle_probability=enough, decay_time=1e6)
         for index in range(times):
             update(target, road(), stamp=index * 1e-3)
         weight = confidence / 255
@@ -243,7 +245,7 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
         probability = (weight + share) / (times + weight + 1)
         highest = max(value(target, target.class_grid('building'), x, 0.0) for x in around)
         assert highest == pytest.approx(100 * probability, abs=0.51)
-        lethal = probability >= 0.3 or weight >= times
+        lethal = probability >= enough or weight >= times
         assert max(cost(target, x, 0.0) for x in around) == (100 if lethal else 0)
 
 
@@ -359,6 +361,39 @@ def test_a_camera_that_looks_down_sees_what_is_below_it():
     # 480 rows at 400 pixels to the metre, 640 columns.
     known = np.argwhere(target.combined() >= 0) * RESOLUTION - 5 + RESOLUTION / 2
     assert np.abs(known - (0.0, 1.0)).max(axis=0) == pytest.approx((0.8, 0.6), abs=0.05)
+
+
+def test_a_camera_that_looks_down_keeps_to_its_ranges():
+    target = costmap(min_range=0.2, max_range=0.5)
+    down = pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0)) @ BODY_FROM_OPTICAL
+    update(target, np.full((HEIGHT, WIDTH), ID['road'], np.uint8), camera_pose=down)
+    rows, columns = np.nonzero(target.combined() >= 0)
+    x, y = columns * RESOLUTION - 5 + RESOLUTION / 2, rows * RESOLUTION - 5 + RESOLUTION / 2
+    distance = np.hypot(x - 1.0, y)
+    assert (distance.min(), distance.max()) == pytest.approx((0.2, 0.5), abs=RESOLUTION)
+
+
+@pytest.mark.parametrize('yaw', [0.0, 0.7, 2.5, -1.9])
+def test_a_small_window_shows_what_a_large_one_shows_there(yaw):
+    """Only what lies in the window is looked up: that must not change what is found there."""
+    random = np.random.default_rng(8)
+    mask = road()
+    for left in range(0, WIDTH, 40):
+        mask[:random.integers(260, 470), left:left + 40] = ID['building']
+    stray = random.random(mask.shape) < 0.02
+    mask[stray] = random.integers(0, len(LABELS.labels), stray.sum())
+    small, large = costmap(size=(5.0, 4.0)), costmap(size=(20.0, 20.0))
+    for target in (small, large):
+        update(target, mask, base=(1.3, -0.4, yaw), camera_pose=pose_from_rpy(
+            (0.4, 0.2, CAMERA_HEIGHT), (0, 0.2, 0)) @ BODY_FROM_OPTICAL)
+    rows, columns = (
+        slice(first, first + count) for first, count in (
+            (round((small.info.origin_y - large.info.origin_y) / RESOLUTION), small.info.height),
+            (round((small.info.origin_x - large.info.origin_x) / RESOLUTION), small.info.width)))
+    costs = small.combined()
+    assert {-1, 0, 100} <= set(costs.reshape(-1).tolist())
+    np.testing.assert_array_equal(costs, large.combined()[rows, columns])
+    np.testing.assert_array_equal(small.class_grids(), large.class_grids()[:, rows, columns])
 
 
 def test_masks_may_be_views_of_larger_arrays():
