@@ -309,6 +309,21 @@ def test_a_moved_camera_sees_other_ground():
     assert cost(target, -2.0, 0.0) == 0
 
 
+def test_a_camera_that_turns_a_little_is_not_taken_for_the_old_one():
+    """2 mrad move the ground that a pixel sees at 6 m by 7 cm."""
+    mask = road()
+    mask[:row_at(6.0)] = ID['building']
+    lowered = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 2e-3, 0)) @ BODY_FROM_OPTICAL
+    turned, fresh = costmap(), costmap()
+    update(turned, mask)
+    level = turned.class_grids()
+    turned.clear()
+    update(turned, mask, camera_pose=lowered)
+    update(fresh, mask, camera_pose=lowered)
+    np.testing.assert_array_equal(turned.class_grids(), fresh.class_grids())
+    assert (level != fresh.class_grids()).any()
+
+
 def test_the_ground_may_lie_below_the_base_frame():
     mask, row = road(), row_at(2.0)
     mask[:row] = ID['building']
