@@ -5,8 +5,6 @@ All are called with (N, H, W, 3) uint8 RGB and give logits (N, classes, ceil(H/8
 float32 of any height, width and N.
 """
 
-import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +26,21 @@ class TorchEngine:
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU; the network, in float32, is exported in memory."""
+    """
+    ONNX Runtime on the CPU.
 
-    def __init__(self, network: DeployedNetwork):
+    :param model: an ONNX model, as onnx_model.export_onnx returns it.
+    """
+
+    def __init__(self, model: bytes):
         import onnxruntime
+        options = onnxruntime.SessionOptions()
+        # Its threads would spin while they wait for each other and after each run. On an idle
+        # machine that saves a tenth of the run's time. But a robot has other work for its cores:
+        # spinning doubles the CPU time of a frame at 10 Hz, and on a busy core slows the run.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._session = onnxruntime.InferenceSession(
-            export_onnx(network), providers=['CPUExecutionProvider'])
+            model, options, providers=['CPUExecutionProvider'])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self._session.run(None, {'images': images})[0]
@@ -46,17 +53,18 @@ class OnnxRuntimeDeviceEngine:
     TensorRT builds its engine for each new image size, which takes minutes, and keeps it in
     `cache`.
 
+    :param model: an ONNX model, as onnx_model.export_onnx returns it.
+    :param half: whether TensorRT may compute in fp16 what the model has in fp32.
     :param cache: folder; made if it does not exist.
     :raises ValueError: if this ONNX Runtime has nothing that runs on the device.
     """
 
-    def __init__(self, network: DeployedNetwork, device: torch.device, cache: Path):
+    def __init__(self, model: bytes, device: torch.device, half: bool, cache: Path):
         import onnxruntime
         self._device = device
-        self._classes = network.classes
-        self._session = onnxruntime.InferenceSession(
-            export_onnx(network), providers=_device_providers(
-                device, onnxruntime.get_available_providers(), network.dtype, cache))
+        self._session = onnxruntime.InferenceSession(model, providers=_device_providers(
+            device, onnxruntime.get_available_providers(), half, cache))
+        self._classes = self._session.get_outputs()[0].shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
@@ -75,14 +83,14 @@ class OnnxRuntimeDeviceEngine:
         return logits
 
 
-def _device_providers(device, available, dtype, cache):
+def _device_providers(device, available, half, cache):
     if device.type == 'cpu':
         return ['CPUExecutionProvider']
     options = {'device_id': device.index}
     cache.mkdir(parents=True, exist_ok=True)
     wanted = {
         'TensorrtExecutionProvider': options | {
-            'trt_fp16_enable': dtype == torch.float16, 'trt_engine_cache_enable': True,
+            'trt_fp16_enable': half, 'trt_engine_cache_enable': True,
             'trt_engine_cache_path': str(cache)},
         'CUDAExecutionProvider': options}
     usable = [pair for pair in wanted.items() if pair[0] in available]
@@ -92,18 +100,3 @@ def _device_providers(device, available, dtype, cache):
             f'{", ".join(available)}; install onnxruntime-gpu (on a Jetson the wheel for its '
             "JetPack), or use engine 'torch' or device 'cpu'")
     return usable
-
-
-def export_onnx(network: DeployedNetwork) -> bytes:
-    """Return the network as an ONNX model: `images` to `logits`, both of any size and batch."""
-    model = io.BytesIO()
-    example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # This exporter, the one that every PyTorch since 2.1 has, announces its successor.
-        warnings.simplefilter('ignore', DeprecationWarning)
-        torch.onnx.utils.export(
-            network, (example,), model, opset_version=17,
-            input_names=['images'], output_names=['logits'],
-            dynamic_axes={'images': {0: 'batch', 1: 'height', 2: 'width'},
-                          'logits': {0: 'batch', 2: 'height_8', 3: 'width_8'}})
-    return model.getvalue()

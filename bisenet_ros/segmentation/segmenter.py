@@ -1,7 +1,5 @@
 """The segmenter: images in, class ids and confidences out."""
 
-import importlib.util
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,30 +8,20 @@ import numpy as np
 import torch
 
 from bisenet_ros.network import Weights, load_weights
-from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.device_pipeline import DevicePipeline
-from bisenet_ros.segmentation.engines import (
-    OnnxRuntimeDeviceEngine,
-    OnnxRuntimeEngine,
-    TorchEngine,
-)
+from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Frame, Segmentation
-from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 
-ENGINES = ('auto', 'torch', 'onnxruntime')
-TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt').expanduser()
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-
-_logger = logging.getLogger(__name__)
 
 
 class Segmenter:
     """
     BiSeNet with its weights, its classes and the device it runs on.
 
-    :param weights: name of shipped weights, path of a file, or `auto`: ResNet-18 on a GPU,
-        Xception39 on a CPU.
+    :param weights: name of shipped weights, path of a file (.safetensors, .pth, or .onnx as
+        `export` writes it), or `auto`: ResNet-18 on a GPU, Xception39 on a CPU.
     :param label_set: name or YAML path, or `auto`: the one the weights were trained on. Its
         n-th entry is the network's n-th channel.
     :param device: `auto` (a GPU where there is one), `cuda`, `cuda:N` or `cpu`.
@@ -58,25 +46,14 @@ class Segmenter:
         dtype = _choose_dtype(precision, self._device)
         path = weights_path(weights, self._device)
         self.weights = path.stem
-        loaded = load_weights(path)
+        loaded = load_onnx_model(path) if path.suffix == '.onnx' else load_weights(path)
         self.label_set = _choose_label_set(label_set, loaded, path)
         self._keeps_aspect = tuple(network_size) == (0, 0)
         self.network_size = _choose_network_size(network_size, loaded)
         self.confidence_threshold = confidence_threshold
-        network = DeployedNetwork(loaded, dtype)
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
-        if engine not in ENGINES:
-            raise ValueError(
-                f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
-        if self._device.type == 'cpu':
-            cpu_engine = _cpu_engine(engine, network)
-            self.engine = 'torch' if isinstance(cpu_engine, TorchEngine) else 'onnxruntime'
-            self.pipeline = HostPipeline(cpu_engine, channel_ids)
-        else:
-            self.engine = 'torch' if engine == 'auto' else engine
-            self.pipeline = DevicePipeline(
-                _device_engine(self.engine, network, self._device), self._device, channel_ids,
-                captures=self.engine == 'torch')
+        self.engine, self.pipeline = make_chosen_pipeline(
+            engine, loaded, self._device, dtype, channel_ids)
 
     @property
     def device(self) -> str:
@@ -204,7 +181,8 @@ def _cpu_computes_in_bf16() -> bool:
     return not features.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
-def _choose_label_set(label_set: str | Path, weights: Weights, path: Path) -> LabelSet:
+def _choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
+                      path: Path) -> LabelSet:
     if label_set == 'auto':
         if weights.label_set is None:
             raise ValueError(f"label_set 'auto': weights {path} do not say which they were "
@@ -223,7 +201,8 @@ def _choose_label_set(label_set: str | Path, weights: Weights, path: Path) -> La
     return chosen
 
 
-def _choose_network_size(network_size: tuple[int, int], weights: Weights) -> tuple[int, int]:
+def _choose_network_size(network_size: tuple[int, int],
+                         weights: Weights | OnnxModel) -> tuple[int, int]:
     width, height = network_size
     if (width, height) == (0, 0):
         width, height = weights.network_size or (0, 0)
@@ -231,37 +210,3 @@ def _choose_network_size(network_size: tuple[int, int], weights: Weights) -> tup
         raise ValueError(f'network_size is {width}x{height}; give multiples of 8 from 32 up, or '
                          '[0, 0] for the size the weights recommend')
     return width, height
-
-
-def _cpu_engine(engine: str, network: DeployedNetwork) -> TorchEngine | OnnxRuntimeEngine:
-    if engine == 'onnxruntime':
-        _check_onnxruntime()
-        if network.dtype != torch.float32:
-            raise ValueError("engine 'onnxruntime' on a CPU computes in fp32: use precision "
-                             "'auto'")
-        return OnnxRuntimeEngine(network)
-    if engine == 'torch' or _missing_for_onnxruntime() or network.dtype != torch.float32:
-        return TorchEngine(network)
-    try:
-        return OnnxRuntimeEngine(network)
-    except Exception as error:  # whatever an exporter of another version may raise
-        _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
-        return TorchEngine(network)
-
-
-def _device_engine(engine: str, network: DeployedNetwork,
-                   device: torch.device) -> DeployedNetwork | OnnxRuntimeDeviceEngine:
-    if engine == 'torch':
-        return network.to(device)
-    _check_onnxruntime()
-    return OnnxRuntimeDeviceEngine(network, device, TENSORRT_CACHE)
-
-
-def _check_onnxruntime() -> None:
-    if missing := _missing_for_onnxruntime():
-        raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
-                         f'{", ".join(missing)}: install them or use engine \'torch\'')
-
-
-def _missing_for_onnxruntime() -> list[str]:
-    return [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]

@@ -12,6 +12,7 @@ from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, classify, resize
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
 from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.onnx_model import export_onnx
 
 IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
@@ -125,7 +126,8 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
 def test_onnx_runtime_on_a_devices_tensors(network):
     """TensorRT and CUDA are reached by the same calls as the CPU here."""
     pytest.importorskip('onnxruntime')
-    engine = OnnxRuntimeDeviceEngine(network, torch.device('cpu'), cache=None)
+    engine = OnnxRuntimeDeviceEngine(
+        export_onnx(network), torch.device('cpu'), half=False, cache=None)
     images = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = network(images)

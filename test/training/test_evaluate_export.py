@@ -2,10 +2,15 @@
 
 import json
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 
+from bisenet_ros.network import WeightsError, load_weights
+from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.onnx_model import export_onnx
 from bisenet_ros.training import evaluate, export, train
 
 
@@ -36,6 +41,45 @@ def test_export_loses_nothing_in_evaluate(weights, camvid_like, tmp_path, capsys
     session = onnxruntime.InferenceSession(str(model))
     odd = np.zeros((2, 45, 77, 3), np.uint8)
     assert session.run(None, {'images': odd})[0].shape == (2, 11, 6, 10)
+
+
+@pytest.mark.parametrize('options', [[], ['--int8']])
+def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
+    model = tmp_path / 'model.onnx'
+    export.main([weights, str(camvid_like / 'train'), str(model), *options])
+    images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+              for file in sorted((camvid_like / 'train').glob('*.png'))]
+    original, exported = (Segmenter(path, device='cpu') for path in (weights, model))
+    assert (exported.engine, exported.weights) == ('onnxruntime', 'model')
+    assert exported.label_set == original.label_set
+    assert exported.network_size == original.network_size
+    same = [(one.class_ids == other.class_ids).mean() for one, other in zip(
+        original.segment(images), exported.segment(images), strict=True)]
+    assert np.mean(same) > (0.95 if options else 0.9999)
+
+
+def test_int8_is_smaller(weights, camvid_like, tmp_path):
+    sizes = []
+    for options in [], ['--int8']:
+        export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'm.onnx'), *options])
+        sizes.append((tmp_path / 'm.onnx').stat().st_size)
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_an_onnx_file_of_another_origin_is_refused(weights, tmp_path):
+    foreign, broken = tmp_path / 'foreign.onnx', tmp_path / 'broken.onnx'
+    foreign.write_bytes(export_onnx(DeployedNetwork(load_weights(weights))))
+    broken.write_bytes(b'nothing')
+    with pytest.raises(WeightsError, match='foreign.onnx: not written by this package'):
+        Segmenter(foreign, device='cpu')
+    with pytest.raises(WeightsError, match='broken.onnx: not an ONNX model'):
+        Segmenter(broken, device='cpu')
+
+
+def test_pytorch_does_not_run_an_onnx_file(weights, camvid_like, tmp_path):
+    export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx')])
+    with pytest.raises(ValueError, match="'torch' does not run ONNX"):
+        Segmenter(tmp_path / 'model.onnx', device='cpu', engine='torch')
 
 
 def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):

@@ -1,0 +1,92 @@
+"""Which engine runs which weights on which device."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bisenet_ros.network import Weights
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.engines import (
+    OnnxRuntimeDeviceEngine,
+    OnnxRuntimeEngine,
+    TorchEngine,
+)
+from bisenet_ros.segmentation.host_pipeline import HostPipeline
+from bisenet_ros.segmentation.onnx_model import OnnxModel, export_onnx
+
+ENGINES = ('auto', 'torch', 'onnxruntime')
+TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt').expanduser()
+
+_logger = logging.getLogger(__name__)
+
+
+def choose_engine(engine: str, weights: Weights | OnnxModel, device: torch.device,
+                  dtype: torch.dtype) -> str:
+    """
+    Return `torch` or `onnxruntime`: the one asked for, or the faster one for `auto`.
+
+    :raises ValueError: if there is no such engine, or it cannot run the weights.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
+    on_cpu = device.type == 'cpu'
+    if isinstance(weights, OnnxModel):
+        if engine == 'torch':
+            raise ValueError("engine 'torch' does not run ONNX models: use engine 'auto'")
+        return 'onnxruntime'
+    missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
+    if engine == 'onnxruntime':
+        if missing:
+            raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
+                             f'{", ".join(missing)}: install them or use engine \'torch\'')
+        if on_cpu and dtype != torch.float32:
+            raise ValueError("engine 'onnxruntime' on a CPU computes in fp32: use precision "
+                             "'auto'")
+        return 'onnxruntime'
+    if engine == 'auto' and on_cpu and not missing and dtype == torch.float32:
+        return 'onnxruntime'
+    return 'torch'
+
+
+def make_pipeline(engine: str, weights: Weights | OnnxModel, device: torch.device,
+                  dtype: torch.dtype, channel_ids: np.ndarray) -> HostPipeline | DevicePipeline:
+    """
+    Return what segments images.
+
+    :param engine: as choose_engine returns it.
+    :param channel_ids: (classes,) uint8, the class id of each channel.
+    """
+    if device.type == 'cpu':
+        if engine == 'torch':
+            return HostPipeline(TorchEngine(DeployedNetwork(weights, dtype)), channel_ids)
+        return HostPipeline(OnnxRuntimeEngine(_onnx(weights, dtype)), channel_ids)
+    if engine == 'torch':
+        network = DeployedNetwork(weights, dtype).to(device)
+        return DevicePipeline(network, device, channel_ids, captures=True)
+    device_engine = OnnxRuntimeDeviceEngine(
+        _onnx(weights, dtype), device, dtype == torch.float16, TENSORRT_CACHE)
+    return DevicePipeline(device_engine, device, channel_ids, captures=False)
+
+
+def make_chosen_pipeline(
+        engine: str, weights: Weights | OnnxModel, device: torch.device, dtype: torch.dtype,
+        channel_ids: np.ndarray) -> tuple[str, HostPipeline | DevicePipeline]:
+    """Return an engine's name and its pipeline; PyTorch's where ONNX Runtime, chosen, fails."""
+    name = choose_engine(engine, weights, device, dtype)
+    try:
+        return name, make_pipeline(name, weights, device, dtype, channel_ids)
+    except Exception as error:  # whatever an exporter of another version may raise
+        if engine != 'auto' or name == 'torch' or isinstance(weights, OnnxModel):
+            raise
+        _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
+        return 'torch', make_pipeline('torch', weights, device, dtype, channel_ids)
+
+
+def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype) -> bytes:
+    if isinstance(weights, OnnxModel):
+        return weights.model
+    return export_onnx(DeployedNetwork(weights, dtype))

@@ -1,0 +1,74 @@
+"""The network as an ONNX model: written, described, read."""
+
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bisenet_ros.network import Weights, WeightsError
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+
+_DESCRIBED = ('label_set', 'network_size', 'class_names')
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model that `export` wrote; its description as in :class:`bisenet_ros.network.Weights`."""
+
+    model: bytes
+    classes: int
+    label_set: str | None
+    network_size: tuple[int, int] | None
+    class_names: tuple[str, ...]
+
+
+def export_onnx(network: DeployedNetwork) -> bytes:
+    """Return the network as an ONNX model: `images` to `logits`, both of any size and batch."""
+    model = io.BytesIO()
+    example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # This exporter, the one that every PyTorch since 2.1 has, announces its successor.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        torch.onnx.utils.export(
+            network, (example,), model, opset_version=17,
+            input_names=['images'], output_names=['logits'],
+            dynamic_axes={'images': {0: 'batch', 1: 'height', 2: 'width'},
+                          'logits': {0: 'batch', 2: 'height_8', 3: 'width_8'}})
+    return model.getvalue()
+
+
+def described(model: bytes, weights: Weights) -> bytes:
+    """Return the model with what :func:`load_onnx_model` needs to know of the weights."""
+    import onnx
+    loaded = onnx.load_from_string(model)
+    onnx.helper.set_model_props(
+        loaded, {name: json.dumps(getattr(weights, name)) for name in _DESCRIBED})
+    return loaded.SerializeToString()
+
+
+def load_onnx_model(path: Path) -> OnnxModel:
+    """
+    Read a model that `export` wrote.
+
+    :raises WeightsError: if it is none, or ONNX Runtime, which reads it, is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise WeightsError(f'{path}: an ONNX model needs onnxruntime, which is not installed: '
+                           'install it or use a .safetensors or .pth file') from error
+    model = path.read_bytes()
+    try:
+        session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+    except Exception as error:  # ONNX Runtime's errors have no common type of their own.
+        raise WeightsError(f'{path}: not an ONNX model: {error}') from error
+    metadata = session.get_modelmeta().custom_metadata_map
+    if not metadata.keys() >= set(_DESCRIBED):
+        raise WeightsError(f'{path}: not written by this package, whose models say what their '
+                           'classes are: use its export command on the weights')
+    label_set, network_size, class_names = (json.loads(metadata[name]) for name in _DESCRIBED)
+    return OnnxModel(model, session.get_outputs()[0].shape[1], label_set,
+                     network_size and tuple(network_size), tuple(class_names))
