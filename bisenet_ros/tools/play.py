@@ -8,6 +8,7 @@ or a rosbag2 recording. Images are stamped with the time at which they are publi
 import argparse
 import math
 import os
+import signal
 import sys
 import time
 from array import array
@@ -209,9 +210,17 @@ def main(argv: list[str] | None = None) -> int:
     keep_large_blocks()
     os.environ.update(large_image_environment(os.environ))
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    # An end without goodbye leaves the shared memory of the transport behind. SIGINT explicitly,
+    # because a script's background jobs start with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         source = open_source_arguments(options)
-        Player(source, options).play(options.loop)
+        player = Player(source, options)
+        try:
+            player.play(options.loop)
+        finally:
+            player.destroy_node()
     except (ValueError, FileNotFoundError) as error:
         print(f'play: {error}', file=sys.stderr)
         return 1
