@@ -107,7 +107,8 @@ NODE_PARAMETERS = (
     P('image_transport', 'raw', 'Transport of the image.', choices=('raw', 'compressed')),
     P('image_reliability', 'auto', 'Reliability of the image subscription; auto follows the '
       'publisher.', choices=('auto', 'reliable', 'best_effort')),
-    P('weights', 'auto', 'Name of shipped weights or path of a .safetensors or .pth file.'),
+    P('weights', 'auto', 'Name of shipped weights or path of a .safetensors, .pth or .onnx '
+      'file; auto: ResNet-18 on a GPU if it is shipped, else Xception39.'),
     P('label_set', 'auto', 'Name of a shipped label set or path of a YAML file; auto: the one '
       'the weights name.'),
     P('device', 'auto', 'auto, cuda, cuda:N or cpu.'),

@@ -146,9 +146,8 @@ class SegmentationNode(LifecycleNode):
     def _configure_costmap(self) -> None:
         def value(name: str) -> Any:
             return self._settings[f'costmap.{name}']
-        names = [field.name for field in fields(CostmapSettings)
-                 if self.has_parameter(f'costmap.{field.name}')]
-        settings = CostmapSettings(**{name: value(name) for name in names})
+        settings = CostmapSettings(
+            **{field.name: value(field.name) for field in fields(CostmapSettings)})
         poses = RobotPoses(
             self, value('frame'), value('base_frame'), value('odometry.source'),
             value('odometry.topic'),

@@ -60,12 +60,12 @@ def test_table_aligns():
 
 
 def test_naive_chain_finds_the_same_classes(image, segmenter):
-    """Or the comparison would be of different work."""
+    """Or the comparison would be of different work; it enlarges logits in two steps."""
     weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))
     mean, std = (np.array(rgb, np.float32) for rgb in (weights.mean, weights.std))
     ids = naive_chain.naive_class_ids(weights.network, mean, std, image, NETWORK_SIZE)
     expected, = segmenter.segment([image], channel_order='bgr', with_confidence=False)
-    assert (ids == expected.class_ids).mean() > 0.9999
+    assert (ids == expected.class_ids).mean() > 0.99
 
 
 def test_naive_chain_runs_in_its_own_process(image):

@@ -1,4 +1,9 @@
-"""What the first tutorial does: normalise by NumPy, eager PyTorch, enlarge the logits, argmax."""
+"""
+What one writes first: normalise by NumPy, call the network, enlarge its logits, argmax.
+
+Called as a module, the network enlarges its logits to its input's size itself, as the reference
+implementation's does; from there they go to the image's size.
+"""
 
 import multiprocessing
 import time
@@ -71,7 +76,7 @@ def naive_class_ids(network: torch.nn.Module, mean: np.ndarray, std: np.ndarray,
     rgb = cv2.cvtColor(cv2.resize(image, network_size), cv2.COLOR_BGR2RGB)
     normalised = (rgb.astype(np.float32) / 255 - mean) / std
     batch = torch.from_numpy(normalised.transpose(2, 0, 1)[np.newaxis].copy())
-    logits = network.low_resolution_logits(batch)
+    logits = network(batch)
     enlarged = functional.interpolate(
         logits, size=(height, width), mode='bilinear', align_corners=False)
     return enlarged.argmax(1)[0].numpy()
