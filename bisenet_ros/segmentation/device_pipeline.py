@@ -106,8 +106,9 @@ class DevicePipeline:
         try:
             from bisenet_ros.segmentation import classify_kernel
             logits = torch.zeros(1, len(self._channel_ids), 4, 4, device=self.device)
-            classify_kernel.classify(
-                logits, (8, 8), self._channel_ids, torch.zeros((), device=self.device))
+            with torch.cuda.device(self.device):  # where Triton launches kernels
+                classify_kernel.classify(
+                    logits, (8, 8), self._channel_ids, torch.zeros((), device=self.device))
         except Exception as error:  # Compilers fail in many ways.
             _logger.warning('no kernel for post-processing, which is slower without: %s', error)
             return classify
@@ -144,6 +145,8 @@ class _Batch:
         self._least_confidence = torch.zeros((), device=device)
         self._threshold = 0.0
         self._masks: Tensor | None = None
+        if on_gpu:
+            torch.cuda.synchronize(device)  # The zeros above were made in another stream.
         self._graph = self._capture() if captures else None
 
     def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
@@ -170,17 +173,22 @@ class _Batch:
         self.busy = False
         return segmentations
 
-    def _capture(self) -> torch.cuda.CUDAGraph:
+    def _capture(self) -> torch.cuda.CUDAGraph | None:
         def compute() -> None:
             self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
 
-        with torch.backends.cudnn.flags(benchmark=True):
-            with torch.cuda.stream(self._stream):
-                for _ in range(_WARM_UPS):
+        try:
+            with torch.backends.cudnn.flags(benchmark=True):
+                with torch.cuda.stream(self._stream):
+                    for _ in range(_WARM_UPS):
+                        compute()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=self._stream):
                     compute()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):
-                compute()
+        except RuntimeError as error:
+            _logger.warning('no CUDA graph for %s, which is slower without: %s', self._shape,
+                            error)
+            return None
         return graph
 
 
