@@ -22,7 +22,6 @@ class DeployedNetwork(nn.Module):
         fused = fuse(_LowResolution(weights.network)).eval()
         self.fused_network = fused.to(dtype=dtype, memory_format=torch.channels_last)
         self.dtype = dtype
-        self.classes = weights.classes
         mean, std = (torch.tensor(rgb).view(1, 3, 1, 1) for rgb in (weights.mean, weights.std))
         self.register_buffer('scale', 1 / (255 * std))
         self.register_buffer('shift', -mean / std)

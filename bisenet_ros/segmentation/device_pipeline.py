@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from bisenet_ros.segmentation.frame import Frame, Segmentation
 from bisenet_ros.segmentation.labels import NO_DECISION
+from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
 
 # Before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
 _WARM_UPS = 3
-# As on the host, postprocess.py.
-_LOWEST_LOGIT = -80.0
 
 _logger = logging.getLogger(__name__)
 
@@ -178,18 +177,23 @@ class _Batch:
             self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
 
         try:
-            with torch.backends.cudnn.flags(benchmark=True):
-                with torch.cuda.stream(self._stream):
-                    for _ in range(_WARM_UPS):
-                        compute()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, stream=self._stream):
-                    compute()
+            return capture(compute, self._stream)
         except RuntimeError as error:
             _logger.warning('no CUDA graph for %s, which is slower without: %s', self._shape,
                             error)
             return None
-        return graph
+
+
+def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    """Return the work that `compute` starts on the device as one graph; it runs a few times."""
+    with torch.backends.cudnn.flags(benchmark=True):
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                compute()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            compute()
+    return graph
 
 
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -229,7 +233,7 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
         enlarged = functional.interpolate(
             relative[:, channel:channel + 1], size=(height, width), mode='bilinear',
             align_corners=False)
-        likelihood = enlarged.clamp(min=_LOWEST_LOGIT).exp()
+        likelihood = enlarged.clamp(min=LOWEST_LOGIT).exp()
         class_ids = torch.where(likelihood > best, class_id, class_ids)
         best = torch.fmax(best, likelihood)
         total = total + likelihood

@@ -6,7 +6,7 @@ import numpy as np
 from bisenet_ros.segmentation.labels import NO_DECISION
 
 # exp() of less is denormal, with which processors compute 20 times as slowly.
-_LOWEST_LOGIT = -80.0
+LOWEST_LOGIT = -80.0
 
 
 def classify(logits: np.ndarray, size: tuple[int, int],
@@ -30,7 +30,7 @@ def classify(logits: np.ndarray, size: tuple[int, int],
     width, height = size
     with np.errstate(invalid='ignore'):  # infinite logits become NaN, which never wins
         relative = logits - logits.max(axis=0)
-    is_extreme = relative.min() < _LOWEST_LOGIT  # not if one is NaN, which must stay one
+    is_extreme = relative.min() < LOWEST_LOGIT  # not if one is NaN, which must stay one
     likelihood, best, total = (np.zeros((height, width), np.float32) for _ in range(3))
     wins = np.empty((height, width), np.uint8)
     class_ids = np.full((height, width), NO_DECISION, np.uint8)
@@ -39,7 +39,7 @@ def classify(logits: np.ndarray, size: tuple[int, int],
         # INTER_LINEAR has the pixel centres of torch's align_corners=False.
         cv2.resize(channel, size, dst=likelihood, interpolation=cv2.INTER_LINEAR)
         if is_extreme:
-            cv2.max(likelihood, _LOWEST_LOGIT, dst=likelihood)
+            cv2.max(likelihood, LOWEST_LOGIT, dst=likelihood)
         cv2.exp(likelihood, dst=likelihood)
         cv2.add(total, likelihood, dst=total)
         cv2.compare(likelihood, best, cv2.CMP_GT, dst=wins)

@@ -3,25 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from bisenet_ros.network import Weights, build_network, save_weights
+from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
 
 def save_random_network(path, variant, backbone, classes, **described):
-    """Save a network whose batch norms fit its random weights, so that no map is all zero."""
-    torch.manual_seed(0)
-    network = build_network(variant, backbone, classes).train()
-    with torch.no_grad():
-        for _ in range(5):
-            network(torch.randn(2, 3, 96, 128))
-        network.eval()
-        # As far apart as a trained network's; or one class wins everywhere and hides mistakes.
-        logits = network.low_resolution_logits(torch.randn(1, 3, 96, 128))
-        network.conv_out.conv_out.weight.mul_(5 / logits.std())
-        network.conv_out.conv_out.bias.sub_(5 / logits.std() * logits.mean(dim=(0, 2, 3)))
-    weights = Weights(network, variant, backbone, classes, **described)
-    save_weights(path, weights)
+    save_random_weights(path, backbone, variant, classes, **described)
     return path
 
 

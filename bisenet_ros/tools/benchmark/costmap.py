@@ -12,7 +12,7 @@ from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import Frame
 from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import ratio, summary, table, take_turns
+from bisenet_ros.tools.benchmark.report import beside_network, take_turns
 
 MASK_SIZE = (1920, 1080)
 PAN = 1e-3  # rad the camera turns between updates where it pans
@@ -48,12 +48,7 @@ def run(options: argparse.Namespace) -> dict:
     """Measure and print; return the report."""
     segmenter = Segmenter(weights=options.weights, device='cpu')
     times = take_turns(stages(segmenter), options.repeats)
-    report = {name: {**summary(of_stage), 'of_network': ratio(of_stage, times[NETWORK])}
-              for name, of_stage in times.items()}
-    print(table(
-        ('stage', 'median ms', 'p25', 'p75', 'of network'),
-        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
-          f'{row["of_network"]["median"]:.1%}') for name, row in report.items()]))
+    report = beside_network(times, times[NETWORK], '.1%')
     return {'device': segmenter.device, 'engine': segmenter.engine, 'weights': segmenter.weights,
             'mask_size': MASK_SIZE, 'network_size': segmenter.network_size_for(*MASK_SIZE),
             'stages': report}

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from bisenet_ros.segmentation import Segmenter
-from bisenet_ros.segmentation.device_pipeline import DevicePipeline, resize
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, resize
 from bisenet_ros.segmentation.frame import Frame
-from bisenet_ros.tools.benchmark.report import WARM_UPS, ratio, summary, table, take_turns
+from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids'
 FRAMES_ON_THEIR_WAY = 3
@@ -26,15 +26,9 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dic
              for name, stage in device_stages(pipeline, frame).items()}
     times[WHOLE] = take_turns(
         {WHOLE: lambda: pipeline.segment([frame], True, 0.0, True)}, repeats)[WHOLE]
-    floor = np.median(times[NETWORK])
-    report = {name: {**summary(of_stage), 'of_network': ratio(of_stage, floor)}
-              for name, of_stage in times.items()}
+    # Stages do not take turns here: each is held against the network's median.
+    report = beside_network(times, np.median(times[NETWORK]))
     report['pipelined'] = {'frames_per_second': frames_per_second(pipeline, frame)}
-    print(table(
-        ('stage', 'median ms', 'p25', 'p75', 'of network'),
-        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
-          f'{row["of_network"]["median"]:.2f}')
-         for name, row in report.items() if name in times]))
     print(f'{report["pipelined"]["frames_per_second"]:.0f} frames/s with {FRAMES_ON_THEIR_WAY} '
           'on their way')
     return report
@@ -51,20 +45,20 @@ def device_stages(pipeline: DevicePipeline, frame: Frame) -> dict[str, Callable[
         prepared = resize(pixels, frame.network_size).flip(3)
         masks = pipeline.classify(pipeline.engine(prepared), frame.mask_size)
     masks_on_host = torch.empty_like(masks, device='cpu', pin_memory=on_gpu)
-    run_network = capture(lambda: pipeline.engine(prepared), device, pipeline.captures)
+    run_network = captured(lambda: pipeline.engine(prepared), device, pipeline.captures)
     logits = run_network()
     return {
         'upload': lambda: pixels.copy_(host, non_blocking=True),
-        'pre-process': capture(
+        'pre-process': captured(
             lambda: resize(pixels, frame.network_size).flip(3), device, on_gpu),
         NETWORK: run_network,
-        'post-process': capture(
+        'post-process': captured(
             lambda: pipeline.classify(logits, frame.mask_size), device, on_gpu),
         'download': lambda: masks_on_host.copy_(masks, non_blocking=True),
     }
 
 
-def capture(function: Callable[[], torch.Tensor], device: torch.device,
+def captured(function: Callable[[], torch.Tensor], device: torch.device,
             captures: bool) -> Callable[[], torch.Tensor]:
     """Return the function, as one CUDA graph if it can be captured."""
     def run() -> torch.Tensor:
@@ -73,18 +67,12 @@ def capture(function: Callable[[], torch.Tensor], device: torch.device,
 
     if not captures:
         return run
-    stream = torch.cuda.Stream(device)
-    with torch.backends.cudnn.flags(benchmark=True):
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                run()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            result = run()
+    results = []
+    graph = capture(lambda: results.append(run()), torch.cuda.Stream(device))
 
     def replay() -> torch.Tensor:
         graph.replay()
-        return result
+        return results[-1]  # of the capture: what replays write to
 
     return replay
 

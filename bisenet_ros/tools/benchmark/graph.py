@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
 from bisenet_ros.tools.benchmark.rate_search import highest_rate
-from bisenet_ros.tools.benchmark.report import ratio, table
+from bisenet_ros.tools.benchmark.report import quartiles, ratio, table
 from bisenet_ros.tools.benchmark.running_graph import (
     COSTMAP_TOPIC,
     Graph,
@@ -178,12 +178,6 @@ def compare(turns: list[tuple[Window, Cost]]) -> dict[str, dict[str, float]]:
     return {'node_cpu_ms': quartiles(node), 'network_cpu_ms': quartiles(network),
             'network_ms': quartiles(np.array([cost.wall for _, cost in turns])),
             'ratio': ratio(node, network)}
-
-
-def quartiles(values: np.ndarray) -> dict[str, float]:
-    """Return median and quartiles."""
-    low, median, high = np.percentile(values, (25, 50, 75))
-    return {'median': float(median), 'p25': float(low), 'p75': float(high)}
 
 
 def windows_table(windows: list[Window]) -> str:

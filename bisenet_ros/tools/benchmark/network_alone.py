@@ -9,9 +9,8 @@ import numpy as np
 
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
+from bisenet_ros.tools.benchmark.report import WARM_UPS
 from bisenet_ros.tools.street import StreetDrive
-
-WARM_UPS = 3
 
 
 class Cost(NamedTuple):

@@ -24,7 +24,7 @@ from bisenet_ros.tools.benchmark.device_stages import measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
-from bisenet_ros.tools.benchmark.report import plot_stages, ratio, summary, table, take_turns
+from bisenet_ros.tools.benchmark.report import beside_network, plot_stages, ratio, take_turns
 
 JPEG_QUALITY = 90
 NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
@@ -77,8 +77,9 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
     variant = 'coincheung' if options.random == 'coincheung' else 'paper'
     label_set = 'camvid' if options.label_set == 'auto' else options.label_set
     loaded = load_label_set(label_set)
-    save_random_weights(path, backbone, variant, loaded.name,
-                        tuple(label.name for label in loaded.labels))
+    names = tuple(label.name for label in loaded.labels)
+    save_random_weights(path, backbone, variant, len(names), label_set=loaded.name,
+                        class_names=names)
     options.weights, options.label_set = path, label_set
 
 
@@ -90,12 +91,7 @@ def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Name
         times = take_turns({**stages, NAIVE: naive}, options.repeats)
     # The naive chain's own clock: what two processes tell each other does not count.
     times[NAIVE] = np.array(naive.milliseconds[-options.repeats:])
-    report = {name: {**summary(of_stage), 'of_network': ratio(of_stage, times[NETWORK])}
-              for name, of_stage in times.items()}
-    print(table(
-        ('stage', 'median ms', 'p25', 'p75', 'of network'),
-        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
-          f'{row["of_network"]["median"]:.2f}') for name, row in report.items()]))
+    report = beside_network(times, times[NETWORK])
     faster = ratio(times[NAIVE], times[WHOLE])
     print('the naive chain takes {median:.2f} ({p25:.2f} - {p75:.2f}) times as long as '
           'image to ids'.format(**faster))

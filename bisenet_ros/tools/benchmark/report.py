@@ -32,16 +32,32 @@ def take_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[st
     return times
 
 
+def quartiles(values: np.ndarray) -> dict[str, float]:
+    """Return median and quartiles."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return {'median': float(median), 'p25': float(low), 'p75': float(high)}
+
+
 def summary(times: np.ndarray) -> dict[str, float]:
     """Return median and quartiles of times (ms)."""
-    low, median, high = np.percentile(times, (25, 50, 75))
-    return {'median_ms': float(median), 'p25_ms': float(low), 'p75_ms': float(high)}
+    return {f'{name}_ms': value for name, value in quartiles(times).items()}
 
 
 def ratio(times: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Return median and quartiles of times over those of the same turns of a reference."""
-    low, median, high = np.percentile(times / reference, (25, 50, 75))
-    return {'median': float(median), 'p25': float(low), 'p75': float(high)}
+    return quartiles(times / reference)
+
+
+def beside_network(times: dict[str, np.ndarray], network: np.ndarray,
+                   ratio_format: str = '.2f') -> dict[str, dict]:
+    """Print each stage's times (ms) beside the network's, and return the figures by stage."""
+    figures = {name: {**summary(of_stage), 'of_network': ratio(of_stage, network)}
+               for name, of_stage in times.items()}
+    print(table(
+        ('stage', 'median ms', 'p25', 'p75', 'of network'),
+        [(name, row['median_ms'], row['p25_ms'], row['p75_ms'],
+          format(row['of_network']['median'], ratio_format)) for name, row in figures.items()]))
+    return figures
 
 
 def machine() -> dict[str, object]:
