@@ -14,6 +14,8 @@ from bisenet_ros.costmap.geometry import PoseError
 _STRIDE = 4
 # Flat index of a sample at the camera's foot that is given up to stand for all that is not seen.
 _NOWHERE = 0
+# Outside any image: there cv2.remap fills in.
+_UNSEEN = -1
 
 
 class PolarGrid:
@@ -99,7 +101,8 @@ class GroundTable:
             polar.range_step, max_range, height, self.pixel_angle, max_pixel_footprint)
         self._limits = min_range, max_range
         self._pixels, columns = self._project(polar, height)
-        self._pixel_indices, self._unseen = self._nearest_pixels(max_pixel_footprint)
+        self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
+        self._drop_blind_start()
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         # (2, rays) x and y of their ends, relative to the point below the camera, base frame.
@@ -127,12 +130,7 @@ class GroundTable:
         return pixels.view(np.complex64)[..., 0], columns
 
     def _nearest_pixels(self, max_pixel_footprint):
-        """
-        Return the pixel that sees each sample, and where there is none.
-
-        :returns: flat indices (samples, rays) intp, which numpy takes without converting them; and
-            (samples, rays) uint8, all bits set where no pixel sees the sample: its index is 0.
-        """
+        """Return the pixel (u, v) that sees each sample, (samples, rays, 2) int16; or _UNSEEN."""
         u, v = np.rint(self._pixels.real), np.rint(self._pixels.imag)
         length = np.diff(self.ranges)[:, None].astype(np.float32)
         seen = np.zeros(u.shape, bool)
@@ -140,8 +138,15 @@ class GroundTable:
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
         seen.reshape(-1)[_NOWHERE] = False
-        u, v = (np.where(seen, axis, 0).astype(np.intp) for axis in (u, v))
-        return v * self.camera.width + u, np.where(seen, np.uint8(0), np.uint8(255))
+        return np.stack([np.where(seen, axis, _UNSEEN) for axis in (u, v)], -1).astype(np.int16)
+
+    def _drop_blind_start(self):
+        """Begin with the last samples that no pixel sees before the first that one does."""
+        seen = (self._pixel_of_sample[..., 0] != _UNSEEN).any(axis=1)
+        start = max(int(seen.argmax()) - 1, 0)
+        self.ranges, self._pixels, self._pixel_of_sample = (
+            of_samples[start:]
+            for of_samples in (self.ranges, self._pixels, self._pixel_of_sample))
 
     def _samples_of(self, polar, columns):
         """
@@ -166,10 +171,8 @@ class GroundTable:
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
         count = int(np.searchsorted(self.ranges, reach)) + 1 + beyond
-        # The indices are valid: "clip" only spares the check.
-        classes = class_ids.reshape(-1).take(self._pixel_indices[:count], mode='clip')
-        classes |= self._unseen[:count]
-        return classes
+        return cv2.remap(class_ids, self._pixel_of_sample[:count], None, cv2.INTER_NEAREST,
+                         borderMode=cv2.BORDER_CONSTANT, borderValue=255)
 
     def samples_of_cells(self, points_of_cells: np.ndarray, width: int,
                          height: int) -> np.ndarray:
@@ -185,7 +188,8 @@ class GroundTable:
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        return image.reshape(-1).take(self._pixel_indices.reshape(-1).take(samples))
+        u, v = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).T
+        return image.reshape(-1).take(v * np.int32(self.camera.width) + u)
 
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
