@@ -132,25 +132,27 @@ class _Batch:
         self.busy = False
         self._shape = shape
         self._compute = compute
-        on_gpu = device.type == 'cuda'
-        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        self._on_gpu = device.type == 'cuda'
+        self._stream = torch.cuda.Stream(device) if self._on_gpu else None
         width, height = shape.image_size
         self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
-                                        pin_memory=on_gpu)
+                                        pin_memory=self._on_gpu)
         self._pixels = torch.empty_like(self._host_pixels, device=device)
-        width, height = shape.mask_size
-        self._host_masks = torch.empty((shape.count, 2, height, width), dtype=torch.uint8,
-                                       pin_memory=on_gpu)
         self._least_confidence = torch.zeros((), device=device)
         self._threshold = 0.0
         self._masks: Tensor | None = None
-        if on_gpu:
+        self._host_masks: Tensor | None = None
+        if self._on_gpu:
             torch.cuda.synchronize(device)  # The zeros above were made in another stream.
         self._graph = self._capture() if captures else None
 
     def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
         self.busy = True
+        # The caller keeps these; once dropped, PyTorch hands the pinned memory out again.
+        width, height = self._shape.mask_size
+        self._host_masks = torch.empty((self._shape.count, 2, height, width), dtype=torch.uint8,
+                                       pin_memory=self._on_gpu)
         for pixels, image in zip(self._host_pixels.numpy(), images):
             np.copyto(pixels, image)
         with torch.cuda.stream(self._stream):
@@ -168,9 +170,8 @@ class _Batch:
         """Wait for the work, and return what was seen in each image."""
         if self._stream is not None:
             self._stream.synchronize()
-        segmentations = [Segmentation(*masks.copy()) for masks in self._host_masks.numpy()]
         self.busy = False
-        return segmentations
+        return [Segmentation(*masks) for masks in self._host_masks.numpy()]
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         def compute() -> None:
@@ -186,7 +187,8 @@ class _Batch:
 
 def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     """Return the work that `compute` starts on the device as one graph; it runs a few times."""
-    with torch.backends.cudnn.flags(benchmark=True):
+    # `flags` turns cuDNN off unless told not to.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 compute()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import NO_DECISION, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.device_pipeline import DevicePipeline, classify, resize
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
 from bisenet_ros.segmentation.frame import Frame
 from bisenet_ros.segmentation.onnx_model import export_onnx
@@ -150,3 +150,11 @@ def test_half_precision_on_a_gpu(street_images, captures):
         results = pipeline.segment(frames, False, 0.0, True)
         for result, reference in zip(results, expected, strict=True):
             assert (result.class_ids == reference.class_ids).mean() >= 0.995
+
+
+@needs_gpu
+def test_a_capture_records_what_cudnn_found_fastest():
+    settings = []
+    capture(lambda: settings.append(
+        (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark)), torch.cuda.Stream())
+    assert set(settings) == {(True, True)}
