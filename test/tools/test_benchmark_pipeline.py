@@ -113,6 +113,14 @@ def test_pipeline_command(tmp_path, capsys):
     assert 'image to ids' in capsys.readouterr().out
 
 
+def test_pipeline_command_in_8_bits(tmp_path):
+    main(['pipeline', '--int8', '--image-size', '320', '240', '--network-size', '160', '120',
+          '--device', 'cpu', '--repeats', '2', '--output', str(tmp_path)])
+    report = read(tmp_path, 'pipeline')
+    assert report['weights'].endswith('_int8') and report['engine'] == 'onnxruntime'
+    assert report['stages']['naive chain']['of_image_to_ids']['median'] > 0
+
+
 def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     """What a GPU is measured by; here its clock is the CPU's."""
     weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))

@@ -15,16 +15,22 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
+import torch
 
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.onnx_model import described, export_onnx
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark.device_stages import measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 from bisenet_ros.tools.benchmark.report import beside_network, plot_stages, ratio, take_turns
+from bisenet_ros.training.export import quantised
 
 JPEG_QUALITY = 90
 NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
@@ -44,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         '--random it says how many classes there are')
     parser.add_argument('--engine', default='auto', help='auto, torch or onnxruntime')
     parser.add_argument('--precision', default='auto', help='auto, fp32, fp16 or bf16')
+    parser.add_argument('--int8', action='store_true',
+                        help='convolutions in 8 bits, as `export --int8` makes them, scaled by '
+                        'the measured image; the naive chain computes in fp32 all the same')
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
     parser.add_argument('--repeats', type=int, default=40)
 
@@ -53,12 +62,15 @@ def run(options: argparse.Namespace) -> dict:
     with TemporaryDirectory() as folder:
         if options.random:
             use_random_weights(options, Path(folder) / f'random_{options.random}.safetensors')
-        segmenter = Segmenter(
-            weights=options.weights, label_set=options.label_set, device=options.device,
-            engine=options.engine, precision=options.precision,
-            network_size=tuple(options.network_size))
         size = tuple(options.image_size)
         image = street_image(size)
+        weights = options.weights
+        if options.int8:
+            weights = save_int8(weights, image, Path(folder))
+        segmenter = Segmenter(
+            weights=weights, label_set=options.label_set, device=options.device,
+            engine=options.engine, precision=options.precision,
+            network_size=tuple(options.network_size))
         if isinstance(segmenter.pipeline, DevicePipeline):
             stages = measure_device(segmenter, image, options.repeats)
         else:
@@ -81,6 +93,16 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
     save_random_weights(path, backbone, variant, len(names), label_set=loaded.name,
                         class_names=names)
     options.weights, options.label_set = path, label_set
+
+
+def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
+    """Save weights as an ONNX model in 8 bits, and return where."""
+    path = weights_path(weights, torch.device('cpu'))
+    loaded = load_weights(path)
+    model = quantised(export_onnx(DeployedNetwork(loaded)), [image])
+    int8_path = folder / f'{path.stem}_int8.onnx'
+    int8_path.write_bytes(described(model, loaded))
+    return int8_path
 
 
 def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Namespace) -> dict:
