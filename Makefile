@@ -16,7 +16,7 @@ help:
 	@echo 'make test    run the tests; ARGS="..." goes to pytest'
 	@echo 'make lint    check the style'
 	@echo 'make setup   only set up .venv, which demo and test do by themselves'
-	@echo 'make clean   remove all that was made, .venv included'
+	@echo 'make clean   remove .venv, build and demo_output'
 	@echo 'PYTHON=python3.12 picks the interpreter .venv is made with (3.10 to 3.13)'
 
 .PHONY: demo

@@ -33,7 +33,7 @@ def generate_launch_description():
             str(CONFIG / 'segment.yaml')),
         argument('image_topic', 'topic of the camera images'),
         argument('camera_info_topic', "topic of the camera's calibration"),
-        argument('weights', 'name of shipped weights, or a .safetensors or .pth file'),
+        argument('weights', 'name of shipped weights, or a .safetensors, .pth or .onnx file'),
         argument('device', 'auto, cuda, cuda:N or cpu'),
         argument('namespace', 'namespace of the node and its topics', ''),
         argument('use_sim_time', 'true: take the time from /clock'),

@@ -116,7 +116,8 @@ class Segmenter:
 def shipped_weights() -> dict[str, Path]:
     """Return the weights that come with the package: name to file."""
     folder = Path(__file__).parent / 'weights'
-    return {path.stem: path for path in sorted(folder.glob('*.safetensors'))}
+    return {path.stem: path for path in sorted(folder.iterdir())
+            if path.suffix in ('.safetensors', '.onnx')}
 
 
 def weights_path(weights: str | Path, device: torch.device) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.onnx_model import load_onnx_model
 from bisenet_ros.segmentation.segmenter import shipped_weights
 from bisenet_ros.training.datasets import LAYOUTS, load_dataset
 from bisenet_ros.training.metrics import (
@@ -23,10 +24,10 @@ from bisenet_ros.training.metrics import (
 )
 
 
-def onnx_predictor(path: Path) -> Predictor:
+def onnx_predictor(model: bytes) -> Predictor:
     """Wrap a model written by `export` so that it takes uint8 images and gives probabilities."""
     import onnxruntime
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
 
     def predict(images: Tensor) -> Tensor:
         pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -92,14 +93,16 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     size, label_set = arguments.size, arguments.label_set
-    if arguments.weights.endswith('.onnx'):
-        predict = onnx_predictor(Path(arguments.weights))
+    path = Path(shipped_weights().get(arguments.weights, arguments.weights))
+    if path.suffix == '.onnx':
+        weights = load_onnx_model(path)
+        predict = onnx_predictor(weights.model)
     else:
-        weights = load_weights(shipped_weights().get(arguments.weights, arguments.weights))
+        weights = load_weights(path)
         network = weights.network.to(arguments.device, memory_format=torch.channels_last)
         predict = network_predictor(network, weights.mean, weights.std)
-        size, label_set = size or weights.network_size, label_set or weights.label_set
-    label_set = load_label_set(label_set or 'camvid')
+    size = size or weights.network_size
+    label_set = load_label_set(label_set or weights.label_set or 'camvid')
     dataset = load_dataset(arguments.layout, arguments.root, label_set,
                            tuple(size or (480, 360)), arguments.split,
                            tuple(arguments.sequences))

@@ -1,5 +1,7 @@
 """The Nav2 snippet names our topics and the classes of the shipped label set, with their costs."""
 
+import math
+
 import pytest
 import yaml
 
@@ -18,10 +20,21 @@ def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
     layer = costmap['segmentation_layer']
     assert layer['map_topic'] == '/segmentation/costmap'
     assert layer['map_subscribe_transient_local'] is True
-    assert layer['trinary_costmap'] is False
-    assert layer['use_maximum'] is True
     assert costmap['rolling_window'] is True
-    assert costmap['track_unknown_space'] is False
+    # StaticLayer::getParameters() asks for these without the layer's name.
+    for name, value in {'trinary_costmap': False, 'use_maximum': True,
+                        'track_unknown_space': False}.items():
+        assert costmap[name] is value
+        assert name not in layer
+
+
+def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
+    """Without sensor_frame, observation_buffer.cpp takes the points' frame, which is fixed."""
+    source = costmap['obstacle_layer']['segmentation']
+    assert source['topic'] == '/segmentation/obstacles'
+    assert source['sensor_frame'] == costmap['robot_base_frame']
+    # As far as the corners of the window.
+    assert source['obstacle_max_range'] >= math.hypot(costmap['width'], costmap['height']) / 2
 
 
 def test_frames_are_those_of_the_segmentation(costmap):

@@ -24,13 +24,13 @@ from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.frame import Frame
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
+from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark.device_stages import measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 from bisenet_ros.tools.benchmark.report import beside_network, plot_stages, ratio, take_turns
-from bisenet_ros.training.export import quantised
 
 JPEG_QUALITY = 90
 NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
