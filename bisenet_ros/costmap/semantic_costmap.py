@@ -141,6 +141,16 @@ class SemanticCostmap:
         self._has_odometry: bool | None = None
         self._ground_height = self._settings.ground_z
 
+    def forget(self, camera_key: Hashable) -> None:
+        """
+        Drop what a camera saw last, if it is held only until the camera's next mask.
+
+        With the robot's motion nothing is: it was fused, and fades.
+        """
+        if self._latest.pop(camera_key, None) is not None:
+            self._replace_by_latest(max(self._stamps.values()))
+            self._clear_footprint(0.0, 0.0)
+
     @property
     def info(self) -> GridInfo:
         """Resolution, size and origin of the grid, which lies axis-aligned in its frame."""

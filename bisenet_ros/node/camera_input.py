@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bisenet_ros.transport import camera_info_topic as sibling_camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
-NO_SEQUENCE_NUMBER = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class CameraInput:
     def _on_camera_info(self, message: CameraInfo) -> None:
         self.camera_info = message
 
-    def _on_image(self, message: Image | CompressedImage, info: MessageInfo) -> None:
+    def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         now = self._last_receipt = time.monotonic()
         self.counts.received += 1
         self._count_missed(info['publication_sequence_number'])
@@ -152,8 +150,8 @@ class CameraInput:
                 self.name, message, self.camera_info, self._rectified, now)
             self._new_frame.notify()
 
-    def _count_missed(self, sequence_number: int) -> None:
-        if sequence_number == NO_SEQUENCE_NUMBER:
+    def _count_missed(self, sequence_number: int | None) -> None:
+        if sequence_number is None:  # Cyclone DDS has none.
             self.counts.missed = None
             return
         # A lower number means another publisher, whose numbers say nothing of this one's.
@@ -165,6 +163,7 @@ class CameraInput:
         if self.max_rate <= 0.0:
             return False
         period = 1.0 / self.max_rate
+        self._next_due = min(self._next_due, now + period)  # The rate may just have been raised.
         # A tenth of a period of tolerance: a 30 Hz camera's jitter must not make 10 Hz 7.5.
         if now < self._next_due - 0.1 * period:
             return True

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -33,7 +34,7 @@ class CostmapOutput:
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
-                 poses: RobotPoses, publish_classes: list[str]) -> None:
+                 poses: RobotPoses, cameras: Iterable[str], publish_classes: list[str]) -> None:
         """:raises ValueError: if a name in publish_classes is no class."""
         names = [label.name for label in label_set.labels]
         if strangers := [name for name in publish_classes if name not in names]:
@@ -46,8 +47,8 @@ class CostmapOutput:
         self._lock = threading.Lock()
         self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
         self._stamp = Time().to_msg()
-        self._observed_at = float('-inf')
-        self._failure = ''
+        self._observed_at = dict.fromkeys(cameras, float('-inf'))
+        self._failures = dict.fromkeys(cameras, '')
         self._unknown_is_out = False
         self._combined = node.create_publisher(
             OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
@@ -91,26 +92,30 @@ class CostmapOutput:
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
                     segmentation.confidence, stamp.nanoseconds * 1e-9)
                 self._stamp = header.stamp
+                self._failures[frame.camera] = ''
+                self._observed_at[frame.camera] = time.monotonic()
         except ValueError as error:
-            self._failure = str(error)
+            self._failures[frame.camera] = str(error)
             raise
-        self._failure = ''
-        self._observed_at = time.monotonic()
 
     def clear(self) -> None:
         """Forget what was seen."""
         with self._lock:
             self._costmap.clear()
 
-    def reason_for_unknown(self, stale_after: float) -> str:
-        """Return why the costmap cannot be vouched for; empty if it can."""
-        if time.monotonic() - self._observed_at <= stale_after:
-            return ''
-        return self._failure or f'nothing was segmented for {stale_after} s'
+    def missing(self, stale_after: float) -> dict[str, str]:
+        """Return the cameras that have added nothing for `stale_after` seconds, and why."""
+        since = time.monotonic() - stale_after
+        return {name: self._failures[name] or f'nothing was segmented for {stale_after} s'
+                for name, observed_at in self._observed_at.items() if observed_at < since}
 
     def publish(self, stale_after: float) -> None:
-        """Publish what was seen, or unknown if it cannot be vouched for."""
-        if self.reason_for_unknown(stale_after):
+        """Publish what the cameras that can be vouched for saw; unknown if there are none."""
+        with self._lock:
+            missing = self.missing(stale_after)
+            for name in missing:
+                self._costmap.forget(name)
+        if len(missing) == len(self._observed_at):
             self.publish_unknown()
         elif self.wanted():
             self._publish_known()

@@ -1,7 +1,9 @@
 """Where the camera is on the robot and the robot in the world, at an image's stamp."""
 
 import threading
+import time
 from collections import deque
+from collections.abc import Hashable
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -26,6 +28,10 @@ except ImportError:
 
 # How long an image may wait for the transform or odometry of its instant (s).
 PATIENCE = 0.2
+# Once waiting was in vain, the next images do not wait for so long (s): masks are late otherwise.
+IMPATIENCE = 1.0
+# What is so much older (ns) than the message before is not just out of order: a bag that loops.
+JUMP_BACK = 10**9
 # Between odometry messages further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 400
@@ -36,13 +42,31 @@ class PoseUnavailableError(ValueError):
     """No pose is known for an image's instant; the message says of what and why."""
 
 
+class Patience:
+    """How long to wait for what usually comes soon, and not every time if it never comes."""
+
+    def __init__(self) -> None:
+        self._impatient_until: dict[Hashable, float] = {}
+
+    def seconds(self, what: Hashable) -> float:
+        """Return how long to wait."""
+        impatient = time.monotonic() < self._impatient_until.get(what, 0.0)
+        return 0.0 if impatient else PATIENCE
+
+    def was_in_vain(self, what: Hashable) -> None:
+        """Say that it did not come."""
+        if self.seconds(what):
+            self._impatient_until[what] = time.monotonic() + IMPATIENCE
+
+
 class TransformSource:
     """Poses from TF; where tf2_ros is not installed there are none."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._listener = None
+        self._patience = Patience()
         if tf2_ros is not None:
-            self._buffer = TransformBuffer()
+            self._buffer = TransformBuffer(JUMP_BACK)
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def destroy(self) -> None:
@@ -66,8 +90,10 @@ class TransformSource:
                 'stamp its images')
         try:
             transform = self._buffer.lookup_transform(
-                frame, child, stamp, Duration(seconds=PATIENCE)).transform
+                frame, child, stamp,
+                Duration(seconds=self._patience.seconds((frame, child)))).transform
         except tf2_ros.TransformException as error:
+            self._patience.was_in_vain((frame, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
@@ -81,7 +107,8 @@ class OdometryTopic:
         self._node = node
         self._frames = (frame, base_frame)
         self._poses: deque[tuple[int, np.ndarray]] = deque(maxlen=ODOMETRY_KEPT)
-        self._wrong_frames: tuple[str, str] | None = None
+        self._fault = ''
+        self._patience = Patience()
         self._changed = threading.Condition()
         self._subscription = node.create_subscription(
             Odometry, topic, self._on_odometry, ODOMETRY_QOS)
@@ -99,19 +126,19 @@ class OdometryTopic:
         """
         instant = stamp.nanoseconds
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._poses and self._poses[-1][0] >= instant, PATIENCE)
+            if not self._changed.wait_for(
+                    lambda: self._poses and self._poses[-1][0] >= instant,
+                    self._patience.seconds(self._topic)):
+                self._patience.was_in_vain(self._topic)
             poses = list(self._poses)
-        if self._wrong_frames is not None:
-            raise PoseUnavailableError(
-                f'{self._topic} is about frames {self._wrong_frames}, but costmap.frame and '
-                f'costmap.base_frame are {self._frames}: make them the same')
+        if self._fault:
+            raise PoseUnavailableError(f'{self._topic} {self._fault}')
         if not poses or not poses[0][0] <= instant <= poses[-1][0]:
             known = 'nothing' if not poses else (
                 f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
             raise PoseUnavailableError(
                 f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of {known}')
-        after = next(index for index, (time, _) in enumerate(poses) if time >= instant)
+        after = next(index for index, (stamped, _) in enumerate(poses) if stamped >= instant)
         if poses[after][0] == instant:
             return poses[after][1]
         (earlier, start), (later, end) = poses[after - 1], poses[after]
@@ -123,14 +150,24 @@ class OdometryTopic:
 
     def _on_odometry(self, message: Odometry) -> None:
         frames = (message.header.frame_id, message.child_frame_id)
-        time = Time.from_msg(message.header.stamp).nanoseconds
-        pose = message.pose.pose
+        instant = Time.from_msg(message.header.stamp).nanoseconds
         with self._changed:
-            self._wrong_frames = None if frames == self._frames else frames
-            if self._poses and time <= self._poses[-1][0]:
-                self._poses.clear()  # Time jumped back: a bag that loops.
-            self._poses.append((time, _matrix(pose.position, pose.orientation)))
-            self._changed.notify_all()
+            if frames != self._frames:
+                self._fault = (f'is about frames {frames}, but costmap.frame and '
+                               f'costmap.base_frame are {self._frames}: make them the same')
+                return
+            try:
+                pose = _matrix(message.pose.pose.position, message.pose.pose.orientation)
+            except ValueError as error:
+                self._fault = f'sends what is no pose: {error}'
+                return
+            self._fault = ''
+            if self._poses and instant < self._poses[-1][0] - JUMP_BACK:
+                self._poses.clear()
+            # Sent twice or out of order, it says nothing new.
+            if not self._poses or instant > self._poses[-1][0]:
+                self._poses.append((instant, pose))
+                self._changed.notify_all()
 
 
 class RobotPoses:
@@ -142,11 +179,11 @@ class RobotPoses:
         self._fixed_camera_poses = fixed_camera_poses
         self._odometry_source = odometry_source
         self._transforms = self._odometry = None
+        if odometry_source == 'topic':
+            self._odometry = OdometryTopic(node, odometry_topic, frame, base_frame)
         if odometry_source == 'tf' or any(
                 pose is None for pose in fixed_camera_poses.values()):
             self._transforms = TransformSource(node)
-        if odometry_source == 'topic':
-            self._odometry = OdometryTopic(node, odometry_topic, frame, base_frame)
 
     def destroy(self) -> None:
         """Stop listening."""

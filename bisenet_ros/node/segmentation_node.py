@@ -58,7 +58,8 @@ class SegmentationNode(LifecycleNode):
         self._worker: Worker | None = None
         self._active = False
         self._paused = False
-        self._failing = False
+        self._configuration_error = ''
+        self._camera_errors: dict[str, str] = {}
         self._last_error = ''
         self._throughput = Throughput()
         self._rate_in, self._rate_out = Rate(), Rate()
@@ -86,10 +87,11 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._report(f'not configured: {error}')
+            self._configuration_error = f'not configured: {error}'
+            self._report(self._configuration_error)
             self._release()
             return TransitionCallbackReturn.FAILURE
-        self._failing = False
+        self._configuration_error = ''
         self._settings.configured = True
         return super().on_configure(state)
 
@@ -152,8 +154,12 @@ class SegmentationNode(LifecycleNode):
             self, value('frame'), value('base_frame'), value('odometry.source'),
             value('odometry.topic'),
             {name: self._fixed_camera_pose(name) for name in self._inputs})
-        self._costmap = CostmapOutput(
-            self, settings, self._segmenter.label_set, poses, value('publish_classes'))
+        try:
+            self._costmap = CostmapOutput(self, settings, self._segmenter.label_set, poses,
+                                          self._inputs, value('publish_classes'))
+        except ValueError:
+            poses.destroy()
+            raise
         self._costmap_timer = self._create_steady_timer(
             1.0 / value('rate'), self._publish_costmap)
 
@@ -173,6 +179,7 @@ class SegmentationNode(LifecycleNode):
         self._segmenter.segment([blank] * len(self._inputs))
 
     def _start(self) -> None:
+        self._camera_errors = {}
         for camera in self._inputs.values():
             camera.start()
         self._worker = Worker(list(self._inputs.values()), self._new_frame, self._process)
@@ -200,6 +207,8 @@ class SegmentationNode(LifecycleNode):
         if self._costmap is not None:
             self.destroy_timer(self._costmap_timer)
             self._costmap.destroy()
+        if self._segmenter is not None:
+            self._segmenter.close()
         self._inputs, self._outputs = {}, {}
         self._label_info = self._segmenter = self._costmap = self._costmap_timer = None
         self._settings.configured = False
@@ -207,10 +216,12 @@ class SegmentationNode(LifecycleNode):
     # One frame of each camera that has a new one; in the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
+        wanted = [frame for frame in frames if self._wanted(frame.camera)]
         try:
-            self._segment_and_publish([f for f in frames if self._wanted(f.camera)])
+            self._segment_and_publish(wanted)
         except Exception as error:  # The network's failures have no common type; the node lives.
-            self._report(f'segmentation failed: {error}')
+            for frame in wanted:
+                self._report_camera(frame.camera, f'segmentation failed: {error}')
 
     def _wanted(self, camera: str) -> bool:
         return self._outputs[camera].wanted() or self._costmap_wanted()
@@ -224,7 +235,7 @@ class SegmentationNode(LifecycleNode):
             try:
                 images.append((frame, to_color_image(frame.message)))
             except ImageConversionError as error:
-                self._report(f'{self._inputs[frame.camera].image_topic}: {error}')
+                self._report_camera(frame.camera, str(error))
         for order in ('rgb', 'bgr'):
             self._publish_all([pair for pair in images if pair[1].channel_order == order], order)
 
@@ -242,10 +253,11 @@ class SegmentationNode(LifecycleNode):
         for (frame, image), segmentation in zip(images, segmentations):
             self._outputs[frame.camera].publish(
                 frame, image, segmentation, self._settings['overlay_alpha'])
-            if costmap_wanted:
-                self._observe(frame, image, segmentation)
             self._throughput.add(frame.received)
-        self._failing = False
+            self._camera_errors.pop(frame.camera, None)
+        if costmap_wanted:  # After all masks: it may wait for a transform.
+            for (frame, image), segmentation in zip(images, segmentations):
+                self._observe(frame, image, segmentation)
 
     def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation) -> None:
         try:
@@ -297,8 +309,13 @@ class SegmentationNode(LifecycleNode):
             for camera in self._inputs.values():
                 camera.follow_publishers()
 
+    def _report_camera(self, camera: str, error: str) -> None:
+        error = f'{self._inputs[camera].image_topic}: {error}'
+        self._camera_errors[camera] = error
+        self._report(error)
+
     def _report(self, error: str) -> None:
-        self._failing, self._last_error = True, error
+        self._last_error = error
         self.get_logger().error(error, throttle_duration_sec=LOG_THROTTLE)
 
     def _publish_diagnostics(self) -> None:
@@ -331,28 +348,38 @@ class SegmentationNode(LifecycleNode):
         return 'unconfigured' if self._segmenter is None else 'inactive'
 
     def _health(self) -> tuple[bytes, str]:
-        if self._failing:
-            return DiagnosticStatus.ERROR, self._last_error
+        if self._configuration_error:
+            return DiagnosticStatus.ERROR, self._configuration_error
         if self._worker is None:
             return DiagnosticStatus.OK, self._state_name()
-        unpublished = [camera.image_topic for camera in self._inputs.values()
-                       if camera.publisher_count() == 0]
-        if unpublished:
-            return DiagnosticStatus.WARN, (
-                f'nobody publishes {", ".join(unpublished)}: is the camera driver running, and '
-                'is image_topic right?')
-        silent = [camera.image_topic for camera in self._inputs.values()
-                  if camera.silent_for() > self._settings['stale_after']]
-        if silent:
-            return DiagnosticStatus.WARN, (
-                f'no image on {", ".join(silent)} for {self._settings["stale_after"]} s though '
-                'there is a publisher: see "Large images" in the README')
-        if self._costmap_wanted() and (
-                reason := self._costmap.reason_for_unknown(self._settings['stale_after'])):
-            return DiagnosticStatus.ERROR, f'the costmap is unknown: {reason}'
+        errors, warnings = self._camera_troubles()
+        if errors or warnings:
+            return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
+                    '; '.join(errors + warnings))
         if not any(self._wanted(camera) for camera in self._inputs):
             return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
         return DiagnosticStatus.OK, 'segmenting'
+
+    def _camera_troubles(self) -> tuple[list[str], list[str]]:
+        """Return errors and warnings; of each camera the first that explains the others."""
+        stale_after = self._settings['stale_after']
+        missing = self._costmap.missing(stale_after) if self._costmap_wanted() else {}
+        errors, warnings = [], []
+        for name, camera in self._inputs.items():
+            if camera.publisher_count() == 0:
+                warnings.append(f'nobody publishes {camera.image_topic}: is the camera driver '
+                                'running, and is image_topic right?')
+            elif camera.silent_for() > stale_after:
+                warnings.append(
+                    f'no image on {camera.image_topic} for {stale_after} s though there is a '
+                    'publisher: see "Large images" in the README')
+            elif name in self._camera_errors:
+                errors.append(self._camera_errors[name])
+            elif name in missing:
+                what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
+                    f'the costmap lacks {camera.image_topic}')
+                errors.append(f'{what}: {missing[name]}')
+        return errors, warnings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

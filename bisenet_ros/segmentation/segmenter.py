@@ -1,5 +1,6 @@
 """The segmenter: images in, class ids and confidences out."""
 
+import gc
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,13 @@ class Segmenter:
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
         self.engine, self.pipeline = make_chosen_pipeline(
             engine, loaded, self._device, dtype, channel_ids)
+
+    def close(self) -> None:
+        """Give back the device's memory; nothing can be segmented afterwards."""
+        self.pipeline = None
+        gc.collect()  # Parts of a pipeline hold each other.
+        if self._device.type == 'cuda':
+            torch.cuda.empty_cache()
 
     @property
     def device(self) -> str:

@@ -205,6 +205,21 @@ def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
     assert cost(target, -2.0, 0.0) == 0
 
 
+@pytest.mark.parametrize('has_odometry', [True, False])
+def test_a_forgotten_camera_leaves_what_others_see_and_what_was_fused(has_odometry):
+    base = np.eye(4) if has_odometry else None
+    backwards = pose_from_rpy((0, 0, 0), (0, 0, math.pi)) @ LEVEL
+    target = costmap()
+    target.update('front', CAMERA, LEVEL, base, road(), None, 5.0)
+    target.update('rear', CAMERA, backwards, base, road(), None, 5.5)
+    target.forget('front')
+    assert cost(target, 3.0, 0.0) == (0 if has_odometry else -1)
+    assert cost(target, -3.0, 0.0) == 0
+    target.forget('never seen')
+    target.update('front', CAMERA, LEVEL, base, road(), None, 6.0)
+    assert cost(target, 3.0, 0.0) == cost(target, -3.0, 0.0) == 0
+
+
 def test_time_that_jumps_back_starts_anew():
     target = costmap()
     update(target, road(), stamp=50.0)

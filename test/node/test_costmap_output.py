@@ -40,18 +40,19 @@ class Robot:
         values = self.drive.camera.camera_info()
         self.calibration = CameraInfo(**{**values, 'roi': RegionOfInterest(**values['roi'])})
         self.x = 0.0
-        self._stamp = 1000
+        self.stamp = 1000
 
-    def send(self, calibration: CameraInfo | None = None, odometry: bool = True) -> None:
-        """Send one frame with its calibration and the robot's pose."""
-        self._stamp += 1
+    def send(self, calibration: CameraInfo | None = None, odometry: bool = True,
+             times: int = 1) -> None:
+        """Send one frame with its calibration and the robot's pose, as many times."""
+        self.stamp += 1
         self.calibrations.publish(calibration or self.calibration)
         pose = Odometry(child_frame_id='base_link')
-        pose.header.frame_id, pose.header.stamp.sec = 'odom', self._stamp
+        pose.header.frame_id, pose.header.stamp.sec = 'odom', self.stamp
         pose.pose.pose.position.x = self.x
-        if odometry:
+        for _ in range(times if odometry else 0):
             self.odometry.publish(pose)
-        self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self._stamp))
+        self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
 
     def send_until(self, condition, **what):
         """Send two frames per second until the condition holds; return its value."""
@@ -205,6 +206,33 @@ def test_without_odometry_for_the_image_it_is_unknown(driving):
     driving.send_until(known(driving))
 
 
+@pytest.mark.parametrize('fault, said', [('nan', 'nan'), ('frame', 'elsewhere')])
+def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
+    driving.send_until(known(driving))
+    wrong = Odometry(child_frame_id='base_link' if fault == 'nan' else 'elsewhere')
+    wrong.header.frame_id = 'odom'
+    if fault == 'nan':
+        wrong.pose.pose.position.x = float('nan')
+
+    def is_said():
+        driving.odometry.publish(wrong)
+        return said in driving.probe.diagnostics()['message']
+    driving.send_until(is_said, odometry=False)
+    driving.probe.wait(unknown(driving))
+    driving.send_until(known(driving))
+
+
+def test_odometry_sent_twice_is_as_good_as_once(driving):
+    for _ in range(3):
+        driving.send(times=2)
+        time.sleep(0.3)
+    # Late: of this instant only an earlier message tells.
+    late = image_message(driving.frame.image, 'rgb8', stamp=driving.stamp - 1)
+    grids = driving.probe.received['segmentation/costmap']
+    driving.probe.send_until(driving.images, late, lambda: (
+        grids[-1].header.stamp == late.header.stamp and max(grids[-1].data) >= 0))
+
+
 def test_uncalibrated_is_said_and_unknown_while_masks_go_on(standing):
     standing.send_until(known(standing))
     uncalibrated = CameraInfo(width=640, height=480)
@@ -250,5 +278,41 @@ def test_a_stopped_node_leaves_an_unknown_costmap(start_node):
 
 
 def test_a_class_that_is_none_is_named(start_node):
-    _, probe = start_node(state='unconfigured', costmap__publish_classes='[lawn]')
+    _, probe = start_node(state='unconfigured', costmap__publish_classes='[lawn]',
+                          costmap__odometry__source='topic', costmap__odometry__topic='odom')
     probe.wait(lambda: 'lawn' in probe.diagnostics()['message'])
+    probe.wait(lambda: probe.count_subscribers(f'{probe.namespace}/odom') == 0)
+
+
+def test_a_camera_that_adds_nothing_is_named_beside_one_that_does(start_node):
+    drive = StreetDrive
+    pose = {'camera_pose.source': 'parameters', 'camera_pose.xyz': list(drive.camera_xyz),
+            'camera_pose.rpy': list(drive.camera_rpy)}
+    robot = start(start_node, 'none', cameras='[front, rear]', **{
+        f'{camera}.{name}': value for camera in ('front', 'rear')
+        for name, value in {'image_topic': f'{camera}/image_raw', **pose}.items()})
+    probe, image = robot.probe, robot.frame.image
+    images, calibrations = (
+        {camera: probe.create_publisher(message_type, f'{camera}/{topic}', RELIABLE)
+         for camera in ('front', 'rear')}
+        for message_type, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info')))
+
+    def send_until(condition, front_encoding='rgb8', calibrated=('front', 'rear')):
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, f'in vain: {probe.diagnostics()}'
+            for camera in calibrated:
+                calibrations[camera].publish(robot.calibration)
+            images['front'].publish(image_message(image, front_encoding, stamp=400))
+            images['rear'].publish(image_message(image, 'rgb8', stamp=400))
+            time.sleep(0.3)
+
+    def is_said(*words):
+        state = probe.diagnostics()
+        return state['level'] == b'\x02' and all(word in state['message'] for word in words)
+    send_until(lambda: is_said('lacks', 'front/image_raw', 'camera_info'), calibrated=['rear'])
+    assert max(robot.newest('segmentation/costmap').data) >= 0
+    send_until(lambda: probe.diagnostics()['message'] == 'segmenting')
+    send_until(lambda: is_said('front/image_raw', 'mystery8'), front_encoding='mystery8')
+    assert 'rear' not in probe.diagnostics()['message']
+    send_until(lambda: probe.diagnostics()['message'] == 'segmenting')

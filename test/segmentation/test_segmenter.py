@@ -1,5 +1,7 @@
 """The segmenter as a whole, in both engines, against the network used the plain way."""
 
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -256,6 +258,16 @@ def test_fusing_batch_norms_changes_nothing(camvid_weights):
 def test_wrong_settings_are_named(camvid_weights, arguments, told):
     with pytest.raises(ValueError, match=told):
         Segmenter(camvid_weights, **{'device': 'cpu', **arguments})
+
+
+def test_a_closed_segmenter_holds_no_network(camvid_weights):
+    """Parts of a device's pipeline hold each other: without care its memory stays taken."""
+    segmenter = Segmenter(camvid_weights, device='cpu', network_size=(160, 96))
+    segmenter.pipeline = device_pipeline(load_weights(camvid_weights))
+    segmenter.segment([np.zeros((96, 160, 3), np.uint8)])
+    network = weakref.ref(segmenter.pipeline.engine)
+    segmenter.close()
+    assert network() is None
 
 
 def test_missing_weights_list_the_shipped_ones():

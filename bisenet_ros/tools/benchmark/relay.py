@@ -19,7 +19,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -56,7 +55,7 @@ class Log:
         self._rows: list[dict[str, int]] = []
         self._received: dict[str, int] = {}
 
-    def received(self, header: Header, info: MessageInfo) -> None:
+    def received(self, header: Header, info: dict) -> None:
         """Note when an image came."""
         self._received[header.frame_id] = info['received_timestamp']
 
@@ -78,7 +77,7 @@ class LoggedInput(CameraInput):
         super().__init__(*arguments)
         self._log = log
 
-    def _on_image(self, message: Image, info: MessageInfo) -> None:
+    def _on_image(self, message: Image, info: dict) -> None:
         self._log.received(message.header, info)
         super()._on_image(message, info)
 
@@ -122,7 +121,7 @@ class BareRelay(Node):
         self._publisher = self.create_publisher(Image, mask_topic(kind), QUEUE_DEPTH)
         self.create_subscription(Image, image_topic(kind), self._on_image, QUEUE_DEPTH)
 
-    def _on_image(self, message: Image, info: MessageInfo) -> None:
+    def _on_image(self, message: Image, info: dict) -> None:
         self._log.received(message.header, info)
         self._mask.header = message.header
         self._publisher.publish(self._mask)
