@@ -61,7 +61,7 @@ def _classify(logits, stride_image, stride_class, stride_row, stride_column, cla
         larger = tl.maximum(best, logit)
         total = total * tl.exp(best - larger) + tl.exp(logit - larger)
         best = larger
-    confidence = tl.floor(255.0 / total + 0.5)
+    confidence = (255.0 / total + 0.5).to(tl.int32).to(tl.float32)  # Triton 2 has no floor.
     # False where a logit is no number: then neither is the sum.
     decided = (confidence > 0.0) & (confidence >= tl.load(least_confidence))
     confidence = tl.where(confidence > 0.0, confidence, 0.0).to(tl.uint8)

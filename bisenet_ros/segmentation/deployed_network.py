@@ -28,7 +28,8 @@ class DeployedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise the images and run the network."""
-        pixels = images.permute(0, 3, 1, 2).float()
+        # Not the other way round: TensorRT takes uint8 only where a cast comes first.
+        pixels = images.float().permute(0, 3, 1, 2)
         return self.fused_network((pixels * self.scale + self.shift).to(self.dtype)).float()
 
 

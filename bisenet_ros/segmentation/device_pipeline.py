@@ -140,6 +140,8 @@ class _Batch:
         self._pixels = torch.empty_like(self._host_pixels, device=device)
         self._least_confidence = torch.zeros((), device=device)
         self._threshold = 0.0
+        # One that lets the processor sleep meanwhile; synchronising with a stream spins.
+        self._done = torch.cuda.Event(blocking=True) if self._on_gpu else None
         self._masks: Tensor | None = None
         self._host_masks: Tensor | None = None
         if self._on_gpu:
@@ -148,7 +150,6 @@ class _Batch:
 
     def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
-        self.busy = True
         # The caller keeps these; once dropped, PyTorch hands the pinned memory out again.
         width, height = self._shape.mask_size
         self._host_masks = torch.empty((self._shape.count, 2, height, width), dtype=torch.uint8,
@@ -165,11 +166,14 @@ class _Batch:
             else:
                 self._graph.replay()
             self._host_masks.copy_(self._masks, non_blocking=True)
+            if self._done is not None:
+                self._done.record()
+        self.busy = True
 
     def finish(self) -> list[Segmentation]:
         """Wait for the work, and return what was seen in each image."""
-        if self._stream is not None:
-            self._stream.synchronize()
+        if self._done is not None:
+            self._done.synchronize()
         self.busy = False
         return [Segmentation(*masks) for masks in self._host_masks.numpy()]
 
@@ -185,16 +189,21 @@ class _Batch:
             return None
 
 
+@torch.inference_mode()  # PyTorch refuses to capture some graphs in it and some not.
 def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     """Return the work that `compute` starts on the device as one graph; it runs a few times."""
-    # `flags` turns cuDNN off unless told not to.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    cudnn = torch.backends.cudnn
+    # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
+    benchmark, cudnn.benchmark = cudnn.benchmark, True
+    try:
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 compute()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             compute()
+    finally:
+        cudnn.benchmark = benchmark
     return graph
 
 

@@ -43,9 +43,9 @@ def choose_engine(engine: str, weights: Weights | OnnxModel, device: torch.devic
         if missing:
             raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
                              f'{", ".join(missing)}: install them or use engine \'torch\'')
-        if on_cpu and dtype != torch.float32:
-            raise ValueError("engine 'onnxruntime' on a CPU computes in fp32: use precision "
-                             "'auto'")
+        if dtype == torch.bfloat16 or (on_cpu and dtype != torch.float32):
+            raise ValueError("engine 'onnxruntime' computes in fp32, and on a GPU in fp16: use "
+                             "precision 'auto'")
         return 'onnxruntime'
     if engine == 'auto' and on_cpu and not missing and dtype == torch.float32:
         return 'onnxruntime'
@@ -63,12 +63,12 @@ def make_pipeline(engine: str, weights: Weights | OnnxModel, device: torch.devic
     if device.type == 'cpu':
         if engine == 'torch':
             return HostPipeline(TorchEngine(DeployedNetwork(weights, dtype)), channel_ids)
-        return HostPipeline(OnnxRuntimeEngine(_onnx(weights, dtype)), channel_ids)
+        return HostPipeline(OnnxRuntimeEngine(_onnx(weights, dtype, device)), channel_ids)
     if engine == 'torch':
         network = DeployedNetwork(weights, dtype).to(device)
         return DevicePipeline(network, device, channel_ids, captures=True)
     device_engine = OnnxRuntimeDeviceEngine(
-        _onnx(weights, dtype), device, dtype == torch.float16, TENSORRT_CACHE)
+        _onnx(weights, dtype, device), device, dtype == torch.float16, TENSORRT_CACHE)
     return DevicePipeline(device_engine, device, channel_ids, captures=False)
 
 
@@ -86,7 +86,8 @@ def make_chosen_pipeline(
         return 'torch', make_pipeline('torch', weights, device, dtype, channel_ids)
 
 
-def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype) -> bytes:
+def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype, device: torch.device) -> bytes:
     if isinstance(weights, OnnxModel):
         return weights.model
-    return export_onnx(DeployedNetwork(weights, dtype))
+    # On the device, because the exporter runs the network, in fp16 perhaps.
+    return export_onnx(DeployedNetwork(weights, dtype).to(device))

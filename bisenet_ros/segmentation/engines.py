@@ -5,6 +5,7 @@ All are called with (N, H, W, 3) uint8 RGB and give logits (N, classes, ceil(H/8
 float32 of any height, width and N.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +53,28 @@ class OnnxRuntimeDeviceEngine:
     ONNX Runtime on tensors of a device, with TensorRT if it is there, which Jetsons have.
 
     TensorRT builds its engine for each new image size, which takes minutes, and keeps it in
-    `cache`.
+    `cache`, in a folder of the model's own: ONNX Runtime does not tell models apart that differ
+    in their weights alone.
 
     :param model: an ONNX model, as onnx_model.export_onnx returns it.
     :param half: whether TensorRT may compute in fp16 what the model has in fp32.
     :param cache: folder; made if it does not exist.
-    :raises ValueError: if this ONNX Runtime has nothing that runs on the device.
+    :raises ValueError: if this ONNX Runtime has nothing that runs on the device, or what it has
+        does not load.
     """
 
     def __init__(self, model: bytes, device: torch.device, half: bool, cache: Path):
         import onnxruntime
         self._device = device
-        self._session = onnxruntime.InferenceSession(model, providers=_device_providers(
-            device, onnxruntime.get_available_providers(), half, cache))
+        if device.type != 'cpu':
+            cache = cache / hashlib.sha256(model).hexdigest()[:16]
+        self._session = onnxruntime.InferenceSession(
+            model, enable_fallback=0, providers=_device_providers(
+                device, onnxruntime.get_available_providers(), half, cache))
+        if device.type != 'cpu' and self._session.get_providers()[0] == 'CPUExecutionProvider':
+            raise ValueError(
+                f"engine 'onnxruntime' on {device}: its CUDA libraries do not load, as ONNX "
+                "Runtime has just said; install those it was built for, or use engine 'torch'")
         self._classes = self._session.get_outputs()[0].shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class OnnxModel:
 def export_onnx(network: DeployedNetwork) -> bytes:
     """Return the network as an ONNX model: `images` to `logits`, both of any size and batch."""
     model = io.BytesIO()
-    example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8)
+    example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8, device=network.scale.device)
     with warnings.catch_warnings():
         # This exporter, the one that every PyTorch since 2.1 has, announces its successor.
         warnings.simplefilter('ignore', DeprecationWarning)

@@ -77,12 +77,13 @@ class Augmentation:
             torch.cat([row_x / (width / 2), centre_x[:, None]], 1),
             torch.cat([row_y / (height / 2), centre_y[:, None]], 1)], 1)
         shape = (count, 1, self.crop[1], self.crop[0])
-        return F.affine_grid(theta.to(images.device), shape, align_corners=False)
+        theta = theta.to(images.device, non_blocking=True)
+        return F.affine_grid(theta, shape, align_corners=False)
 
     def _relight(self, images: Tensor, generator: Generator) -> Tensor:
         def factor(half_range: float, channels: int = 1) -> Tensor:
             drawn = _factor(len(images) * channels, half_range, generator)
-            return drawn.view(-1, channels, 1, 1).to(images.device)
+            return drawn.view(-1, channels, 1, 1).to(images.device, non_blocking=True)
 
         images = images.clamp(0, 1) ** factor(self.gamma)
         images = images * factor(self.brightness) * factor(self.channel_gain, 3)

@@ -43,10 +43,14 @@ class JointLoss(nn.Module):
             return F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED)
         losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED,
                                  reduction='none')
-        losses = losses[labels != IGNORED]
-        hard = losses[losses > -math.log(self.ohem_threshold)]
-        at_least = losses.numel() // 16
-        return (hard if hard.numel() > at_least else losses.topk(at_least).values).mean()
+        # Masks instead of indexing, of which a GPU would have to tell the sizes each time.
+        hard = losses > -math.log(self.ohem_threshold)
+        valid_count, hard_count = torch.stack(
+            [(labels != IGNORED).sum(), hard.sum()]).tolist()
+        at_least = valid_count // 16
+        if hard_count > at_least:
+            return (losses * hard).sum() / hard_count
+        return losses.flatten().topk(at_least).values.mean()
 
 
 def log_class_weights(labels: Tensor, classes: int) -> Tensor:
@@ -56,5 +60,5 @@ def log_class_weights(labels: Tensor, classes: int) -> Tensor:
     :param labels: uint8, any shape.
     :return: (classes,) float.
     """
-    count = torch.bincount(labels.flatten().long(), minlength=256)[:classes].float()
+    count = torch.bincount(labels.flatten(), minlength=256)[:classes].float()
     return 1 / torch.log(1.02 + count / count.sum())

@@ -47,7 +47,7 @@ class Training:
         self.network, mean, std = _make_network(config, self.label_set)
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, use_buffers=True,
-                                     avg_fn=_moving_average(config['ema_decay']))
+                                     multi_avg_fn=_moving_average(config['ema_decay']))
         self.augmentation = Augmentation(**config['augmentation'])
         self.loss = self._make_loss()
         self.optimizer = _make_optimizer(self.network, config['optimizer'])
@@ -83,7 +83,7 @@ class Training:
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted; then save."""
         precision = self.config['precision']
-        bf16 = precision == 'bf16' or (precision == 'auto' and self.device.type == 'cuda')
+        bf16 = precision == 'bf16' or (precision == 'auto' and _computes_in_bf16(self.device))
         autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
         began = time.monotonic() - self.seconds
         running = []
@@ -131,7 +131,8 @@ class Training:
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         drawn = torch.multinomial(self.sample_weights, self.config['batch_size'],
-                                  replacement=True, generator=self.generator).to(self.device)
+                                  replacement=True, generator=self.generator)
+        drawn = drawn.to(self.device, non_blocking=True)
         images, labels = self.augmentation(self.train_data.images[drawn],
                                            self.train_data.labels[drawn], self.mean,
                                            self.generator)
@@ -190,12 +191,12 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the checkpoint in the output folder."""
-        state = torch.load(self.output / 'checkpoint.pth', map_location=self.device,
-                           weights_only=True)
+        # To the CPU, where the optimizer counts its steps; the rest goes to where it belongs.
+        state = torch.load(self.output / 'checkpoint.pth', map_location='cpu', weights_only=True)
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
-        self.generator.set_state(state['generator'].cpu())
+        self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
 
@@ -204,6 +205,11 @@ def _device(name: str) -> torch.device:
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     return torch.device(name)
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Whether a GPU does, from Ampere on; older ones emulate it, slowly."""
+    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tuple]:
@@ -229,10 +235,11 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
 
 
 def _moving_average(decay: float):
-    def average(averaged: torch.Tensor, current: torch.Tensor, updates: int) -> torch.Tensor:
+    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: int) -> None:
+        if not averaged[0].is_floating_point():  # counts of batches, which nothing reads
+            return
         # Faster at first, so that the random start is soon forgotten.
-        share = max(1 - decay, 9 / (10 + int(updates)))
-        return averaged + (current - averaged) * share
+        torch._foreach_lerp_(averaged, current, max(1 - decay, 9 / (10 + int(updates))))
 
     return average
 

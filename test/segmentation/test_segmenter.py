@@ -13,6 +13,7 @@ from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.engine_choice import choose_engine
 from bisenet_ros.segmentation.frame import Frame
 
 
@@ -268,6 +269,12 @@ def test_a_closed_segmenter_holds_no_network(camvid_weights):
     network = weakref.ref(segmenter.pipeline.engine)
     segmenter.close()
     assert network() is None
+
+
+def test_onnx_runtime_has_no_bfloat16(camvid_weights):
+    with pytest.raises(ValueError, match="fp16: use precision 'auto'"):
+        choose_engine('onnxruntime', load_weights(camvid_weights), torch.device('cuda'),
+                      torch.bfloat16)
 
 
 def test_missing_weights_list_the_shipped_ones():

@@ -15,6 +15,7 @@ from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_tu
 NETWORK, WHOLE = 'network', 'image to ids'
 FRAMES_ON_THEIR_WAY = 3
 FRAMES_FOR_RATE = 300
+_CYCLES_ASLEEP = 1_000_000
 
 
 def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dict:
@@ -22,6 +23,8 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dic
     size = image.shape[1::-1]
     frame = Frame(image, segmenter.network_size_for(*size), size)
     pipeline = segmenter.pipeline
+    if pipeline.device.type == 'cuda':
+        torch.cuda.set_device(pipeline.device)  # whose events and streams are meant below
     times = {name: device_milliseconds(stage, pipeline.device, repeats)
              for name, stage in device_stages(pipeline, frame).items()}
     times[WHOLE] = take_turns(
@@ -70,6 +73,7 @@ def captured(function: Callable[[], torch.Tensor], device: torch.device,
     results = []
     graph = capture(lambda: results.append(run()), torch.cuda.Stream(device))
 
+    @torch.inference_mode()
     def replay() -> torch.Tensor:
         graph.replay()
         return results[-1]  # of the capture: what replays write to
@@ -85,6 +89,8 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
     times = []
     for repeat in range(-WARM_UPS, repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # Busy until all is in its queue: what the host needs to start the work is not the stage's.
+        torch.cuda._sleep(_CYCLES_ASLEEP)
         start.record()
         stage()
         end.record()
