@@ -80,13 +80,16 @@ class OnnxRuntimeDeviceEngine:
     def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             images = images.round().to(torch.uint8)
-        images = images.contiguous()
-        count, height, width, _ = images.shape
-        logits = torch.empty((count, self._classes, -(-height // 8), -(-width // 8)),
+        # One by one: TensorRT would build an engine for every number of cameras with a new image.
+        return torch.cat([self._run(image) for image in images.contiguous().split(1)])
+
+    def _run(self, image: Tensor) -> Tensor:
+        _, height, width, _ = image.shape
+        logits = torch.empty((1, self._classes, -(-height // 8), -(-width // 8)),
                              device=self._device)
         binding = self._session.io_binding()
         place = self._device.type, self._device.index or 0
-        binding.bind_input('images', *place, np.uint8, tuple(images.shape), images.data_ptr())
+        binding.bind_input('images', *place, np.uint8, tuple(image.shape), image.data_ptr())
         binding.bind_output('logits', *place, np.float32, tuple(logits.shape), logits.data_ptr())
         if self._device.type == 'cuda':  # ONNX Runtime has a stream of its own.
             torch.cuda.current_stream(self._device).synchronize()
