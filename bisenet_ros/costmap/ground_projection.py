@@ -12,6 +12,8 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
+# Longest step (m) between samples near the camera: coarse cells must not hide small obstacles.
+_LONGEST_STEP = 0.05
 # Flat index of a sample at the camera's foot that is given up to stand for all that is not seen.
 _NOWHERE = 0
 # Outside any image: there cv2.remap fills in.
@@ -98,7 +100,8 @@ class GroundTable:
         # On the optical axis.
         self.pixel_angle = 1 / max(camera.focal)
         self.ranges = _sample_ranges(
-            polar.range_step, max_range, height, self.pixel_angle, max_pixel_footprint)
+            min(polar.range_step, _LONGEST_STEP), max_range, height, self.pixel_angle,
+            max_pixel_footprint)
         self._limits = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)

@@ -7,6 +7,10 @@ import numpy as np
 
 # Dirichlet prior, evenly over all classes: weighs as much as this many observations.
 _PRIOR = 1.0
+# Old evidence of a cell weighs at most as much as this many observations, so that a few frames of
+# what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
+# reason: Hornung et al., Autonomous Robots 2013, section 3.2.
+_MEMORY = 4.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
 # Evidence too small to matter, in observations.
@@ -41,8 +45,9 @@ class RollingGrid:
     posterior mean). This is the counting sensor model of occupancy mapping (Thrun, Burgard, Fox:
     Probabilistic Robotics, ch. 9; Haehnel's counting model) for more than two classes, as Gan et
     al., Bayesian Spatial Kernel Smoothing for Scalable Dense Semantic Mapping, RA-L 2020, use it.
-    Evidence fades exponentially, so that what moved away is overruled by what is seen now; a cell
-    that was not seen for decay_time is unknown.
+    Evidence fades exponentially, and what a cell holds is bounded before it is added to, so that
+    what moved away is overruled by what is seen now; a cell that was not seen for decay_time is
+    unknown.
 
     Nothing is done to all cells that can be done to few. Evidence is stored in a unit that fades,
     instead of fading itself. And a cell of the world is stored in row and column modulo the
@@ -180,8 +185,14 @@ class RollingGrid:
         :param weights: (N,) float32, 0 to 1.
         :param stamp: seconds.
         """
+        if stamp < self._now - self._decay_time:
+            return
         stored = self._stored.take(cells)
-        self._seen.reshape(-1)[stored] = stamp
+        seen = self._seen.reshape(-1)
+        last = seen[stored]
+        # A camera whose clock lags does not make older what another has seen.
+        seen[stored] = np.where(last == np.inf, stamp, np.maximum(last, stamp))
+        self._bound_evidence()
         self._evidence.reshape(-1)[classes * self._seen.size + stored] += (
             weights * np.float32(1 / self._unit))
 
@@ -223,6 +234,12 @@ class RollingGrid:
         # Of each cell, where it is stored.
         height, width = self._shape
         self._stored = np.add.outer(rows % height * width, columns % width).reshape(-1)
+
+    def _bound_evidence(self):
+        total = self._evidence.sum(axis=0)
+        limit = np.float32(_MEMORY / self._unit)
+        if total.max() > limit:
+            self._evidence *= limit / np.maximum(total, limit)
 
     def _renew_unit(self):
         """Write evidence in whole observations again."""

@@ -27,6 +27,8 @@ FREE = 0
 _NOTHING = 255
 # Less than any evidence.
 _NO_EVIDENCE = np.finfo(np.float32).tiny
+# Seconds. A mask so much older than the camera's last is out of order; older, time jumped back.
+_JUMP_BACK = 1.0
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -40,8 +42,8 @@ class CostmapSettings:
     :ivar size: (x, y) of the window around the robot.
     :ivar min_range, max_range: ground this far from the point below a camera is used.
     :ivar decay_time: what was not seen for so long is unknown.
-    :ivar obstacle_probability: an obstacle class this probable sets the cell's cost, even where
-        another class is more probable.
+    :ivar obstacle_probability: obstacle classes of one cost, together this probable, set the
+        cell's cost, even where another class is more probable.
     :ivar footprint_radius: this close to the base frame's origin the robot stands, no obstacle.
     :ivar ground_z: height of the ground plane in the base frame.
     :ivar max_pixel_footprint: ground of which one pixel covers more than this, along its ray, is
@@ -165,7 +167,8 @@ class SemanticCostmap:
         The ground is the plane z = ground_z of the base frame: the robot stands on what it sees,
         so roll and pitch of the base in the odometry frame tilt the ground with it, and of
         T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
-        A stamp before the same camera's last clears everything first: time jumped back.
+        A stamp more than a second before the same camera's last clears everything first: time
+        jumped back. A mask less than that too late is not used.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the
@@ -189,8 +192,10 @@ class SemanticCostmap:
                 'frame, a pose that is not finite: check the odometry')
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
-        if stamp < self._stamps.get(camera_key, -np.inf) or (
-                self._has_odometry not in (None, has_odometry)):
+        last_stamp = self._stamps.get(camera_key, -np.inf)
+        if last_stamp - _JUMP_BACK <= stamp < last_stamp:
+            return
+        if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
             self.clear()
         self._stamps[camera_key] = stamp
         self._has_odometry = has_odometry
@@ -290,9 +295,9 @@ class SemanticCostmap:
         """
         Return the cost of each cell, by Nav2's conventions.
 
-        It is the cost of the most probable class, or of an obstacle class that has reached
-        obstacle_probability, whichever is worse. Under the robot it is free where nothing was
-        seen: the robot stands there.
+        It is the cost of the most probable class, or of obstacle classes that together have
+        reached obstacle_probability, whichever is worse. Under the robot it is free where nothing
+        was seen: the robot stands there.
 
         :returns: (height, width) int8: -1 unknown, 0-98 graded, 99 inscribed, 100 lethal; row 0
             at the origin, as in nav_msgs/OccupancyGrid.
@@ -313,20 +318,22 @@ class SemanticCostmap:
         """Yield cost, whether of obstacles, and the stored cells that classes like this decide."""
         evidence = self._grid.evidence
         total = np.zeros(evidence.shape[1:], np.float32)
-        strongest = []
+        strongest, together = [], []
         for first, *others in self._groups.values():
-            of_group = evidence[first]
-            total += of_group
+            most_of_group = sum_of_group = evidence[first]
             for index in others:
-                total += evidence[index]
-                of_group = np.maximum(of_group, evidence[index])
-            strongest.append(of_group)
+                most_of_group = np.maximum(most_of_group, evidence[index])
+                sum_of_group = sum_of_group + evidence[index]
+            total += sum_of_group
+            strongest.append(most_of_group)
+            together.append(sum_of_group)
         most = reduce(np.maximum, strongest, _NO_EVIDENCE)
         required = self._grid.required_evidence(self._settings.obstacle_probability, total)
-        for (cost, is_obstacle), of_group in zip(self._groups, strongest):
-            decided = of_group == most
+        for (cost, is_obstacle), of_strongest, of_all in zip(self._groups, strongest, together):
+            decided = of_strongest == most
             if is_obstacle:
-                decided |= of_group >= required
+                # Networks mix up obstacles: a wall may be part building, part fence.
+                decided |= of_all >= required
             yield cost, is_obstacle, decided
 
     def class_grid(self, name: str) -> np.ndarray:
@@ -358,8 +365,8 @@ class SemanticCostmap:
         """
         Return where obstacles touch the ground.
 
-        :returns: centres of the cells in which an obstacle class is the most probable or has
-            reached obstacle_probability, (N, 3) float32, metres in the grid's frame, z on the
+        :returns: centres of the cells in which an obstacle class is the most probable or obstacles
+            have reached obstacle_probability, (N, 3) float32, metres in the grid's frame, z on the
             ground; and the most probable obstacle class of each, (N,) uint8.
         """
         holds = np.zeros((self.info.height, self.info.width), bool)

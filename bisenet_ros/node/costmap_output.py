@@ -8,11 +8,13 @@ import numpy as np
 from nav_msgs.msg import OccupancyGrid
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
+from bisenet_ros.costmap.rolling_grid import GridInfo
 from bisenet_ros.costmap.semantic_costmap import UNKNOWN, CostmapSettings, SemanticCostmap
 from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_input import Frame
@@ -49,7 +51,9 @@ class CostmapOutput:
         self._stamp = Time().to_msg()
         self._observed_at = dict.fromkeys(cameras, float('-inf'))
         self._failures = dict.fromkeys(cameras, '')
+        self._last_stamps: dict[str, int] = {}
         self._unknown_is_out = False
+        self._heard: set[Publisher] = set()
         self._combined = node.create_publisher(
             OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
         self._classes = {
@@ -87,6 +91,10 @@ class CostmapOutput:
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
             base_pose = self._poses.base(stamp)
+            if stamp.nanoseconds and stamp.nanoseconds == self._last_stamps.get(frame.camera):
+                raise ValueError('the image has the stamp of the one before: the camera driver '
+                                 'sends the same again, or does not stamp its images')
+            self._last_stamps[frame.camera] = stamp.nanoseconds
             with self._lock:
                 self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
@@ -127,31 +135,42 @@ class CostmapOutput:
         with self._lock:
             info = self._costmap.info
         self._unknown_is_out = True
+        self._publish_unknown_on(self._publishers, info)
+
+    def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
         cells = np.full((info.height, info.width), UNKNOWN, np.int8)
-        grid = occupancy_grid(header, info, cells)
-        for publisher in (self._combined, *self._classes.values()):
-            publisher.publish(grid)
-        self._class_costmaps.publish(class_costmaps(
-            header, info, self._label_set, np.stack([cells] * len(self._label_set.labels))))
-        self._obstacles.publish(obstacle_cloud(header, np.empty((0, 3)), np.empty(0)))
+        for publisher in publishers:
+            if publisher is self._class_costmaps:
+                publisher.publish(class_costmaps(
+                    header, info, self._label_set,
+                    np.stack([cells] * len(self._label_set.labels))))
+            elif publisher is self._obstacles:
+                publisher.publish(obstacle_cloud(header, np.empty((0, 3)), np.empty(0)))
+            else:
+                publisher.publish(occupancy_grid(header, info, cells))
 
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
             self._unknown_is_out = False
+            heard = {publisher for publisher in self._publishers
+                     if publisher.get_subscription_count()}
+            # Latched: who subscribes in an hour must not get what was seen now.
+            self._publish_unknown_on(self._heard - heard, self._costmap.info)
+            self._heard = heard
             costmap, info = self._costmap, self._costmap.info
             header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
-            if self._combined.get_subscription_count():
+            if self._combined in heard:
                 self._combined.publish(occupancy_grid(header, info, costmap.combined()))
             for name, publisher in self._classes.items():
-                if publisher.get_subscription_count():
+                if publisher in heard:
                     publisher.publish(occupancy_grid(header, info, costmap.class_grid(name)))
-            if self._class_costmaps.get_subscription_count():
+            if self._class_costmaps in heard:
                 self._class_costmaps.publish(class_costmaps(
                     header, info, self._label_set, costmap.class_grids()))
-            if self._obstacles.get_subscription_count():
+            if self._obstacles in heard:
                 self._obstacles.publish(obstacle_cloud(header, *costmap.obstacle_points()))
 
     def _camera_model(self, frame: Frame, image_size: tuple[int, int],

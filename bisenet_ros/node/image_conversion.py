@@ -90,7 +90,9 @@ def _view(message: Image, channels: int) -> np.ndarray:
 def _decompressed(message: CompressedImage) -> ColorImage:
     pixels = None
     if len(message.data):
-        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+        # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
+        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8),
+                              cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ImageConversionError(
             f'compressed image of format {message.format!r} and {len(message.data)} bytes '

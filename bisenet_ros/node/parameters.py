@@ -146,8 +146,9 @@ NODE_PARAMETERS = (
       limits=(0.0, 100.0)),
     P('costmap.decay_time', 10.0, 'What was not seen for this long (s) is unknown again.',
       limits=(0.01, 86400.0)),
-    P('costmap.obstacle_probability', 0.3, 'An obstacle class this probable sets the cost of a '
-      'cell even where another class is more probable.', limits=(0.01, 1.0)),
+    P('costmap.obstacle_probability', 0.3, 'Obstacle classes of one cost, together '
+      'this probable, set the cost of a cell even where another class is more probable.',
+      limits=(0.01, 1.0)),
     P('costmap.footprint_radius', 0.25, 'Around the origin of base_frame (m): the robot stands '
       'there, so no obstacle does.', limits=(0.0, 100.0)),
     P('costmap.publish_classes', [], 'Names of the classes that get a topic of their own, '

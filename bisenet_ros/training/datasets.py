@@ -138,7 +138,8 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
     """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
     if not label_path.is_file():
         raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    # Labels are never turned by EXIF, so images must not be.
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     values = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
     for path, pixels in ((image_path, image), (label_path, values)):
         if pixels is None:

@@ -68,9 +68,17 @@ class SlowGrid:
                       if cell[0] >= self.now - self.decay_time}
 
     def add(self, key, class_id, weight, stamp):
-        _, counts = self.cells.get(key, (None, [0.0] * self.classes))
+        if stamp < self.now - self.decay_time:
+            return
+        last, counts = self.cells.get(key, (stamp, [0.0] * self.classes))
         counts[class_id] += weight
-        self.cells[key] = (stamp, counts)
+        self.cells[key] = (max(last, stamp), counts)
+
+    def bound(self):
+        for _, counts in self.cells.values():
+            total = sum(counts)
+            for index in range(self.classes):
+                counts[index] *= min(1.0, 4.0 / total) if total else 1.0
 
     def remove(self, key, classes):
         if key in self.cells:
@@ -100,11 +108,14 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
         for target in (fast, slow):
             target.move_to(*place)
             target.advance(stamp)
-        late = stamp - random.choice([0.0, 0.2 * min(decay_time, 1.0)])
+        late = stamp - random.choice([0.0, 0.2 * min(decay_time, 1.0), 2 * decay_time],
+                                     p=[0.6, 0.3, 0.1])
         cells = random.permutation(13 * 9)[:random.integers(0, 40)]
         classes = random.integers(0, CLASSES, len(cells))
         weights = random.integers(1, 256, len(cells)).astype(np.float32) / 255
         fast.add(cells, classes, weights, late)
+        if late >= stamp - decay_time:
+            slow.bound()
         for cell, class_id, weight in zip(cells, classes, weights):
             slow.add(slow.key_at(*divmod(cell, 13)), class_id, weight, late)
         removed = random.permutation(13 * 9)[:5]

@@ -223,7 +223,10 @@ def test_a_forgotten_camera_leaves_what_others_see_and_what_was_fused(has_odomet
 def test_time_that_jumps_back_starts_anew():
     target = costmap()
     update(target, road(), stamp=50.0)
-    update(target, np.full_like(road(), 255), stamp=49.0)
+    # A little too late is no jump, but says nothing either.
+    update(target, wall_at(row_at(3.0)), stamp=49.9)
+    assert cost(target, 2.0, 0.0) == 0 and (target.combined() < 99).all()
+    update(target, np.full_like(road(), 255), stamp=48.9)
     assert (target.combined() == -1).all()
     # Another camera a little late is no jump.
     update(target, road(), stamp=60.0)
@@ -262,6 +265,52 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
         assert highest == pytest.approx(100 * probability, abs=0.51)
         lethal = probability >= enough or weight >= times
         assert max(cost(target, x, 0.0) for x in around) == (100 if lethal else 0)
+
+
+def wall_at(row, name='building'):
+    """Return a mask of road with a wall that stands where this row sees the ground."""
+    mask = road()
+    mask[:row] = ID[name]
+    return mask
+
+
+def costs_around(target, x):
+    return {cost(target, x + step * RESOLUTION, 0.0) for step in (-1, 0, 1)}
+
+
+def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
+    target = costmap()
+    for index in range(150):
+        update(target, road(), stamp=index / 15)
+    row = row_at(3.0)
+    for index in range(150, 153):
+        update(target, wall_at(row), stamp=index / 15)
+    assert 100 in costs_around(target, distance_of(row))
+    # ... and one frame alone is not believed.
+    target.clear()
+    for index in range(150):
+        update(target, road() if index != 148 else wall_at(row), stamp=index / 15)
+    assert costs_around(target, distance_of(row)) == {0}
+
+
+def test_an_obstacle_of_changing_class_is_one():
+    """Each of three classes alone stays below obstacle_probability; together they do not."""
+    row = row_at(3.0)
+    target = costmap(obstacle_probability=0.4)
+    masks = [road(), road(), *(wall_at(row, name) for name in ('building', 'fence', 'tree'))]
+    for index, mask in enumerate(masks):
+        update(target, mask, stamp=index / 15)
+    assert 100 in costs_around(target, distance_of(row))
+    assert len(target.obstacle_points()[0]) > 0
+
+
+def test_a_small_obstacle_is_marked_on_coarse_cells_too():
+    target = costmap(resolution=1.0, max_range=10.0, max_pixel_footprint=0.1)
+    near, far = row_at(2.5), row_at(3.1)
+    mask = road()
+    mask[far:near, 280:360] = ID['car']
+    update(target, mask)
+    assert cost(target, distance_of(near), 0.0) == 100
 
 
 def test_unsure_pixels_weigh_less():

@@ -1,5 +1,6 @@
 """The node's costmap over DDS: valid for Nav2, true to the library, unknown when in doubt."""
 
+import itertools
 import time
 
 import numpy as np
@@ -86,7 +87,7 @@ def start(start_node, odometry: str, **parameters) -> Robot:
         'costmap.resolution': RESOLUTION, 'costmap.max_range': MAX_RANGE,
         'costmap.size': [CELLS * RESOLUTION] * 2,
         'costmap.odometry.source': odometry, 'costmap.odometry.topic': 'odom',
-        'costmap.publish_classes': '[road, building]', **parameters})
+        'costmap.publish_classes': '[road, building, fence]', **parameters})
     for topic in ('costmap', 'costmap/road', 'costmap/building'):
         probe.listen(f'segmentation/{topic}', OccupancyGrid, LATCHED)
     probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
@@ -223,11 +224,11 @@ def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
 
 
 def test_odometry_sent_twice_is_as_good_as_once(driving):
-    for _ in range(3):
+    for _ in range(5):
         driving.send(times=2)
         time.sleep(0.3)
     # Late: of this instant only an earlier message tells.
-    late = image_message(driving.frame.image, 'rgb8', stamp=driving.stamp - 1)
+    late = image_message(driving.frame.image, 'rgb8', stamp=driving.stamp - 3)
     grids = driving.probe.received['segmentation/costmap']
     driving.probe.send_until(driving.images, late, lambda: (
         grids[-1].header.stamp == late.header.stamp and max(grids[-1].data) >= 0))
@@ -248,6 +249,34 @@ def test_uncalibrated_is_said_and_unknown_while_masks_go_on(standing):
 def test_unknown_when_images_stop(standing):
     standing.send_until(known(standing))
     standing.probe.wait(unknown(standing))
+
+
+def test_a_camera_that_sends_the_same_again_is_not_believed(standing):
+    standing.send_until(known(standing))
+    frozen = image_message(standing.frame.image, 'rgb8', stamp=standing.stamp + 1)
+    standing.probe.send_until(standing.images, frozen, unknown(standing))
+    standing.probe.send_until(standing.images, frozen, lambda: (
+        'stamp of the one before' in standing.probe.diagnostics()['message']))
+    standing.stamp += 1
+    standing.send_until(known(standing))
+
+
+def test_a_grid_nobody_listens_to_does_not_stay_latched(standing):
+    """Who subscribes again an hour later must not be told of now."""
+    standing.send_until(known(standing))
+    grids = []
+    listener = standing.probe.create_subscription(
+        OccupancyGrid, 'segmentation/costmap/fence', grids.append, LATCHED)
+    standing.send_until(lambda: grids and max(grids[-1].data) >= 0)
+    standing.probe.destroy_subscription(listener)
+    for _ in range(4):
+        standing.send()
+        time.sleep(0.5)
+    later = []
+    standing.probe.create_subscription(
+        OccupancyGrid, 'segmentation/costmap/fence', later.append, LATCHED)
+    standing.probe.wait(lambda: later)
+    assert max(later[0].data) == -1
 
 
 def test_unknown_when_paused_and_known_again_when_resumed(standing):
@@ -297,14 +326,17 @@ def test_a_camera_that_adds_nothing_is_named_beside_one_that_does(start_node):
          for camera in ('front', 'rear')}
         for message_type, topic in ((Image, 'image_raw'), (CameraInfo, 'camera_info')))
 
+    stamps = itertools.count(400)
+
     def send_until(condition, front_encoding='rgb8', calibrated=('front', 'rear')):
         deadline = time.monotonic() + ANSWER_TIMEOUT
         while not condition():
             assert time.monotonic() < deadline, f'in vain: {probe.diagnostics()}'
             for camera in calibrated:
                 calibrations[camera].publish(robot.calibration)
-            images['front'].publish(image_message(image, front_encoding, stamp=400))
-            images['rear'].publish(image_message(image, 'rgb8', stamp=400))
+            stamp = next(stamps)
+            images['front'].publish(image_message(image, front_encoding, stamp=stamp))
+            images['rear'].publish(image_message(image, 'rgb8', stamp=stamp))
             time.sleep(0.3)
 
     def is_said(*words):

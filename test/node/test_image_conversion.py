@@ -1,5 +1,6 @@
 """ROS images to arrays: right pixels for each encoding, no copy where none is needed."""
 
+import struct
 from array import array
 
 import cv2
@@ -89,6 +90,20 @@ def test_compressed(extension, tolerance):
     data = cv2.imencode(extension, smooth[..., ::-1])[1].tobytes()
     image = to_color_image(CompressedImage(format=extension[1:], data=array('B', data)))
     np.testing.assert_allclose(as_rgb(image).astype(int), smooth.astype(int), atol=tolerance)
+
+
+def test_exif_does_not_turn_an_image():
+    """camera_info describes the image as the sensor saw it."""
+    upright = np.zeros((16, 16, 3), np.uint8)
+    upright[:8] = 255
+    jpeg = cv2.imencode('.jpg', upright)[1].tobytes()
+    # Orientation 3, upside down: TIFF header, one entry of tag 0x0112.
+    tiff = b'MM\0*' + struct.pack('>IHHHIHHI', 8, 1, 0x0112, 3, 1, 3, 0, 0)
+    exif = b'Exif\0\0' + tiff
+    turned = jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + jpeg[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[0, 0, 0] < 50
+    image = to_color_image(CompressedImage(format='jpeg', data=array('B', turned)))
+    assert image.pixels[0, 0, 0] > 200
 
 
 @pytest.mark.parametrize('broken,words', [
