@@ -72,8 +72,8 @@ class GroundTable:
     """
     For every sample of every ray on the ground that the camera sees: the pixel that sees it.
 
-    Samples lie half a cell apart near the camera, and half a pixel apart where a pixel covers more
-    than a cell. Rebuild it when camera or pose changes.
+    Samples lie half a cell apart near the camera, or less if cells are coarse, and half a pixel
+    apart where a pixel covers more than that. Rebuild it when camera or pose changes.
 
     :param camera: CameraModel of the masks that will be sampled.
     :param pose: 4x4, optical frame in the base frame.

@@ -27,8 +27,8 @@ FREE = 0
 _NOTHING = 255
 # Less than any evidence.
 _NO_EVIDENCE = np.finfo(np.float32).tiny
-# Seconds. A mask so much older than the camera's last is out of order; older, time jumped back.
-_JUMP_BACK = 1.0
+# Seconds. What is stamped so much before its predecessor is out of order; more: time jumped back.
+JUMP_BACK = 1.0
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -193,7 +193,7 @@ class SemanticCostmap:
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
         last_stamp = self._stamps.get(camera_key, -np.inf)
-        if last_stamp - _JUMP_BACK <= stamp < last_stamp:
+        if last_stamp - JUMP_BACK <= stamp < last_stamp:
             return
         if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
             self.clear()
@@ -284,8 +284,7 @@ class SemanticCostmap:
         self._grid.clear()
         self._grid.advance(stamp)
         for observation in self._latest.values():
-            if observation.stamp >= stamp - self._settings.decay_time:
-                self._add(observation)
+            self._add(observation)
 
     def _clear_footprint(self, x, y) -> None:
         self._footprint = self._grid.cells_within(x, y, self._settings.footprint_radius)

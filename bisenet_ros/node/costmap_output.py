@@ -52,8 +52,6 @@ class CostmapOutput:
         self._observed_at = dict.fromkeys(cameras, float('-inf'))
         self._failures = dict.fromkeys(cameras, '')
         self._last_stamps: dict[str, int] = {}
-        self._unknown_is_out = False
-        self._heard: set[Publisher] = set()
         self._combined = node.create_publisher(
             OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
         self._classes = {
@@ -65,6 +63,8 @@ class CostmapOutput:
             PointCloud2, 'segmentation/obstacles', LATCHED_QOS)
         self._publishers = (
             self._combined, *self._classes.values(), self._class_costmaps, self._obstacles)
+        # Those whose last message is not unknown; at first there is none.
+        self._not_unknown = set(self._publishers)
         self.publish_unknown()
 
     def destroy(self) -> None:
@@ -130,11 +130,11 @@ class CostmapOutput:
 
     def publish_unknown(self) -> None:
         """Publish all topics as unknown; once, then only to subscribers."""
-        if self._unknown_is_out and not self.wanted():
+        if not self._not_unknown and not self.wanted():
             return
         with self._lock:
             info = self._costmap.info
-        self._unknown_is_out = True
+        self._not_unknown = set()
         self._publish_unknown_on(self._publishers, info)
 
     def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
@@ -154,13 +154,13 @@ class CostmapOutput:
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
-            self._unknown_is_out = False
             heard = {publisher for publisher in self._publishers
                      if publisher.get_subscription_count()}
-            # Latched: who subscribes in an hour must not get what was seen now.
-            self._publish_unknown_on(self._heard - heard, self._costmap.info)
-            self._heard = heard
             costmap, info = self._costmap, self._costmap.info
+            # Latched: who subscribes in an hour must not get what was seen now.
+            if left := self._not_unknown - heard:
+                self._publish_unknown_on(left, info)
+            self._not_unknown = heard
             header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
             if self._combined in heard:
                 self._combined.publish(occupancy_grid(header, info, costmap.combined()))

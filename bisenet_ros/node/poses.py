@@ -18,6 +18,7 @@ from bisenet_ros.costmap.geometry import (
     pose_from_quaternion,
     pose_from_rpy,
 )
+from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
 
 try:
     import tf2_ros
@@ -30,8 +31,6 @@ except ImportError:
 PATIENCE = 0.2
 # Once waiting was in vain, the next images do not wait for so long (s): masks are late otherwise.
 IMPATIENCE = 1.0
-# What is so much older (ns) than the message before is not just out of order: a bag that loops.
-JUMP_BACK = 10**9
 # Between odometry messages further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 400
@@ -66,7 +65,7 @@ class TransformSource:
         self._listener = None
         self._patience = Patience()
         if tf2_ros is not None:
-            self._buffer = TransformBuffer(JUMP_BACK)
+            self._buffer = TransformBuffer()
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def destroy(self) -> None:
@@ -162,7 +161,7 @@ class OdometryTopic:
                 self._fault = f'sends what is no pose: {error}'
                 return
             self._fault = ''
-            if self._poses and instant < self._poses[-1][0] - JUMP_BACK:
+            if self._poses and self._poses[-1][0] - instant > JUMP_BACK * 1e9:
                 self._poses.clear()
             # Sent twice or out of order, it says nothing new.
             if not self._poses or instant > self._poses[-1][0]:

@@ -166,13 +166,13 @@ class _Batch:
             else:
                 self._graph.replay()
             self._host_masks.copy_(self._masks, non_blocking=True)
-            if self._done is not None:
+            if self._on_gpu:
                 self._done.record()
         self.busy = True
 
     def finish(self) -> list[Segmentation]:
         """Wait for the work, and return what was seen in each image."""
-        if self._done is not None:
+        if self._on_gpu:
             self._done.synchronize()
         self.busy = False
         return [Segmentation(*masks) for masks in self._host_masks.numpy()]

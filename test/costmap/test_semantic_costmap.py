@@ -21,7 +21,8 @@ K = (FOCAL, 0, CENTRE[0], 0, FOCAL, CENTRE[1], 0, 0, 1)
 P = (FOCAL, 0, CENTRE[0], 0, 0, FOCAL, CENTRE[1], 0, 0, 0, 1, 0)
 PINHOLE = Calibration(WIDTH, HEIGHT, 'plumb_bob', (0.0,) * 5, K, IDENTITY, P)
 CAMERA = PINHOLE.for_image(WIDTH, HEIGHT)
-LEVEL = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, 0)) @ BODY_FROM_OPTICAL
+LEVEL, BEHIND = (pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, yaw)) @ BODY_FROM_OPTICAL
+                 for yaw in (0, math.pi))
 RESOLUTION = 0.05
 
 
@@ -33,6 +34,13 @@ def road():
     """Return a mask of road up to the horizon and sky above."""
     mask = np.full((HEIGHT, WIDTH), ID['sky'], np.uint8)
     mask[240:] = ID['road']
+    return mask
+
+
+def wall_at(row, name='building'):
+    """Return a mask of road with a wall that stands where this row sees the ground."""
+    mask = road()
+    mask[:row] = ID[name]
     return mask
 
 
@@ -125,10 +133,9 @@ def test_only_what_is_in_view_near_and_sharp_enough_is_known():
 
 
 def test_a_wall_is_where_it_touches_the_ground_and_hides_what_is_behind():
-    mask, row = road(), row_at(3.0)
-    mask[:row] = ID['building']
+    row = row_at(3.0)
     target = costmap()
-    update(target, mask)
+    update(target, wall_at(row))
     foot = distance_of(row)
     for y in np.arange(-1.5, 1.5, RESOLUTION) + RESOLUTION / 2:
         line = target.combined()[math.floor((y - target.info.origin_y) / RESOLUTION)]
@@ -183,11 +190,10 @@ def test_the_grid_lies_in_odom_however_the_robot_stands():
 
 
 def test_several_cameras_fuse_into_one_grid():
-    behind = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, math.pi)) @ BODY_FROM_OPTICAL
     target = costmap()
     update(target, road(), key='front')
     update(target, np.where(road() == ID['road'], np.uint8(ID['pavement']), road()), key='rear',
-           stamp=-0.05, camera_pose=behind)
+           stamp=-0.05, camera_pose=BEHIND)
     assert (cost(target, 2.0, 0.0), cost(target, -2.0, 0.0)) == (0, 30)
 
 
@@ -195,11 +201,10 @@ def test_several_cameras_fuse_into_one_grid():
 def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
     target = costmap()
     pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
-    behind = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, math.pi)) @ BODY_FROM_OPTICAL
     pose = np.eye(4) if has_odometry else None
     for stamp in range(3):
         target.update('front', CAMERA, LEVEL, pose, road(), None, stamp * 0.1)
-    target.update('rear', CAMERA, behind, pose, road(), None, 0.25)
+    target.update('rear', CAMERA, BEHIND, pose, road(), None, 0.25)
     target.update('front', CAMERA, LEVEL, pose, pavement, None, 0.3)
     assert cost(target, 2.0, 0.0) == (0 if has_odometry else 30)
     assert cost(target, -2.0, 0.0) == 0
@@ -208,10 +213,9 @@ def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
 @pytest.mark.parametrize('has_odometry', [True, False])
 def test_a_forgotten_camera_leaves_what_others_see_and_what_was_fused(has_odometry):
     base = np.eye(4) if has_odometry else None
-    backwards = pose_from_rpy((0, 0, 0), (0, 0, math.pi)) @ LEVEL
     target = costmap()
     target.update('front', CAMERA, LEVEL, base, road(), None, 5.0)
-    target.update('rear', CAMERA, backwards, base, road(), None, 5.5)
+    target.update('rear', CAMERA, BEHIND, base, road(), None, 5.5)
     target.forget('front')
     assert cost(target, 3.0, 0.0) == (0 if has_odometry else -1)
     assert cost(target, -3.0, 0.0) == 0
@@ -247,8 +251,7 @@ def test_what_was_not_seen_for_decay_time_is_unknown():
 def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obstacle():
     """Each cell's evidence is made by hand: n masks of road, then one with an obstacle's foot."""
     row = row_at(2.0)
-    wall = road()
-    wall[:row] = ID['building']
+    wall = wall_at(row)
     foot = distance_of(row)
     share = 1 / len(LABELS.labels)
     # 0.25: of two masks of road and one of a wall, the wall is not the most probable but enough.
@@ -265,13 +268,6 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
         assert highest == pytest.approx(100 * probability, abs=0.51)
         lethal = probability >= enough or weight >= times
         assert max(cost(target, x, 0.0) for x in around) == (100 if lethal else 0)
-
-
-def wall_at(row, name='building'):
-    """Return a mask of road with a wall that stands where this row sees the ground."""
-    mask = road()
-    mask[:row] = ID[name]
-    return mask
 
 
 def costs_around(target, x):
@@ -389,11 +385,10 @@ def test_a_camera_that_turns_a_little_is_not_taken_for_the_old_one():
 
 
 def test_the_ground_may_lie_below_the_base_frame():
-    mask, row = road(), row_at(2.0)
-    mask[:row] = ID['building']
+    row = row_at(2.0)
     target = costmap(ground_z=-0.5)
     lower = pose_from_rpy((0, 0, CAMERA_HEIGHT - 0.5), (0, 0, 0)) @ BODY_FROM_OPTICAL
-    update(target, mask, camera_pose=lower)
+    update(target, wall_at(row), camera_pose=lower)
     points, _ = target.obstacle_points()
     assert np.abs(points[:, 0] - distance_of(row)).max() <= 1.5 * RESOLUTION
     assert (points[:, 2] == -0.5).all()

@@ -69,10 +69,14 @@ class Probe(Node):
     def send_until(self, publisher, message, condition, period: float = 0.2,
                    timeout: float = ANSWER_TIMEOUT):
         """Publish `message` every `period` until `condition()` is true; return its value."""
+        return self.repeat_until(lambda: publisher.publish(message), condition, period, timeout)
+
+    def repeat_until(self, action, condition, period: float, timeout: float = ANSWER_TIMEOUT):
+        """Call `action` every `period` until `condition()` is true; return its value."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             assert time.monotonic() < deadline, f'no answer; diagnostics: {self.diagnostics()}'
-            publisher.publish(message)
+            action()
             time.sleep(period)
         return value
 

@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
-from probe import ANSWER_TIMEOUT, image_message, pixels_of  # noqa: E402
+from probe import image_message, pixels_of  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
@@ -57,12 +57,7 @@ class Robot:
 
     def send_until(self, condition, **what):
         """Send two frames per second until the condition holds; return its value."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f'in vain: {self.probe.diagnostics()}'
-            self.send(**what)
-            time.sleep(0.5)
-        return value
+        return self.probe.repeat_until(lambda: self.send(**what), condition, 0.5)
 
     def newest(self, topic: str):
         """Return the newest message that says something; wait for it if need be."""
@@ -331,15 +326,13 @@ def test_a_camera_that_adds_nothing_is_named_beside_one_that_does(start_node):
     stamps = itertools.count(400)
 
     def send_until(condition, front_encoding='rgb8', calibrated=('front', 'rear')):
-        deadline = time.monotonic() + ANSWER_TIMEOUT
-        while not condition():
-            assert time.monotonic() < deadline, f'in vain: {probe.diagnostics()}'
+        def send():
             for camera in calibrated:
                 calibrations[camera].publish(robot.calibration)
             stamp = next(stamps)
             images['front'].publish(image_message(image, front_encoding, stamp=stamp))
             images['rear'].publish(image_message(image, 'rgb8', stamp=stamp))
-            time.sleep(0.3)
+        probe.repeat_until(send, condition, 0.3)
 
     def is_said(*words):
         state = probe.diagnostics()

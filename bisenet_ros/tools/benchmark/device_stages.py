@@ -62,7 +62,7 @@ def device_stages(pipeline: DevicePipeline, frame: Frame) -> dict[str, Callable[
 
 
 def captured(function: Callable[[], torch.Tensor], device: torch.device,
-            captures: bool) -> Callable[[], torch.Tensor]:
+             captures: bool) -> Callable[[], torch.Tensor]:
     """Return the function, as one CUDA graph if it can be captured."""
     def run() -> torch.Tensor:
         with torch.inference_mode():
