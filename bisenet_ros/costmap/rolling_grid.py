@@ -200,6 +200,10 @@ class RollingGrid:
         """Forget what cells (N,) hold of some classes."""
         self._by_cell()[np.ix_(classes, self._stored.take(cells))] = 0
 
+    def forget(self, cells: np.ndarray) -> None:
+        """Make cells (N,) unknown."""
+        self._forget(self._stored.take(cells))
+
     def probability(self, index: int, total: np.ndarray) -> np.ndarray:
         """
         Return the stored probability of a class, (height, width) float32, 0 to 1.

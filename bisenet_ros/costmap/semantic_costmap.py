@@ -99,6 +99,8 @@ class _Observation:
     cells: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
+    hidden: np.ndarray
+    """Cells held free so far, hidden by what came onto such cells and may cover them, too."""
 
 
 class SemanticCostmap:
@@ -160,15 +162,15 @@ class SemanticCostmap:
 
     def update(self, camera_key: Hashable, camera: CameraModel, T_base_camera: np.ndarray,
                T_odom_base: np.ndarray | None, class_ids: np.ndarray,
-               confidence: np.ndarray | None, stamp: float) -> None:
+               confidence: np.ndarray | None, stamp: float) -> bool:
         """
-        Add one mask.
+        Add one mask; return whether it was used.
 
         The ground is the plane z = ground_z of the base frame: the robot stands on what it sees,
         so roll and pitch of the base in the odometry frame tilt the ground with it, and of
         T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
         A stamp more than a second before the same camera's last clears everything first: time
-        jumped back. A mask less than that too late is not used.
+        jumped back. A mask less than that too late is not used, it only came out of order.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the
@@ -179,7 +181,8 @@ class SemanticCostmap:
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
         :raises PoseError: where the camera is not above the ground, or a pose not finite.
-        :raises ValueError: where camera, mask and confidence differ in size.
+        :raises ValueError: where camera, mask and confidence differ in size, or a camera's stamp
+            is that of its last mask; 0 may be, it stands for none.
         """
         for image in (class_ids, class_ids if confidence is None else confidence):
             if image.shape != (camera.height, camera.width) or image.dtype != np.uint8:
@@ -193,8 +196,11 @@ class SemanticCostmap:
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
         last_stamp = self._stamps.get(camera_key, -np.inf)
+        if stamp and stamp == last_stamp:
+            raise ValueError('the image has the stamp of the one before: the camera driver sends '
+                             'the same again, or does not stamp its images')
         if last_stamp - JUMP_BACK <= stamp < last_stamp:
-            return
+            return False
         if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
             self.clear()
         self._stamps[camera_key] = stamp
@@ -206,11 +212,13 @@ class SemanticCostmap:
         self._grid.advance(stamp)
         observation = self._observe(table, (x, y, yaw), class_ids, confidence, stamp)
         if has_odometry:
+            self._grid.forget(observation.hidden)
             self._add(observation)
         else:
             self._latest[camera_key] = observation
             self._replace_by_latest(stamp)
         self._clear_footprint(x, y)
+        return True
 
     def _table(self, key, camera, pose) -> GroundTable:
         table = self._tables.get(key)
@@ -236,7 +244,6 @@ class SemanticCostmap:
         samples[box] = self._samples_of_cells(table, foot, yaw, box)
         observed = np.zeros(samples.shape, bool)
         observed[box] = ground.reshape(-1).take(samples[box])
-        samples, observed = samples.reshape(-1), observed.reshape(-1)
 
         contacts, rays = np.divmod(np.flatnonzero(contacts), classes.shape[1])
         real = ~on_outlines(contacts, rays, classes, table.ranges, table.angle_step,
@@ -244,8 +251,16 @@ class SemanticCostmap:
         contacts, rays = contacts[real], rays[real]
         points, usable = table.borders(contacts, rays)
         contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
-        observed[contact_cells] = True
-        samples[contact_cells] = contacts[inside] * classes.shape[1] + rays[inside]
+        contacts, rays = contacts[inside], rays[inside]
+        observed.reshape(-1)[contact_cells] = True
+        hidden = np.zeros(samples.shape, bool)
+        arrived = self._held_free(contact_cells)
+        hidden[box] = _lie_beyond(contacts[arrived], rays[arrived], samples[box], classes.shape[1])
+        hidden = np.flatnonzero(hidden & ~observed)
+        hidden = hidden[self._held_free(hidden)]
+
+        samples, observed = samples.reshape(-1), observed.reshape(-1)
+        samples[contact_cells] = contacts * classes.shape[1] + rays
 
         cells = np.flatnonzero(observed)
         samples = samples[cells]
@@ -254,7 +269,13 @@ class SemanticCostmap:
         else:
             weights = table.values(confidence, samples) * np.float32(1 / 255)
         class_ids = classes.reshape(-1).take(samples)
-        return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights)
+        return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
+
+    def _held_free(self, cells):
+        """Return which cells hold too little evidence of obstacles for that of ground, (N,)."""
+        evidence = self._grid.evidence_at(cells)
+        of_obstacles = evidence[self._obstacles].sum(axis=0)
+        return of_obstacles < self._settings.obstacle_probability * evidence.sum(axis=0)
 
     def _view(self, table, turn, foot):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
@@ -381,6 +402,14 @@ class SemanticCostmap:
         ids = np.array([self._labels[index].id for index in self._obstacles], np.uint8)
         of_obstacles = self._grid.evidence_at(cells)[self._obstacles]
         return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
+
+
+def _lie_beyond(contacts, rays, samples, ray_count):
+    """Return which samples, flat indices, lie beyond a contact on their ray, of their shape."""
+    nearest = np.full(ray_count, np.iinfo(np.int32).max, np.int32)
+    np.minimum.at(nearest, rays, contacts.astype(np.int32))
+    steps, rays = np.divmod(samples, np.int32(ray_count))
+    return steps > nearest.take(rays)
 
 
 def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:

@@ -51,7 +51,6 @@ class CostmapOutput:
         self._stamp = Time().to_msg()
         self._observed_at = dict.fromkeys(cameras, float('-inf'))
         self._failures = dict.fromkeys(cameras, '')
-        self._last_stamps: dict[str, int] = {}
         self._combined = node.create_publisher(
             OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
         self._classes = {
@@ -91,14 +90,12 @@ class CostmapOutput:
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
             base_pose = self._poses.base(stamp)
-            if stamp.nanoseconds and stamp.nanoseconds == self._last_stamps.get(frame.camera):
-                raise ValueError('the image has the stamp of the one before: the camera driver '
-                                 'sends the same again, or does not stamp its images')
-            self._last_stamps[frame.camera] = stamp.nanoseconds
             with self._lock:
-                self._costmap.update(
+                used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
                     segmentation.confidence, stamp.nanoseconds * 1e-9)
+                if not used:
+                    return
                 self._stamp = header.stamp
                 self._failures[frame.camera] = ''
                 self._observed_at[frame.camera] = time.monotonic()

@@ -57,8 +57,8 @@ def distance_of(row):
 def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidence=None,
            camera_pose=LEVEL, camera=CAMERA):
     x, y, yaw = base
-    target.update(key, camera, camera_pose, pose_from_rpy((x, y, 0), (0, 0, yaw)), mask,
-                  confidence, stamp)
+    return target.update(key, camera, camera_pose, pose_from_rpy((x, y, 0), (0, 0, yaw)), mask,
+                         confidence, stamp)
 
 
 def value(target, plane, x, y):
@@ -228,12 +228,14 @@ def test_time_that_jumps_back_starts_anew():
     target = costmap()
     update(target, road(), stamp=50.0)
     # A little too late is no jump, but says nothing either.
-    update(target, wall_at(row_at(3.0)), stamp=49.9)
+    assert not update(target, wall_at(row_at(3.0)), stamp=49.9)
     assert cost(target, 2.0, 0.0) == 0 and (target.combined() < 99).all()
-    update(target, np.full_like(road(), 255), stamp=48.9)
+    assert update(target, np.full_like(road(), 255), stamp=48.9)
     assert (target.combined() == -1).all()
     # Another camera a little late is no jump.
     update(target, road(), stamp=60.0)
+    with pytest.raises(ValueError, match='stamp of the one before'):
+        update(target, road(), stamp=60.0)
     update(target, np.full_like(road(), 255), stamp=59.9, key='rear')
     assert cost(target, 2.0, 0.0) == 0
 
@@ -287,6 +289,45 @@ def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
     for index in range(150):
         update(target, road() if index != 148 else wall_at(row), stamp=index / 15)
     assert costs_around(target, distance_of(row)) == {0}
+
+
+def test_what_comes_onto_free_ground_may_cover_what_it_hides():
+    """A car's foot is seen, how long it is not: behind it, free becomes unknown."""
+    target = costmap()
+    for index in range(20):
+        update(target, road(), stamp=index / 15)
+    row = row_at(3.0)
+    for index in range(20, 23):
+        update(target, wall_at(row, 'car'), stamp=index / 15)
+    assert 100 in costs_around(target, distance_of(row))
+    assert cost(target, 2.0, 0.0) == 0
+    assert {cost(target, x, 0.0) for x in (3.3, 4.0, 4.9)} == {-1}
+    # Beside it, and out of the view, nothing is forgotten.
+    column = round(CENTRE[0] + 100)
+    target.clear()
+    half = road()
+    half[:row, column:] = ID['car']
+    update(target, road(), stamp=5.0)
+    update(target, road(), key='rear', stamp=5.0, camera_pose=BEHIND)
+    for index in range(3):
+        update(target, half, stamp=5.1 + index / 15)
+    assert cost(target, 4.0, 0.0) == cost(target, 4.0, 1.0) == cost(target, -4.0, 0.0) == 0
+    assert cost(target, 4.0, -1.5) == -1
+
+
+def test_what_stood_there_before_hides_nothing_that_was_seen():
+    """The robot drives on past a wall: what it saw beside it stays known."""
+    target = costmap()
+    row = row_at(3.0)
+    update(target, wall_at(row), stamp=0.0)
+    assert cost(target, 4.9, 0.0) == -1
+    # From over there, another camera sees the ground behind the wall.
+    beyond = pose_from_rpy((2.0, 0, CAMERA_HEIGHT), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    update(target, road(), key='beyond', stamp=0.05, camera_pose=beyond)
+    assert cost(target, 4.9, 0.0) == 0
+    update(target, wall_at(row), stamp=0.1)
+    assert cost(target, 4.9, 0.0) == 0
+    assert 100 in costs_around(target, distance_of(row))
 
 
 def test_an_obstacle_of_changing_class_is_one():

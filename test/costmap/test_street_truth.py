@@ -13,7 +13,7 @@ from bisenet_ros.costmap.camera_model import Calibration
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import load_label_set
-from bisenet_ros.tools.street import Street, StreetCamera, camera_pose, things
+from bisenet_ros.tools.street import Street, StreetCamera, StreetDrive, camera_pose, things
 
 LABELS = load_label_set('camvid')
 IS_OBSTACLE = np.array([label.obstacle for label in LABELS.labels])
@@ -251,3 +251,30 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch):
     free = known.reshape(-1) & (cost.reshape(-1) < 99)
     obstacle = IS_OBSTACLE[truth] & ~border
     assert (free & obstacle).sum() <= 0.001 * obstacle.sum()
+
+
+def test_a_car_that_passes_does_not_stand_on_free_ground():
+    """An oncoming car covers ground long seen free; the camera sees only where it begins."""
+    drive = StreetDrive(seed=0, rate=10.0)
+    model, xyz, rpy = camera_model(drive.camera), drive.camera_xyz, drive.camera_rpy
+    costmap = SemanticCostmap(CostmapSettings(size=(17.0, 17.0), max_range=8.0), LABELS)
+    on_obstacle = known = covered = 0
+    for index in range(100, 140):
+        x, y, yaw = drive.base_pose(index / drive.rate)
+        pose = camera_pose(x, y, yaw, xyz, rpy)
+        mask = drive.street.render(drive.camera, pose, index / drive.rate).class_ids
+        costmap.update('camera', model, base_from_optical(xyz, rpy),
+                       pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, None,
+                       index / drive.rate)
+        cells = cell_centres(costmap.info).reshape(-1, 2)
+        view = np.c_[cells, np.zeros(len(cells))] - pose[:3, 3]
+        cells = cells[in_view := drive.camera.sees(view @ pose[:3, :3])]
+        cost = costmap.combined().reshape(-1)[in_view]
+        time = index / drive.rate
+        obstacle = IS_OBSTACLE[drive.street.ground_truth(*cells.T, time)] & (
+            drive.street.distance_to_class_border(*cells.T, time) > RESOLUTION)
+        covered += obstacle.sum()
+        known += (cost >= 0).sum()
+        on_obstacle += (obstacle & (cost >= 0) & (cost < 99)).sum()
+    assert covered > 1000
+    assert on_obstacle <= 0.001 * known
