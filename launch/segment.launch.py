@@ -68,19 +68,22 @@ def start(context):
         LifecycleNode(
             package='bisenet_ros', executable='segmentation_node', name='segmentation',
             namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
-            parameters=[LaunchConfiguration('params_file'), given_parameters(context)],
+            parameters=[
+                LaunchConfiguration('params_file'), given_parameters(context, NODE_PARAMETERS)],
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
-            additional_env=environment),
+            additional_env=environment,
+            # A node that was killed leaves its last costmap in Nav2; the new one makes it unknown.
+            respawn=True, respawn_delay=2.0),
         Node(
             package='rviz2', executable='rviz2', namespace=LaunchConfiguration('namespace'),
             arguments=['-d', str(CONFIG / 'segment.rviz')],
+            parameters=[given_parameters(context, ['use_sim_time'])],
             additional_env=environment, condition=IfCondition(LaunchConfiguration('rviz'))),
     ]
 
 
-def given_parameters(context):
-    """Return the node parameters that were given as launch arguments."""
+def given_parameters(context, names):
+    """Return those of the named node parameters that were given as launch arguments."""
     return {
-        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
-        for name, value_type in NODE_PARAMETERS.items()
-        if LaunchConfiguration(name).perform(context)}
+        name: ParameterValue(LaunchConfiguration(name), value_type=NODE_PARAMETERS[name])
+        for name in names if LaunchConfiguration(name).perform(context)}

@@ -181,8 +181,9 @@ class SemanticCostmap:
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
         :raises PoseError: where the camera is not above the ground, or a pose not finite.
-        :raises ValueError: where camera, mask and confidence differ in size, or a camera's stamp
-            is that of its last mask; 0 may be, it stands for none.
+        :raises ValueError: where camera, mask and confidence differ in size, where a camera's
+            stamp is that of its last mask (0 may be, it stands for none), or so far behind another
+            camera's that what it sees is forgotten already.
         """
         for image in (class_ids, class_ids if confidence is None else confidence):
             if image.shape != (camera.height, camera.width) or image.dtype != np.uint8:
@@ -201,6 +202,10 @@ class SemanticCostmap:
                              'the same again, or does not stamp its images')
         if last_stamp - JUMP_BACK <= stamp < last_stamp:
             return False
+        newest = max(self._stamps.values(), default=stamp)
+        if last_stamp <= stamp < newest - self._settings.decay_time:
+            raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
+                             'camera: synchronise the clocks of the cameras')
         if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
             self.clear()
         self._stamps[camera_key] = stamp

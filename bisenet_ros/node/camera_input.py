@@ -2,13 +2,13 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from bisenet_ros.transport import camera_info_topic as sibling_camera_info_topic
+from bisenet_ros.transport import camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
@@ -50,15 +50,18 @@ class CameraInput:
     Callbacks run in the executor's thread; `take` may be called from another.
     """
 
-    def __init__(self, node: LifecycleNode, name: str, image_topic: str, camera_info_topic: str,
+    def __init__(self, node: LifecycleNode, name: str, image_topic: str, info_topic: str,
                  transport: str, reliability: str, new_frame: threading.Condition) -> None:
         self.name = name
+        # Names after remapping: what is published there is what counts.
+        base_topic = node.resolve_topic_name(image_topic)
         self.image_topic = node.resolve_topic_name(
-            image_topic + ('/compressed' if transport == 'compressed' else ''))
-        self.camera_info_topic = node.resolve_topic_name(
-            camera_info_topic or sibling_camera_info_topic(image_topic))
+            base_topic + ('/compressed' if transport == 'compressed' else ''))
+        self.camera_info_topic = (
+            node.resolve_topic_name(info_topic) if info_topic
+            else _sibling_camera_info_topic(node, image_topic, base_topic))
         # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
-        self._rectified = image_topic.rpartition('/')[2].startswith('image_rect')
+        self._rectified = base_topic.rpartition('/')[2].startswith('image_rect')
         self.max_rate = 0.0
         self.counts = FrameCounts()
         self.camera_info: CameraInfo | None = None
@@ -70,6 +73,7 @@ class CameraInput:
         self._next_due = 0.0
         self._last_receipt = time.monotonic()
         self._last_sequence_number: int | None = None
+        self._counts_before = FrameCounts()
         self._subscriptions: dict[str, tuple] = {}
 
     def start(self) -> None:
@@ -100,6 +104,27 @@ class CameraInput:
     def publisher_count(self) -> int:
         """Return how many nodes publish the image topic."""
         return self._node.count_publishers(self.image_topic)
+
+    def publisher_mismatch(self) -> str:
+        """Return why a publisher's images cannot come here, and the remedy; '' if they can."""
+        wanted = f'sensor_msgs/msg/{self._message_type.__name__}'
+        for info in self._node.get_publishers_info_by_topic(self.image_topic):
+            if info.topic_type != wanted:
+                return (f'it sends {info.topic_type}, not {wanted}: set image_transport to raw '
+                        'for an Image; to compressed for a CompressedImage, and image_topic to '
+                        'the name without /compressed')
+            if (self._reliability == 'reliable'
+                    and info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT):
+                return 'it offers best effort only: set image_reliability to auto'
+        return ''
+
+    def lost_lately(self) -> float:
+        """Return the share of the images since the last call that were lost on the way here."""
+        before, self._counts_before = self._counts_before, replace(self.counts)
+        if before.missed is None or self.counts.missed is None:
+            return 0.0
+        missed = self.counts.missed - before.missed
+        return missed / max(1, missed + self.counts.received - before.received)
 
     def silent_for(self) -> float:
         """Return for how long (s) no image has come; from the subscription on, if none ever."""
@@ -169,3 +194,12 @@ class CameraInput:
             return True
         self._next_due = max(self._next_due, now - period) + period
         return False
+
+
+def _sibling_camera_info_topic(node: LifecycleNode, image_topic: str, remapped: str) -> str:
+    """Return where the calibration is: beside the remapped image, if not remapped on its own."""
+    sibling = camera_info_topic(image_topic)
+    resolved = node.resolve_topic_name(sibling)
+    if resolved != node.resolve_topic_name(sibling, only_expand=True):
+        return resolved
+    return camera_info_topic(remapped)

@@ -23,7 +23,7 @@ from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
 from bisenet_ros.segmentation import LabelSet, Segmentation
 
-DELIVERY_PATIENCE = Duration(seconds=0.5)
+DELIVERY_PATIENCE = 0.5  # s
 
 
 class CostmapOutput:
@@ -46,6 +46,7 @@ class CostmapOutput:
         self._poses = poses
         self._label_set = label_set
         self._costmap = SemanticCostmap(settings, label_set)
+        self._decay_time = settings.decay_time
         self._lock = threading.Lock()
         self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
         self._stamp = Time().to_msg()
@@ -69,8 +70,9 @@ class CostmapOutput:
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""
         self._poses.destroy()
-        self._combined.wait_for_all_acked(DELIVERY_PATIENCE)
+        deadline = time.monotonic() + DELIVERY_PATIENCE
         for publisher in self._publishers:
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
             self._node.destroy_publisher(publisher)
 
     def wanted(self) -> bool:
@@ -99,7 +101,7 @@ class CostmapOutput:
                 self._stamp = header.stamp
                 self._failures[frame.camera] = ''
                 self._observed_at[frame.camera] = time.monotonic()
-        except ValueError as error:
+        except Exception as error:
             self._failures[frame.camera] = str(error)
             raise
 
@@ -109,7 +111,12 @@ class CostmapOutput:
             self._costmap.clear()
 
     def missing(self, stale_after: float) -> dict[str, str]:
-        """Return the cameras that have added nothing for `stale_after` seconds, and why."""
+        """
+        Return the cameras that have added nothing for `stale_after` seconds, and why.
+
+        What is older than the costmap's decay_time is missing in any case.
+        """
+        stale_after = min(stale_after, self._decay_time)
         since = time.monotonic() - stale_after
         return {name: self._failures[name] or f'nothing was segmented for {stale_after} s'
                 for name, observed_at in self._observed_at.items() if observed_at < since}

@@ -1,8 +1,10 @@
 """The lifecycle node: camera images in; masks, their companions and costmaps out."""
 
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -34,6 +36,8 @@ from bisenet_ros.segmentation import Segmentation, Segmenter
 FOLLOW_PUBLISHERS_PERIOD = 0.5
 DIAGNOSTICS_PERIOD = 1.0
 LOG_THROTTLE = 5.0
+LOSS_TO_WARN_OF = 0.2
+SEE_LARGE_IMAGES = 'see "Large images" in the README'
 
 
 class SegmentationNode(LifecycleNode):
@@ -61,6 +65,7 @@ class SegmentationNode(LifecycleNode):
         self._configuration_error = ''
         self._camera_errors: dict[str, str] = {}
         self._last_error = ''
+        self._logged_at: dict[str, float] = {}
         self._throughput = Throughput()
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -87,8 +92,8 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._configuration_error = f'not configured: {error}'
-            self._report(self._configuration_error)
+            self._last_error = self._configuration_error = f'not configured: {error}'
+            self.get_logger().error(self._configuration_error)
             self._release()
             return TransitionCallbackReturn.FAILURE
         self._configuration_error = ''
@@ -216,7 +221,12 @@ class SegmentationNode(LifecycleNode):
     # One frame of each camera that has a new one; in the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
-        wanted = [frame for frame in frames if self._wanted(frame.camera)]
+        wanted = []
+        for frame in frames:
+            if self._wanted(frame.camera):
+                wanted.append(frame)
+            else:
+                self._camera_errors.pop(frame.camera, None)
         try:
             self._segment_and_publish(wanted)
         except Exception as error:  # The network's failures have no common type; the node lives.
@@ -262,9 +272,8 @@ class SegmentationNode(LifecycleNode):
     def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation) -> None:
         try:
             self._costmap.observe(frame, image.pixels.shape[1::-1], segmentation)
-        except ValueError as error:  # Masks go on without.
-            self._last_error = f'costmap: {error}'
-            self.get_logger().error(self._last_error, throttle_duration_sec=LOG_THROTTLE)
+        except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
+            self._report(frame.camera, f'costmap: {self._named(frame.camera, error)}')
 
     # Services, parameters, diagnostics; in the executor's thread
 
@@ -310,13 +319,19 @@ class SegmentationNode(LifecycleNode):
                 camera.follow_publishers()
 
     def _report_camera(self, camera: str, error: str) -> None:
-        error = f'{self._inputs[camera].image_topic}: {error}'
-        self._camera_errors[camera] = error
-        self._report(error)
+        self._camera_errors[camera] = self._named(camera, error)
+        self._report(camera, self._camera_errors[camera])
 
-    def _report(self, error: str) -> None:
+    def _named(self, camera: str, error: object) -> str:
+        return f'{self._inputs[camera].image_topic}: {error}'
+
+    def _report(self, camera: str, error: str) -> None:
         self._last_error = error
-        self.get_logger().error(error, throttle_duration_sec=LOG_THROTTLE)
+        # Throttled here, for rclpy would let one camera's errors silence another's.
+        now = time.monotonic()
+        if now - self._logged_at.get(camera, -math.inf) >= LOG_THROTTLE:
+            self._logged_at[camera] = now
+            self.get_logger().error(error)
 
     def _publish_diagnostics(self) -> None:
         level, message = self._health()
@@ -372,13 +387,16 @@ class SegmentationNode(LifecycleNode):
             elif camera.silent_for() > stale_after:
                 warnings.append(
                     f'no image on {camera.image_topic} for {stale_after} s though there is a '
-                    'publisher: see "Large images" in the README')
-            elif name in self._camera_errors:
-                errors.append(self._camera_errors[name])
+                    f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES}')
+            elif error := self._camera_errors.get(name):
+                errors.append(error)
             elif name in missing:
                 what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
                     f'the costmap lacks {camera.image_topic}')
                 errors.append(f'{what}: {missing[name]}')
+            elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
+                warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
+                                f'the way: {SEE_LARGE_IMAGES}')
         return errors, warnings
 
 

@@ -13,7 +13,8 @@ class Throughput:
     """
     Frames put out and how long each took; written by one thread, read by another.
 
-    Latency is from the receipt of an image to the publication of all that comes of it.
+    Latency is from the receipt of an image to the publication of its mask and what goes with it;
+    the costmap comes at its own rate.
     """
 
     def __init__(self) -> None:

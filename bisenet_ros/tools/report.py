@@ -64,17 +64,21 @@ def compare_costmaps(costmaps: Sequence[np.ndarray],
 
     Cells that are unknown (-1) in either are not counted.
 
-    :returns: shares (0 to 1) of the other cells: `costmap_cells_right` have the true cost;
-        `costmap_obstacles_missed` hold a lethal obstacle, but have a lower cost.
+    :returns: shares (0 to 1), None where there is nothing to share: `costmap_cells_right` of the
+        other cells have the true cost; `costmap_obstacles_missed` of those that hold a lethal
+        obstacle have a lower cost; `costmap_false_obstacles` of the rest are lethal.
     """
     costs = np.concatenate([costmap.ravel() for costmap in costmaps])
     truth = np.concatenate([truth.ravel() for truth in truths])
     known = (costs >= 0) & (truth >= 0)
     costs, truth = costs[known], truth[known]
-    if not known.any():
-        return {'costmap_cells_right': None, 'costmap_obstacles_missed': None}
-    return {'costmap_cells_right': float(np.mean(costs == truth)),
-            'costmap_obstacles_missed': float(np.mean((truth == LETHAL) & (costs < LETHAL)))}
+    return {'costmap_cells_right': _share(costs == truth),
+            'costmap_obstacles_missed': _share(costs[truth == LETHAL] < LETHAL),
+            'costmap_false_obstacles': _share(costs[truth < LETHAL] == LETHAL)}
+
+
+def _share(holds: np.ndarray) -> float | None:
+    return float(holds.mean()) if holds.size else None
 
 
 def write_report(folder: Path, figures: dict, recording: Recording, label_set: LabelSet) -> None:

@@ -240,6 +240,16 @@ def test_time_that_jumps_back_starts_anew():
     assert cost(target, 2.0, 0.0) == 0
 
 
+def test_a_camera_whose_clock_lags_too_far_is_named():
+    target = costmap(decay_time=2.0)
+    update(target, road(), stamp=60.0)
+    update(target, road(), stamp=58.1, key='rear', camera_pose=BEHIND)
+    assert cost(target, 2.0, 0.0) == cost(target, -2.0, 0.0) == 0
+    update(target, road(), stamp=70.0)
+    with pytest.raises(ValueError, match='10.0 s before that of another camera.*clocks'):
+        update(target, road(), stamp=60.0, key='rear', camera_pose=BEHIND)
+
+
 def test_what_was_not_seen_for_decay_time_is_unknown():
     target = costmap(decay_time=2.0)
     nothing = np.full_like(road(), 255)

@@ -79,6 +79,16 @@ def test_without_arguments_the_params_file_alone_counts(start):
     assert node_parameters(node, context) == shipped['/**']['ros__parameters']
 
 
+def test_a_killed_node_comes_again(start):
+    (node, _), _ = start()
+    assert node._ExecuteLocal__respawn and node._ExecuteLocal__respawn_delay > 0
+
+
+def test_rviz_takes_the_same_time(start):
+    (_, rviz), context = start(rviz='true', use_sim_time='true', weights='mine')
+    assert node_parameters(rviz, context) == {'use_sim_time': True}
+
+
 def test_given_arguments_override_the_params_file_and_no_others(start, tmp_path):
     params_file = tmp_path / 'mine.yaml'
     params_file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {

@@ -77,6 +77,8 @@ def test_source_is_calibrated(clip, source):
 def test_source_knows_the_ground(clip, source):
     # Away from side roads: road, pavement, and the kerb between them.
     street, pose = clip.drive.street, clip[1].base_pose
-    x = next(x for x in np.arange(0.0, 72.0) if street.side_road_distance(x) > 10)
+    x = next(x for x in np.arange(12.0, 72.0) if street.side_road_distance(x) > 10)
     for y, expected in [(2.7, ROAD), (7.5, PAVEMENT), (5.5, NO_DECISION)]:
         assert source.ground_truth(pose, np.array([x]), np.array([y]), 0.05)[0] == expected
+        # Behind the camera.
+        assert source.ground_truth(pose, np.array([-x]), np.array([y]), 0.05)[0] == NO_DECISION

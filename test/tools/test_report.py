@@ -26,13 +26,18 @@ def test_costmap_scores_against_counting_by_hand():
     truth = np.array([[0, 30, 100, 100], [100, 0, -1, 0]], np.int8)
     costs = np.array([[0, 0, 100, 30], [-1, 0, 100, -1]], np.int8)
     scores = compare_costmaps([costs], [truth])
-    assert scores == {'costmap_cells_right': 3 / 5, 'costmap_obstacles_missed': 1 / 5}
+    assert scores == {'costmap_cells_right': 3 / 5, 'costmap_obstacles_missed': 1 / 2,
+                      'costmap_false_obstacles': 0}
+    scores = compare_costmaps([np.full_like(costs, 100)], [truth])
+    assert scores == {'costmap_cells_right': 3 / 7, 'costmap_obstacles_missed': 0,
+                      'costmap_false_obstacles': 1}
 
 
 def test_unknown_costmaps_score_nothing():
     unknown, known = np.full((2, 2), -1, np.int8), np.zeros((2, 2), np.int8)
     assert compare_costmaps([unknown], [known]) == {
-        'costmap_cells_right': None, 'costmap_obstacles_missed': None}
+        'costmap_cells_right': None, 'costmap_obstacles_missed': None,
+        'costmap_false_obstacles': None}
 
 
 def moment(stamp):

@@ -1,0 +1,80 @@
+"""One camera's subscriptions: names after remapping, and what is said of lost images."""
+
+import threading
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+
+from bisenet_ros.node.camera_input import CameraInput  # noqa: E402
+
+
+@pytest.fixture
+def make_input():
+    """Return a function: what CameraInput takes and remappings to a CameraInput and its node."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+
+    def make(image_topic='/camera/image_raw', info_topic='', transport='raw', reliability='auto',
+             remappings=()):
+        arguments = [word for remapping in remappings for word in ('-r', remapping)]
+        node = rclpy.create_node(
+            'camera_input_test', context=context, cli_args=['--ros-args', *arguments])
+        return CameraInput(node, '', image_topic, info_topic, transport, reliability,
+                           threading.Condition()), node
+
+    yield make
+    context.shutdown()
+
+
+@pytest.mark.parametrize(('remappings', 'arguments', 'image', 'info', 'rectified'), [
+    ((), {}, '/camera/image_raw', '/camera/camera_info', False),
+    ((), {'image_topic': '/camera/image_rect_color'}, '/camera/image_rect_color',
+     '/camera/camera_info', True),
+    (('/camera/image_raw:=/front/image_rect',), {}, '/front/image_rect', '/front/camera_info',
+     True),
+    (('/camera/image_raw:=/front/image', '/camera/camera_info:=/calibration'), {},
+     '/front/image', '/calibration', False),
+    (('/camera/image_raw:=/front/image',), {'transport': 'compressed'},
+     '/front/image/compressed', '/front/camera_info', False),
+    (('/camera/image_raw:=/front/image',), {'info_topic': '/mine'}, '/front/image', '/mine',
+     False),
+])
+def test_names_are_those_after_remapping(
+        make_input, remappings, arguments, image, info, rectified):
+    camera, _ = make_input(remappings=remappings, **arguments)
+    assert (camera.image_topic, camera.camera_info_topic) == (image, info)
+    camera._on_image(Image(), {'publication_sequence_number': 1})
+    assert camera.take().rectified == rectified
+
+
+def test_images_lost_lately(make_input):
+    camera, _ = make_input()
+    for number in (1, 2, 3, 8, 9, 10):
+        camera._on_image(Image(), {'publication_sequence_number': number})
+    assert camera.lost_lately() == 4 / 10
+    for number in (11, 12):
+        camera._on_image(Image(), {'publication_sequence_number': number})
+    assert camera.lost_lately() == 0
+    assert camera.lost_lately() == 0
+    # Cyclone DDS does not tell.
+    camera._on_image(Image(), {'publication_sequence_number': None})
+    assert camera.lost_lately() == 0
+
+
+@pytest.mark.parametrize(('message_type', 'reliability', 'said'), [
+    (Image, 'auto', ''),
+    (CompressedImage, 'auto', 'image_transport'),
+    (Image, 'reliable', 'image_reliability'),
+])
+def test_a_publisher_that_cannot_be_heard_is_explained(
+        make_input, message_type, reliability, said):
+    camera, node = make_input(reliability=reliability)
+    node.create_publisher(message_type, camera.image_topic, QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    assert camera.publisher_count() == 1
+    mismatch = camera.publisher_mismatch()
+    assert said in mismatch and bool(said) == bool(mismatch)
