@@ -1,4 +1,4 @@
-"""ResNet-18 without its classifier, with torchvision's names so that its checkpoints load."""
+"""ResNet-18 without its classifier; layers are named as in torchvision and CoinCheung's code."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -16,6 +16,8 @@ from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
 
 # Before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
 _WARM_UPS = 3
+# Each shape's buffers and graph hold device memory.
+_KEPT_SHAPES = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ class DevicePipeline:
 
     Images of one size, of all cameras, go through as one batch. Each size and number of images
     has its own buffers, pinned on the host, and on a GPU its work is captured as a CUDA graph
-    when it comes for the first time: some hundred kernels are then started as one.
+    when it comes for the first time: some hundred kernels are then started as one. Those used
+    last are kept.
 
     :param engine: (N, h, w, 3) uint8 or floating RGB -> logits (N, classes, ceil(h/8),
         ceil(w/8)) float32, on the device.
@@ -42,7 +45,7 @@ class DevicePipeline:
         self.captures = captures and device.type == 'cuda'
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
-        self._batches: dict[_Shape, list[_Batch]] = defaultdict(list)
+        self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
 
     def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float,
                 with_confidence: bool) -> list[Segmentation]:
@@ -78,7 +81,9 @@ class DevicePipeline:
         return result
 
     def _idle_batch(self, shape: '_Shape') -> '_Batch':
-        batches = self._batches[shape]
+        batches = self._batches[shape] = self._batches.pop(shape, [])
+        if len(self._batches) > _KEPT_SHAPES:
+            del self._batches[next(iter(self._batches))]
         for batch in batches:
             if not batch.busy:
                 return batch

@@ -34,13 +34,12 @@ def choose_engine(engine: str, weights: Weights | OnnxModel, device: torch.devic
     if engine not in ENGINES:
         raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
     on_cpu = device.type == 'cpu'
-    if isinstance(weights, OnnxModel):
-        if engine == 'torch':
-            raise ValueError("engine 'torch' does not run ONNX models: use engine 'auto'")
-        return 'onnxruntime'
+    is_onnx = isinstance(weights, OnnxModel)
+    if is_onnx and engine == 'torch':
+        raise ValueError("engine 'torch' does not run ONNX models: use engine 'auto'")
     missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
-    if engine == 'onnxruntime':
-        if missing:
+    if is_onnx or engine == 'onnxruntime':
+        if missing and not is_onnx:
             raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
                              f'{", ".join(missing)}: install them or use engine \'torch\'')
         if dtype == torch.bfloat16 or (on_cpu and dtype != torch.float32):

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
+_INSTEAD = "device 'cpu' or, if the weights are no .onnx file, engine 'torch'"
+
 
 class TorchEngine:
     """PyTorch on the CPU."""
@@ -58,7 +60,7 @@ class OnnxRuntimeDeviceEngine:
 
     :param model: an ONNX model, as onnx_model.export_onnx returns it.
     :param half: whether TensorRT may compute in fp16 what the model has in fp32.
-    :param cache: folder; made if it does not exist.
+    :param cache: folder; made for TensorRT if it does not exist.
     :raises ValueError: if this ONNX Runtime has nothing that runs on the device, or what it has
         does not load.
     """
@@ -74,7 +76,7 @@ class OnnxRuntimeDeviceEngine:
         if device.type != 'cpu' and self._session.get_providers()[0] == 'CPUExecutionProvider':
             raise ValueError(
                 f"engine 'onnxruntime' on {device}: its CUDA libraries do not load, as ONNX "
-                "Runtime has just said; install those it was built for, or use engine 'torch'")
+                f'Runtime has just said; install those it was built for, or use {_INSTEAD}')
         self._classes = self._session.get_outputs()[0].shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -101,7 +103,8 @@ def _device_providers(device, available, half, cache):
     if device.type == 'cpu':
         return ['CPUExecutionProvider']
     options = {'device_id': device.index}
-    cache.mkdir(parents=True, exist_ok=True)
+    if 'TensorrtExecutionProvider' in available:
+        cache.mkdir(parents=True, exist_ok=True)
     wanted = {
         'TensorrtExecutionProvider': options | {
             'trt_fp16_enable': half, 'trt_engine_cache_enable': True,
@@ -112,5 +115,5 @@ def _device_providers(device, available, half, cache):
         raise ValueError(
             f"engine 'onnxruntime' on {device}: this ONNX Runtime has only "
             f'{", ".join(available)}; install onnxruntime-gpu (on a Jetson the wheel for its '
-            "JetPack), or use engine 'torch' or device 'cpu'")
+            f'JetPack), or use {_INSTEAD}')
     return usable

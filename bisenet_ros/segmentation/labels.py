@@ -90,7 +90,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.suffix in ('.yaml', '.yml') or len(path.parts) > 1:
         if path.is_file():
             return path

@@ -43,12 +43,12 @@ class Segmenter:
     def __init__(self, weights: str | Path = 'auto', label_set: str | Path = 'auto',
                  device: str = 'auto', engine: str = 'auto', precision: str = 'auto',
                  network_size: tuple[int, int] = (0, 0), confidence_threshold: float = 0.0):
-        self._device = _choose_device(device)
+        self._device = choose_device(device)
         dtype = _choose_dtype(precision, self._device)
         path = weights_path(weights, self._device)
         self.weights = path.stem
         loaded = load_onnx_model(path) if path.suffix == '.onnx' else load_weights(path)
-        self.label_set = _choose_label_set(label_set, loaded, path)
+        self.label_set = choose_label_set(label_set, loaded, path)
         self._keeps_aspect = tuple(network_size) == (0, 0)
         self.network_size = _choose_network_size(network_size, loaded)
         self.confidence_threshold = confidence_threshold
@@ -113,12 +113,21 @@ class Segmenter:
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which the network sees images of this size."""
-        if not self._keeps_aspect:
-            return self.network_size
-        trained_width, trained_height = self.network_size
-        scale = math.sqrt(trained_width * trained_height / (width * height)) or 1.0
-        # Multiples of 8, or the last logits would reach beyond the image's edge.
-        return tuple(max(32, round(scale * side / 8) * 8) for side in (width, height))
+        if self._keeps_aspect:
+            return size_like_trained(self.network_size, width, height)
+        return self.network_size
+
+
+def size_like_trained(trained_size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """
+    Return the (width, height) with an image's aspect and about as many pixels as in training.
+
+    :param trained_size: (width, height); (0, 0) is as many pixels as the image has.
+    """
+    trained_width, trained_height = trained_size
+    scale = math.sqrt(trained_width * trained_height / (width * height)) or 1.0
+    # Multiples of 8, or the last logits would reach beyond the image's edge.
+    return tuple(max(32, round(scale * side / 8) * 8) for side in (width, height))
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -152,7 +161,12 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
     return path
 
 
-def _choose_device(device: str) -> torch.device:
+def choose_device(device: str) -> torch.device:
+    """
+    Return what `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
+
+    :raises ValueError: it is none of these, or PyTorch sees no such GPU.
+    """
     if device == 'auto':
         return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
     kind, colon, number = device.partition(':')
@@ -190,9 +204,18 @@ def _cpu_computes_in_bf16() -> bool:
     return not features.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
-def _choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
-                      path: Path) -> LabelSet:
-    if label_set == 'auto':
+def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
+                     path: Path) -> LabelSet:
+    """
+    Return the label set, or for `auto` the one the weights name, if it fits the weights.
+
+    Classes may be renamed by a label set that is given, not by one that the weights name.
+
+    :param path: of the weights, for messages.
+    :raises ValueError: there is none, or its classes are not those of the weights.
+    """
+    is_auto = label_set == 'auto'
+    if is_auto:
         if weights.label_set is None:
             raise ValueError(f"label_set 'auto': weights {path} do not say which they were "
                              f'trained on; give the label set of their {weights.classes} classes')
@@ -203,6 +226,11 @@ def _choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
             f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '
             f'{len(chosen.labels)}; give the label set the weights were trained on')
     names = tuple(label.name for label in chosen.labels)
+    for name, trained in zip(names, weights.class_names):
+        if is_auto and name != trained:
+            raise ValueError(
+                f"label_set 'auto': weights {path} name the label set {chosen.name!r}, which has "
+                f'{name!r} where they have {trained!r}; give the label set they were trained on')
     if sorted(names) == sorted(weights.class_names) and names != tuple(weights.class_names):
         raise ValueError(
             f'label set {chosen.name!r} has the classes of weights {path} in another order; '
@@ -213,9 +241,9 @@ def _choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
 def _choose_network_size(network_size: tuple[int, int],
                          weights: Weights | OnnxModel) -> tuple[int, int]:
     width, height = network_size
-    if (width, height) == (0, 0):
-        width, height = weights.network_size or (0, 0)
-    if (width, height) != (0, 0) and (min(width, height) < 32 or width % 8 or height % 8):
+    if (width, height) == (0, 0):  # The weights' own may be any: size_like_trained rounds it.
+        return weights.network_size or (0, 0)
+    if min(width, height) < 32 or width % 8 or height % 8:
         raise ValueError(f'network_size is {width}x{height}; give multiples of 8 from 32 up, or '
                          '[0, 0] for the size the weights recommend')
     return width, height

@@ -6,6 +6,15 @@ import yaml
 
 from bisenet_ros.resources import config_path
 
+_TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
+_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', 'fp32', 'bf16')}
+# The pooled branch normalises over the batch: not over one value.
+_LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'validate_every': 1,
+          'image_size': 1, 'augmentation.crop': 1}
+# What an entry of data.train or data.val may hold, each with a value of its type.
+_DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
+             'images': 'images', 'labels': 'labels', 'share': 1.0}
+
 
 class ConfigError(ValueError):
     """A training configuration that cannot be used; the message names the setting."""
@@ -17,32 +26,83 @@ def load_config(name_or_path: str, overrides: list[str] = ()) -> dict:
 
     :param name_or_path: a shipped one by name (`camvid_xception39`), or a YAML file.
     :param overrides: `optimizer.lr=0.01`, the value in YAML; only settings the file has.
-    :raises ConfigError: for an unreadable file, missing or unknown settings, or a batch of one.
+    :return: the settings, each in the type it has in the shipped file.
+    :raises ConfigError: for an unreadable file, a missing or unknown setting, or a value that is
+        none of those allowed.
     """
     path = Path(name_or_path)
     if path.suffix not in ('.yaml', '.yml'):
-        path = config_path(f'train/{name_or_path}.yaml')
+        path = _shipped(name_or_path)
     try:
         config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f'{path}: {error}') from error
     if not isinstance(config, dict):
         raise ConfigError(f'{path}: not a YAML mapping of settings')
     for override in overrides:
         _override(config, override)
-    expected = yaml.safe_load(config_path('train/camvid_xception39.yaml').read_text())
-    _check(path, set(_settings(config)), set(_settings(expected)))
-    if config['batch_size'] < 2:
-        raise ConfigError(f'{path}: batch_size is {config["batch_size"]}; the pooled branch '
-                          'normalises over the batch, so at least 2')
-    return config
+    example = yaml.safe_load(_shipped('camvid_xception39').read_text())
+    _check_names(path, set(_settings(config)), set(_settings(example)))
+    return {name: _checked(name, config[name], each) for name, each in example.items()}
 
 
-def _check(path: Path, given: set[str], expected: set[str]) -> None:
+def _shipped(name: str) -> Path:
+    files = {file.stem: file for file in sorted(
+        config_path('train/camvid_xception39.yaml').parent.glob('*.yaml'))}
+    if name not in files:
+        raise ConfigError(f'no configuration {name!r} is shipped; choose one of '
+                          f'{", ".join(files)}, or give the path of a YAML file')
+    return files[name]
+
+
+def _check_names(path: Path, given: set[str], expected: set[str]) -> None:
     if given != expected:
         missing = ', '.join(sorted(expected - given)) or 'nothing'
         unknown = ', '.join(sorted(given - expected)) or 'nothing'
         raise ConfigError(f'{path}: missing {missing}; unknown {unknown}')
+
+
+def _checked(name: str, value, example):
+    """Return the value in the type of the example, or raise a ConfigError."""
+    if isinstance(example, dict):
+        return {key: _checked(f'{name}.{key}', value[key], each) for key, each in example.items()}
+    if name in ('data.train', 'data.val'):
+        return _checked_data_sets(name, value)
+    if isinstance(example, list):
+        # Numbers have their places; of texts there may be any number.
+        any_length = isinstance(example[0], str)
+        if not isinstance(value, list) or not (any_length or len(value) == len(example)):
+            raise ConfigError(f'{name} is {value!r}; give a list such as {example}')
+        return [_checked(name, each, example[0]) for each in value]
+    if isinstance(example, float):
+        value = _as_float(value)
+    if type(value) is not type(example):
+        raise ConfigError(f'{name} is {value!r}; give {_TYPES[type(example)]}')
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ConfigError(f'{name} is {value!r}; give one of {", ".join(_CHOICES[name])}')
+    if name in _LEAST and value < _LEAST[name]:
+        raise ConfigError(f'{name} is {value}; give at least {_LEAST[name]}')
+    return value
+
+
+def _checked_data_sets(name: str, value) -> list[dict]:
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f'{name} is {value!r}; give a list of data sets, such as '
+                          '[{layout: folders, root: mine}]')
+    for entry in value:
+        if not isinstance(entry, dict) or not {'layout', 'root'} <= entry.keys() <= set(_DATA_SET):
+            raise ConfigError(f'{name} has {entry!r}; give each data set a layout and a root, and '
+                              f'nothing else but {", ".join(list(_DATA_SET)[2:])}')
+    return [{key: _checked(f'{name} {key}', each, _DATA_SET[key]) for key, each in entry.items()}
+            for entry in value]
+
+
+def _as_float(value):
+    """Return the value as a float if it is a number; 5e-4 is a text in YAML 1.1."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _override(config: dict, override: str) -> None:
@@ -54,11 +114,15 @@ def _override(config: dict, override: str) -> None:
     if not equals or not isinstance(place, dict) or last not in place:
         raise ConfigError(f'cannot set {override!r}: give setting=value, the setting one of '
                           f'{", ".join(_settings(config))}')
-    place[last] = yaml.safe_load(value)
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'cannot set {override!r}: the value is not YAML') from error
 
 
 def _settings(config: dict, prefix: str = '') -> list[str]:
     names = []
     for key, value in config.items():
-        names += _settings(value, f'{prefix}{key}.') if isinstance(value, dict) else [prefix + key]
+        name = f'{prefix}{key}'
+        names += _settings(value, f'{name}.') if isinstance(value, dict) else [name]
     return names

@@ -51,7 +51,7 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
     - `camvid`: `<split>/x.png` and `<split>annot/x.png` (the SegNet form of CamVid);
     - `cityscapes`: `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/`, whose labelIds
       become trainIds;
-    - `folders`: `<images>/x.*` and `<labels>/x.png`.
+    - `folders`: `<images>/x.*` and `<labels>/x.png`, without splits.
 
     :param size: (width, height) in pixels to which everything is resized.
     :param sequences: only files whose names start with one of these; all if empty.
@@ -66,7 +66,9 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
         pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
     if not pairs:
         of = f' that start with {" or ".join(sequences)}' if sequences else ''
-        raise DatasetError(f'{root}: no images{of} (layout {layout}, split {split})')
+        where = '' if layout == 'folders' else f', split {split}'
+        raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
+                           f'{", ".join(IMAGE_SUFFIXES)})')
     to_channel = _label_table(label_set, layout)
     loaded = [_load_pair(image, label, size, to_channel)
               for image, label in tqdm(pairs, desc=f'reading {root.name}', leave=False)]
@@ -138,15 +140,13 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
     """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
     if not label_path.is_file():
         raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
-    # Labels are never turned by EXIF, so images must not be.
+    # Both as stored: EXIF, which turns images, says nothing of their labels.
     image = cv2.imread(str(image_path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    values = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+    values = cv2.imread(str(label_path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     for path, pixels in ((image_path, image), (label_path, values)):
         if pixels is None:
             raise DatasetError(f'{path} cannot be read as an image')
-    if values.ndim != 2 or values.dtype != np.uint8:
-        raise DatasetError(f'{label_path} is not an 8-bit image with one channel of class ids '
-                           f'(it is {values.dtype} of shape {values.shape})')
+    _require_ids(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
                            f'its image {image.shape[1]}x{image.shape[0]}')
@@ -156,6 +156,17 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
         raise DatasetError(f'{label_path} holds {wrong}, which the label set does not have: '
                            'correct the file, or add the class or the ignore_id to the label set')
     if image.shape[1::-1] != tuple(size):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels
+
+
+def _require_ids(label_path: Path) -> None:
+    """Refuse a PNG of which OpenCV gives other values than it holds: 1 bit becomes 0 and 255."""
+    with open(label_path, 'rb') as file:
+        header = file.read(26)
+    if header[24:] != b'\x08\x00':  # bits and colour type
+        raise DatasetError(
+            f'{label_path} is not an 8-bit PNG with one channel of class ids: write it as one. '
+            'If it has a palette or one bit, Pillow does: '
+            "Image.fromarray(numpy.asarray(Image.open(name), 'uint8')).save(name)")

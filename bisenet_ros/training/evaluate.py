@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.labels import LabelSet
 from bisenet_ros.segmentation.onnx_model import load_onnx_model
-from bisenet_ros.segmentation.segmenter import shipped_weights
+from bisenet_ros.segmentation.segmenter import (
+    choose_device,
+    choose_label_set,
+    shipped_weights,
+)
 from bisenet_ros.training.datasets import LAYOUTS, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
@@ -82,27 +87,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--split', default='val')
     parser.add_argument('--sequences', nargs='+', default=[], metavar='PREFIX',
                         help='only images whose names start so')
-    parser.add_argument('--label-set', help="name or YAML file (the weights' own)")
+    parser.add_argument('--label-set', default='auto',
+                        help="name or YAML file (the one the weights name)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'),
                         help="of the images (the weights' own, or 480 360)")
     parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
                         help='single scale, or multi-scale and flip')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=Path, default=Path('runs/evaluation'),
                         help='folder for scores.json and confusion.png')
     arguments = parser.parse_args(argv)
+    try:
+        _evaluate(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f'evaluate: {error}')
 
-    size, label_set = arguments.size, arguments.label_set
+
+def _evaluate(arguments: argparse.Namespace) -> None:
     path = Path(shipped_weights().get(arguments.weights, arguments.weights))
     if path.suffix == '.onnx':
         weights = load_onnx_model(path)
         predict = onnx_predictor(weights.model)
     else:
         weights = load_weights(path)
-        network = weights.network.to(arguments.device, memory_format=torch.channels_last)
+        network = weights.network.to(choose_device(arguments.device),
+                                     memory_format=torch.channels_last)
         predict = network_predictor(network, weights.mean, weights.std)
-    size = size or weights.network_size
-    label_set = load_label_set(label_set or weights.label_set or 'camvid')
+    size = arguments.size or weights.network_size
+    label_set = choose_label_set(arguments.label_set, weights, path)
     dataset = load_dataset(arguments.layout, arguments.root, label_set,
                            tuple(size or (480, 360)), arguments.split,
                            tuple(arguments.sequences))

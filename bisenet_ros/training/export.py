@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from bisenet_ros.network import load_weights
+from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
-from bisenet_ros.segmentation.segmenter import shipped_weights
-from bisenet_ros.training.datasets import image_files
+from bisenet_ros.segmentation.segmenter import shipped_weights, size_like_trained
+from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files
 
 # Share of 1/8 cells in which both must choose the same class.
 LEAST_AGREEMENT = 0.999
@@ -58,14 +58,20 @@ def main(argv: list[str] | None = None) -> None:
                         help='convolutions in 8 bits, scaled by the images, which should then be '
                         'like those the network was trained on')
     arguments = parser.parse_args(argv)
+    try:
+        _export(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f'export: {error}')
 
+
+def _export(arguments: argparse.Namespace) -> None:
+    output = arguments.output
+    if output.suffix != '.onnx':
+        raise ValueError(f'{output} is no name for a model: the node takes only *.onnx for one')
+    output.parent.mkdir(parents=True, exist_ok=True)
     weights = load_weights(shipped_weights().get(arguments.weights, arguments.weights))
     network = DeployedNetwork(weights).eval()
-    files = image_files(arguments.images)
-    if not files:
-        sys.exit(f'{arguments.images}: no images to compare on')
-    files = files[::max(1, len(files) // arguments.count)][:arguments.count]
-    images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+    images = _images_as_seen(arguments.images, arguments.count, weights)
     model = export_onnx(network)
     if arguments.int8:
         model = quantised(model, images)
@@ -75,9 +81,25 @@ def main(argv: list[str] | None = None) -> None:
           f'largest difference {difference:.2g} between logits')
     least = LEAST_AGREEMENT_INT8 if arguments.int8 else LEAST_AGREEMENT
     if agreement < least:
-        sys.exit(f'not written: less than {100 * least} % the same')
-    arguments.output.write_bytes(model)
-    print(f'written: {arguments.output}')
+        raise ValueError(f'{output} is not written: less than {100 * least} % the same')
+    output.write_bytes(model)
+    print(f'written: {output}')
+
+
+def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarray]:
+    """Return some images of the folder, each (h, w, 3) uint8 RGB of the size the network sees."""
+    files = image_files(folder)
+    if not files:
+        raise DatasetError(f'{folder}: no images ({", ".join(IMAGE_SUFFIXES)}) to compare on')
+    images = []
+    for file in files[::max(1, len(files) // count)][:count]:
+        image = cv2.imread(str(file))
+        if image is None:
+            raise DatasetError(f'{file} cannot be read as an image')
+        size = size_like_trained(weights.network_size or (0, 0), *image.shape[1::-1])
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return images
 
 
 if __name__ == '__main__':

@@ -28,7 +28,7 @@ class JointLoss(nn.Module):
 
     def forward(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         """
-        Return the scalar loss.
+        Return the scalar loss, 0 if no pixel is labelled.
 
         :param logits: main alone, or main and auxiliary ones, each (N, classes, H, W).
         :param labels: (N, H, W) int64.
@@ -39,18 +39,21 @@ class JointLoss(nn.Module):
         return main + self.auxiliary_weight * sum(auxiliary)
 
     def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='none')
+        valid = labels != IGNORED
+        weights = valid.float()
+        if self.class_weights is not None:
+            weights = weights * self.class_weights[labels * valid]
         if not self.ohem_threshold:
-            return F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED)
-        losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORED,
-                                 reduction='none')
+            return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
         # Masks instead of indexing, of which a GPU would have to tell the sizes each time.
         hard = losses > -math.log(self.ohem_threshold)
-        valid_count, hard_count = torch.stack(
-            [(labels != IGNORED).sum(), hard.sum()]).tolist()
-        at_least = valid_count // 16
+        valid_count, hard_count = torch.stack([valid.sum(), hard.sum()]).tolist()
+        at_least = max(1, valid_count // 16)
         if hard_count > at_least:
-            return (losses * hard).sum() / hard_count
-        return losses.flatten().topk(at_least).values.mean()
+            return (weights * losses * hard).sum() / hard_count
+        hardest = losses.flatten().topk(at_least).indices
+        return (weights * losses).flatten()[hardest].mean()
 
 
 def log_class_weights(labels: Tensor, classes: int) -> Tensor:

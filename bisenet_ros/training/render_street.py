@@ -1,6 +1,7 @@
 """Command `render_street`: labelled pictures of the rendered street, to train on with others."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,11 @@ def main(argv: list[str] | None = None) -> None:
                         metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--first-seed', type=int, default=1, help="0 is the demo's street")
     arguments = parser.parse_args(argv)
-    render_street(arguments.output, arguments.frames, tuple(arguments.size), arguments.first_seed)
+    try:
+        render_street(arguments.output, arguments.frames, tuple(arguments.size),
+                      arguments.first_seed)
+    except (ValueError, OSError) as error:
+        sys.exit(f'render_street: {error}')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import argparse
 import csv
 import math
 import signal
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
-from bisenet_ros.segmentation.segmenter import shipped_weights
+from bisenet_ros.segmentation.segmenter import choose_device, shipped_weights
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
@@ -40,10 +41,10 @@ class Training:
         self.output = output
         torch.manual_seed(config['seed'])
         self.generator = torch.Generator().manual_seed(config['seed'])
-        self.device = _device(config['device'])
+        self.device = choose_device(config['device'])
         self.label_set = load_label_set(config['label_set'])
-        self.train_data, self.sample_weights = self._load(config['data']['train'])
-        self.val_data, _ = self._load(config['data']['val'])
+        self.train_data, self.sample_weights = self._load('train')
+        self.val_data, _ = self._load('val')
         self.network, mean, std = _make_network(config, self.label_set)
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, use_buffers=True,
@@ -59,11 +60,11 @@ class Training:
         self.best = 0.0
         self.stop = False
 
-    def _load(self, descriptions: list[dict]) -> tuple[Dataset, torch.Tensor]:
-        """Return the joined data sets and how often each of their images is drawn."""
+    def _load(self, role: str) -> tuple[Dataset, torch.Tensor]:
+        """Return the joined data sets of `train` or `val` and how often each image is drawn."""
         parts, weights = [], []
-        for description in descriptions:
-            description = dict(description)
+        for description in self.config['data'][role]:
+            description = {'split': role, **description}
             share = description.pop('share', 1.0)
             part = load_dataset(**description, label_set=self.label_set,
                                 size=tuple(self.config['image_size']))
@@ -201,12 +202,6 @@ class Training:
         self.history, self.best = state['history'], state['best']
 
 
-def _device(name: str) -> torch.device:
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(name)
-
-
 def _computes_in_bf16(device: torch.device) -> bool:
     """Whether a GPU does, from Ampere on; older ones emulate it, slowly."""
     return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -264,14 +259,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--resume', action='store_true',
                         help='go on from the checkpoint in the output folder')
     arguments = parser.parse_args(argv)
-    keep_large_blocks()
-    config = load_config(arguments.config, arguments.set)
     output = arguments.output or Path('runs') / Path(arguments.config).stem
+    try:
+        _train(load_config(arguments.config, arguments.set), output, arguments.resume)
+    except (ValueError, OSError, ArithmeticError) as error:
+        sys.exit(f'train: {error}')
+
+
+def _train(config: dict, output: Path, resume: bool) -> None:
+    keep_large_blocks()
+    _check_output(output, resume)
     output.mkdir(parents=True, exist_ok=True)
-    (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
     training = Training(config, output)
-    if arguments.resume:
+    if resume:
         training.resume()
+    (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
 
     def stop(*_):  # the iteration in progress is finished, scored and saved
         training.stop = True
@@ -281,6 +283,16 @@ def main(argv: list[str] | None = None) -> None:
     training.run()
     print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
           + ('; go on with --resume' if training.stop else ''))
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    has_run = (output / 'checkpoint.pth').is_file()
+    if has_run and not resume:
+        raise ValueError(f'{output} holds an earlier run: go on with it by --resume, or give '
+                         'another folder by --output')
+    if resume and not has_run:
+        raise ValueError(f'{output} holds no checkpoint.pth to go on with: leave --resume out, or '
+                         'give the folder of the run by --output')
 
 
 if __name__ == '__main__':

@@ -116,7 +116,7 @@ def test_code_in_a_pickle_is_not_executed(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
-@pytest.mark.parametrize('content', [b'', b'no weights at all, just text'])
+@pytest.mark.parametrize('content', [b'', b'no weights at all, just text', b'hello'])
 def test_garbage_is_refused(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):

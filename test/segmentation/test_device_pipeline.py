@@ -1,5 +1,7 @@
 """The pipeline for GPUs, here on the CPU's tensors; and on a GPU where there is one."""
 
+import gc
+
 import cv2
 import numpy as np
 import pytest
@@ -121,6 +123,30 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
         # Convolutions of a batch round differently.
         assert (result.class_ids == alone.class_ids).mean() > 0.999
         assert np.abs(result.confidence.astype(int) - alone.confidence).max() <= 1
+
+
+def test_only_the_shapes_used_last_keep_their_buffers(network):
+    pipeline = make_pipeline(network)
+    image = np.zeros((64, 977, 3), np.uint8)
+
+    def sizes_kept(*widths):
+        for width in widths:
+            pipeline.segment([Frame(image[:, :width], (32, 32), (32, 32))], False, 0.0, True)
+        return {each.shape[2] for each in gc.get_objects()
+                if type(each) is torch.Tensor and each.shape[:2] == (1, 64)}
+
+    assert sizes_kept(*range(970, 977), 970, 977) == set(range(970, 978))
+    assert sizes_kept(969) == {*range(972, 978), 970, 969}
+
+
+def test_onnx_runtime_that_knows_no_gpu_says_what_helps(network, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
+        pytest.skip('this ONNX Runtime knows GPUs')
+    with pytest.raises(ValueError, match="device 'cpu' or, if the weights are no .onnx file"):
+        OnnxRuntimeDeviceEngine(export_onnx(network), torch.device('cuda', 0), half=True,
+                                cache=tmp_path / 'cache')
+    assert not (tmp_path / 'cache').exists()
 
 
 def test_onnx_runtime_on_a_devices_tensors(network):

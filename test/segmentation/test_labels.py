@@ -103,3 +103,9 @@ def test_missing_file_and_unknown_name():
         load_label_set('nowhere/own.yaml')
     with pytest.raises(LabelSetError, match="'kitti' is not shipped.*camvid, cityscapes"):
         load_label_set('kitti')
+
+
+def test_home_folder(tmp_path, monkeypatch):
+    write(tmp_path, camvid_as_dict())
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert load_label_set('~/garden.yaml').name == 'garden'

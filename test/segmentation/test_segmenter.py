@@ -1,5 +1,6 @@
 """The segmenter as a whole, in both engines, against the network used the plain way."""
 
+import dataclasses
 import weakref
 
 import cv2
@@ -9,12 +10,13 @@ import torch
 import yaml
 from torch.nn import functional
 
-from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import NO_DECISION, Segmenter, shipped_weights
+from bisenet_ros.network import load_weights, save_weights
+from bisenet_ros.segmentation import NO_DECISION, Segmenter, load_label_set, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.engine_choice import choose_engine
 from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.onnx_model import OnnxModel
 
 
 @pytest.fixture(scope='module', params=['torch', 'onnxruntime'])
@@ -275,6 +277,9 @@ def test_onnx_runtime_has_no_bfloat16(camvid_weights):
     with pytest.raises(ValueError, match="fp16: use precision 'auto'"):
         choose_engine('onnxruntime', load_weights(camvid_weights), torch.device('cuda'),
                       torch.bfloat16)
+    with pytest.raises(ValueError, match="fp16: use precision 'auto'"):
+        choose_engine('auto', OnnxModel(b'', 11, 'camvid', None, ()), torch.device('cuda'),
+                      torch.bfloat16)
 
 
 def test_missing_weights_list_the_shipped_ones():
@@ -287,6 +292,19 @@ def test_missing_weights_list_the_shipped_ones():
 def test_weights_without_label_set_need_one(unlabelled_weights):
     with pytest.raises(ValueError, match="label_set 'auto'.*unlabelled.safetensors.*3 classes"):
         Segmenter(unlabelled_weights, device='cpu')
+
+
+def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weights, tmp_path):
+    """A robot would keep away from the wrong things; who gives a label set may rename."""
+    weights = load_weights(camvid_weights)
+    names = [label.name for label in load_label_set('camvid').labels]
+    path = tmp_path / 'other.safetensors'
+    save_weights(path, dataclasses.replace(weights, class_names=('water', *names[1:])))
+    with pytest.raises(ValueError, match="other.safetensors.*'camvid'.*'sky'.*'water'; give the"):
+        Segmenter(path, device='cpu')
+    assert Segmenter(path, label_set='camvid', device='cpu').label_set.name == 'camvid'
+    save_weights(path, dataclasses.replace(weights, class_names=tuple(names)))
+    assert Segmenter(path, device='cpu').label_set.name == 'camvid'
 
 
 @pytest.mark.parametrize('image', [
@@ -304,3 +322,9 @@ def test_without_a_network_size_the_images_aspect_is_kept(camvid_weights, image_
     """About as many pixels as the weights were trained on, 160 x 96, in multiples of 8."""
     segmenter = Segmenter(camvid_weights, engine='torch')
     assert segmenter.network_size_for(*image_size) == expected
+
+
+def test_weights_trained_at_any_size(camvid_weights, tmp_path):
+    path = tmp_path / 'trained.safetensors'
+    save_weights(path, dataclasses.replace(load_weights(camvid_weights), network_size=(480, 270)))
+    assert Segmenter(path, device='cpu').network_size_for(1920, 1080) == (480, 272)

@@ -1,10 +1,15 @@
 """Data sets: what is read, and how each fault is named before training starts."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import DatasetError, load_dataset
@@ -38,6 +43,13 @@ def test_labels_are_resized_without_mixing_classes(camvid_like):
     dataset = load(camvid_like, size=(61, 37))
     assert dataset.images.shape == (6, 3, 37, 61)
     assert set(dataset.labels.unique().tolist()) <= {0, 1, 3, IGNORED}
+
+
+def test_images_are_resized_as_the_node_does(camvid_like):
+    image = cv2.imread(str(camvid_like / 'train' / 'A_0.png'))
+    prepared = HostPipeline(None, None).prepare(Frame(image, (48, 24), (96, 64)), bgr=True)
+    resized = load(camvid_like, size=(48, 24)).images[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(resized, prepared[0])
 
 
 def test_cityscapes_label_ids_become_train_ids(tmp_path):
@@ -88,8 +100,26 @@ def test_sizes_that_differ_are_named(camvid_like):
 
 def test_a_colour_label_is_refused(camvid_like):
     cv2.imwrite(str(camvid_like / 'trainannot' / 'B_1.png'), np.zeros((64, 96, 3), np.uint8))
-    with pytest.raises(DatasetError, match=r'B_1\.png is not an 8-bit image with one channel'):
+    with pytest.raises(DatasetError, match=r'B_1\.png is not an 8-bit PNG with one channel'):
         load(camvid_like)
+
+
+# PNGs of 2x1 pixels, the first the id 0, the second 1: with a palette, and of one bit.
+@pytest.mark.parametrize('bits, color_type, palette, pixels', [
+    (8, 3, bytes([0, 0, 0, 128, 0, 0]), b'\x00\x00\x01'), (1, 0, b'', b'\x00\x40')])
+def test_a_label_of_another_kind_is_refused_with_a_remedy(tmp_path, bits, color_type, palette,
+                                                          pixels):
+    header = struct.pack('>2I5B', 2, 1, bits, color_type, 0, 0, 0)
+    chunks = [(b'IHDR', header), (b'PLTE', palette), (b'IDAT', zlib.compress(pixels)),
+              (b'IEND', b'')]
+    for folder in 'images', 'labels':
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), np.zeros((1, 2, 3), np.uint8))
+    (tmp_path / 'labels' / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+        for name, data in chunks if data or name == b'IEND'))
+    with pytest.raises(DatasetError, match=r'a\.png is not an 8-bit PNG.*palette or one bit'):
+        load(tmp_path, layout='folders')
 
 
 def test_an_unreadable_file_is_named(camvid_like):
@@ -101,5 +131,8 @@ def test_an_unreadable_file_is_named(camvid_like):
 def test_a_missing_folder_and_an_unknown_layout_are_named(tmp_path):
     with pytest.raises(DatasetError, match='no folder .*train'):
         load(tmp_path)
+    (tmp_path / 'images').mkdir()
+    with pytest.raises(DatasetError, match=r'no images \(layout folders; read are \.png, '):
+        load(tmp_path, layout='folders')
     with pytest.raises(DatasetError, match="'voc' is not one of camvid, cityscapes, folders"):
         load(tmp_path, layout='voc')

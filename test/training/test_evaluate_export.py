@@ -1,5 +1,6 @@
 """The commands `evaluate` and `export`, on weights trained for a moment."""
 
+import dataclasses
 import json
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from bisenet_ros.network import WeightsError, load_weights
+from bisenet_ros.network import WeightsError, load_weights, save_weights
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.onnx_model import export_onnx
@@ -103,4 +104,53 @@ def test_a_model_that_differs_is_not_written(weights, camvid_like, tmp_path, mon
     monkeypatch.setattr(export, 'export_onnx', broken)
     with pytest.raises(SystemExit, match='not written'):
         export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx')])
+    assert not (tmp_path / 'model.onnx').exists()
+
+
+def renamed(weights, path, **described):
+    save_weights(path, dataclasses.replace(load_weights(weights), **described))
+    return str(path)
+
+
+def test_classes_that_are_not_the_label_sets_are_not_scored(weights, camvid_like, tmp_path):
+    names = load_weights(weights).class_names
+    other = renamed(weights, tmp_path / 'other.safetensors', class_names=('water', *names[1:]))
+    silent = renamed(weights, tmp_path / 'silent.safetensors', label_set=None)
+    for arguments, told in (([weights, '--label-set', 'cityscapes'], '11 classes.*has 19'),
+                            ([other], "'sky' where they have 'water'"),
+                            ([silent], 'silent.* do not say.*give the label set'),
+                            ([weights, '--device', 'gpu'], "device is 'gpu'"),
+                            (['nowhere.onnx'], 'nowhere.onnx')):
+        with pytest.raises(SystemExit, match=f'evaluate: .*{told}'):
+            run_evaluate(arguments[0], camvid_like, tmp_path / 'out', *arguments[1:])
+    assert not (tmp_path / 'out').exists()
+    run_evaluate(silent, camvid_like, tmp_path / 'out', '--label-set', 'camvid')
+
+
+def test_export_compares_at_the_size_the_network_sees(weights, camvid_like, tmp_path, monkeypatch):
+    sizes = []
+
+    def compare(model, network, images):
+        sizes.extend(image.shape for image in images)
+        return honest(model, network, images)
+
+    honest = export.compare
+    monkeypatch.setattr(export, 'compare', compare)
+    for size in (60, 40), None:
+        small = renamed(weights, tmp_path / 'small.safetensors', network_size=size)
+        export.main([small, str(camvid_like / 'val'), str(tmp_path / 'new' / 'model.onnx')])
+    assert sizes == [(40, 64, 3)] * 2 + [(64, 96, 3)] * 2
+    assert (tmp_path / 'new' / 'model.onnx').is_file()
+
+
+def test_what_export_cannot_use_is_named(weights, camvid_like, tmp_path):
+    images = camvid_like / 'val'
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(SystemExit, match=r'export: .*model\.pt.*\*\.onnx'):
+        export.main([weights, str(images), str(tmp_path / 'model.pt')])
+    with pytest.raises(SystemExit, match=r'export: .*empty: no images \(\.png'):
+        export.main([weights, str(tmp_path / 'empty'), str(tmp_path / 'model.onnx')])
+    (images / 'A_0.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit, match=r'export: .*A_0\.png cannot be read'):
+        export.main([weights, str(images), str(tmp_path / 'model.onnx')])
     assert not (tmp_path / 'model.onnx').exists()

@@ -56,6 +56,39 @@ def test_ohem_counts_at_least_a_sixteenth(batch):
     assert got.item() == pytest.approx(mean(losses[:len(losses) // 16]), rel=1e-4)
 
 
+def test_rare_classes_count_more_but_are_not_harder(batch):
+    logits, labels = batch
+    class_weights = torch.tensor([0.1, 1.0, 10.0])
+    losses = torch.tensor(pixel_losses(logits[0], labels))
+    weights = class_weights[labels[labels != IGNORED]]
+    got = JointLoss(class_weights, 0.0, ohem_threshold=0.0)(logits, labels)
+    assert got.item() == pytest.approx(((weights * losses).sum() / weights.sum()).item(), rel=1e-5)
+    hard = torch.exp(-losses) < 0.7
+    got = JointLoss(class_weights, 0.0, ohem_threshold=0.7)(logits, labels)
+    assert got.item() == pytest.approx((weights * losses)[hard].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('ohem_threshold', [0.0, 0.7])
+@pytest.mark.parametrize('class_weights', [None, torch.tensor([0.1, 1.0, 10.0])])
+def test_a_batch_without_labels_teaches_nothing(batch, ohem_threshold, class_weights):
+    logits = batch[0][0].requires_grad_()
+    labels = torch.full_like(batch[1], IGNORED)
+    loss = JointLoss(class_weights, 1.0, ohem_threshold)(logits, labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
+
+
+def test_ohem_with_a_single_labelled_pixel(batch):
+    logits, labels = batch
+    labels = torch.full_like(labels, IGNORED)
+    labels[0, 5, 5] = 2
+    sure = torch.zeros_like(logits[0])
+    sure[:, 2] = 5
+    got = JointLoss(None, 0.0, ohem_threshold=0.7)(sure, labels)
+    assert got.item() == pytest.approx(mean(pixel_losses(sure, labels)), rel=1e-4)
+
+
 def test_log_class_weights():
     labels = torch.tensor([0] * 90 + [1] * 10 + [IGNORED] * 50, dtype=torch.uint8)
     expected = [1 / math.log(1.02 + share) for share in (0.9, 0.1, 0.0)]

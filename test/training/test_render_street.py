@@ -1,6 +1,7 @@
 """The command `render_street`: what it writes is a data set that `train` reads."""
 
 import numpy as np
+import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.street import StreetDrive
@@ -18,3 +19,9 @@ def test_written_pictures_are_a_data_set(tmp_path):
     frame = StreetDrive(1, (96, 72)).frame(index)
     np.testing.assert_array_equal(dataset.images[0].permute(1, 2, 0), frame.image)
     np.testing.assert_array_equal(dataset.labels[0], frame.class_ids)
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='render_street: .*file'):
+        render_street.main([str(tmp_path / 'file'), '--frames', '1'])

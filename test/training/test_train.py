@@ -106,8 +106,23 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
 @pytest.mark.parametrize('override, named', [
     ('optimizer.rate=1', 'optimizer.lr'),
     ('seed', 'setting=value'),
-    ('batch_size=1', 'batch_size is 1'),
+    ('batch_size=1', 'batch_size is 1; give at least 2'),
     ('loss={alpha: 1}', 'missing loss.auxiliary_weight'),
+    ('optimizer.name=adam', "optimizer.name is 'adam'; give one of adamw, sgd"),
+    ('precision=fp16', "precision is 'fp16'; give one of auto, fp32, bf16"),
+    ('optimizer.lr=fast', "optimizer.lr is 'fast'; give a number"),
+    ('optimizer.lr=true', 'optimizer.lr is True; give a number'),
+    ('optimizer.lr=[', "cannot set 'optimizer.lr=\\['"),
+    ('seed=0.5', 'seed is 0.5; give a whole number'),
+    ('device=0', 'device is 0; give a text'),
+    ('validate_every=0', 'validate_every is 0; give at least 1'),
+    ('image_size=[96]', r'image_size is \[96\]; give a list such as \[480, 360\]'),
+    ('image_size=[96, 0]', 'image_size is 0'),
+    ('data.val=[]', r'data.val is \[\]; give a list of data sets'),
+    ('data.val=[{root: mine}]', "data.val has {'root': 'mine'}; .*a layout"),
+    ('data.val=[{layout: folders, root: mine, spilt: val}]', "'spilt': 'val'.*but split"),
+    ('data.val=[{layout: folders, root: mine, sequences: A}]', "data.val sequences is 'A'"),
+    ('data.val=[{layout: folders, root: mine, sequences: [06]}]', 'data.val sequences is 6'),
 ])
 def test_wrong_settings_are_named(small_config, override, named):
     with pytest.raises(ConfigError, match=named):
@@ -120,6 +135,46 @@ def test_init_of_another_backbone_is_refused(small_config, tmp_path):
         f'network.init={tmp_path}/base/last.safetensors', 'network.backbone=resnet18'])
     with pytest.raises(ConfigError, match="backbone 'xception39'"):
         Training(config, tmp_path)
+
+
+def test_numbers_may_be_written_in_every_way(small_config):
+    config = load_config(str(small_config), ['optimizer.lr=5e-4', 'loss.class_balance=1'])
+    assert (config['optimizer']['lr'], config['loss']['class_balance']) == (0.0005, 1.0)
+
+
+def test_an_unknown_configuration_lists_the_shipped_ones():
+    with pytest.raises(ConfigError, match="'kitti'.*camvid_resnet18, camvid_xception39"):
+        load_config('kitti')
+
+
+def test_data_sets_that_name_no_split_are_split_by_their_use(small_config, camvid_like, tmp_path):
+    data = f'[{{layout: camvid, root: {camvid_like}}}]'
+    training = Training(load_config(str(small_config), [f'data.{part}={data}' for part in (
+        'train', 'val')]), tmp_path)
+    assert (len(training.train_data), len(training.val_data)) == (6, 2)
+
+
+def test_an_earlier_run_is_kept(small_config, tmp_path):
+    command = [str(small_config), '--output', str(tmp_path / 'run')]
+    with pytest.raises(SystemExit, match='holds no checkpoint.pth.*leave --resume out'):
+        main([*command, '--resume'])
+    main(command)
+    written = {file: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
+    with pytest.raises(SystemExit, match='train: .*run holds an earlier run.*--resume.*--output'):
+        main([*command, '--set', 'seed=1'])
+    assert written == {file: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
+    main([*command, '--resume', '--set', 'schedule.iterations=6'])
+    assert 'iterations: 6' in (tmp_path / 'run' / 'config.yaml').read_text()
+
+
+@pytest.mark.parametrize('override, told', [
+    ('label_set=kitti', "train: label set 'kitti'"), ('device=gpu', "train: device is 'gpu'"),
+    ('optimizer.lr=1.0e+30', 'train: the loss is')])
+def test_what_is_wrong_is_told_in_one_line(small_config, tmp_path, override, told):
+    with pytest.raises(SystemExit, match=told) as error:
+        main([str(small_config), '--output', str(tmp_path / 'run'), '--set', 'optimizer.name=sgd',
+              override])
+    assert '\n' not in error.value.code
 
 
 @pytest.mark.parametrize('name', ['camvid_xception39', 'camvid_resnet18'])
