@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     """
     Run the demo.
 
-    :raises RuntimeError, ValueError, FileNotFoundError: saying what to check.
+    :raises RuntimeError, ValueError, OSError: saying what to check.
     """
     folder = options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
                              node_arguments(folder, options, source, camera_pose), folder)
         stack.callback(node.stop)
         monitor = stack.enter_context(listening(
-            lambda: Monitor(IMAGE_TOPIC, with_costmap=camera_pose is not None)))
+            lambda: Monitor(IMAGE_TOPIC, with_costmap=camera_pose is not None,
+                            with_odometry=isinstance(source, StreetSource))))
         wait_until(monitor.node_subscribes, 'the node is loading', monitor, [node])
         player = ModuleProcess('player', 'bisenet_ros.tools.play', player_arguments(options),
                                folder)
@@ -152,8 +153,8 @@ def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
                   f'latency {1e3 * median:.0f} ms')
     line.end()
     if not recording.moments:
-        raise DemoError('masks came, but no overlay of an image seen here. The node says: '
-                        f'{monitor.health}')
+        raise DemoError('masks came, but nothing complete: an image seen here with its overlay, '
+                        f'costmap and odometry. The node says: {monitor.health}')
     return recording
 
 
@@ -212,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run(options)
-    except (RuntimeError, ValueError, FileNotFoundError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         print(f'\ndemo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -27,12 +27,15 @@ class Monitor(Node):
 
     Latency is from the image's stamp to the receipt of its mask here, on one machine's clock.
     Counting begins with the image of the first mask.
+
+    :param with_odometry: whether there is odometry of each image; what has none is left out then.
     """
 
-    def __init__(self, image_topic: str, with_costmap: bool) -> None:
+    def __init__(self, image_topic: str, with_costmap: bool, with_odometry: bool) -> None:
         super().__init__('demo', start_parameter_services=False)
         self._image_topic = image_topic
         self._with_costmap = with_costmap
+        self._with_odometry = with_odometry
         self._without_costmap: tuple[int, Moment] | None = None
         self.diagnostics: dict[str, str] = {}
         self.health = 'nothing on /diagnostics'
@@ -110,7 +113,7 @@ class Monitor(Node):
         """Put the moment together: the node publishes the overlay after the mask."""
         stamp = _nanoseconds(message.header.stamp)
         image, mask = self._images.pop(stamp, None), self._masks.pop(stamp, None)
-        if image is None or mask is None:
+        if image is None or mask is None or not self._knows_pose(stamp):
             return
         moment = Moment(
             stamp=stamp * 1e-9, image=_rgb(image), overlay=_rgb(message),
@@ -124,7 +127,8 @@ class Monitor(Node):
     def _on_costmap(self, message: OccupancyGrid) -> None:
         """Complete the moment that waits for it with the first costmap that knows its image."""
         grid_stamp = _nanoseconds(message.header.stamp)
-        if self._without_costmap is None or self._without_costmap[0] > grid_stamp:
+        if (self._without_costmap is None or self._without_costmap[0] > grid_stamp
+                or not self._knows_pose(grid_stamp)):
             return
         _, moment = self._without_costmap
         self._without_costmap = None
@@ -133,6 +137,9 @@ class Monitor(Node):
             costs=np.array(message.data, np.int8).reshape(info.height, info.width),
             resolution=info.resolution, origin=(info.origin.position.x, info.origin.position.y),
             robot=self._base_poses.get(grid_stamp, AT_THE_ORIGIN))))
+
+    def _knows_pose(self, stamp: int) -> bool:
+        return stamp in self._base_poses or not self._with_odometry
 
     def _hand_over(self, moment: Moment) -> None:
         try:

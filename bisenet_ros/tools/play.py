@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
             player.play(options.loop)
         finally:
             player.destroy_node()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f'play: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +15,21 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
+from bisenet_ros.tools.benchmark import soak  # noqa: E402
+from bisenet_ros.tools.benchmark.delivery import NOTHING, Delivery  # noqa: E402
+from bisenet_ros.tools.benchmark.graph import Search, highest_text, sustained  # noqa: E402
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC  # noqa: E402
 from bisenet_ros.tools.benchmark.relay import KINDS  # noqa: E402
+from bisenet_ros.tools.benchmark.running_graph import (  # noqa: E402
+    GraphError,
+    Window,
+    running_graph,
+)
 from bisenet_ros.tools.benchmark.soak import Sample, growth  # noqa: E402
 from bisenet_ros.tools.benchmark.transport import WARM_UPS, by_quantity  # noqa: E402
 from bisenet_ros.tools.listening import listening  # noqa: E402
 from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402
+from bisenet_ros.transport import large_image_environment  # noqa: E402
 
 TIMEOUT = 240.0
 SMALL = ['--image-size', '160', '120']
@@ -100,6 +110,7 @@ def test_graph_finds_the_limit_of_a_limited_node(tmp_path):
     slow, highest = report['windows']
     assert slow['requested_hz'] == 15.0
     assert highest['requested_hz'] == report['highest_rate_hz']
+    assert report['limited_by'] == 'node'
     assert highest['drops'] < 0.05
     for window in report['windows']:
         assert window['rate_in_hz'] == pytest.approx(window['requested_hz'], rel=0.1)
@@ -114,6 +125,60 @@ def test_graph_finds_the_limit_of_a_limited_node(tmp_path):
     assert report['network_size'] == [64, 48]
     assert f'{report["highest_rate_hz"]:.1f} Hz' in text and 'node / network alone' in text
     assert (tmp_path / 'graph.png').stat().st_size > 1000
+
+
+def window(requested=20.0, played=20.0, published=200, received=200):
+    """Return ten seconds of which only the rate and the frames matter."""
+    return Window(requested, 10.0, Delivery(published, received, played, *[1.0] * 4), 1.0, 10**8)
+
+
+@pytest.mark.parametrize('of, holds', [
+    (window(), True),
+    (window(received=191), True),
+    (window(received=190), False),  # 5 % dropped
+    (window(played=18.9, published=189, received=189), False),  # the player is too slow
+    (window(published=190, received=190), True),
+    (window(published=150, received=150), False),  # none after 7.5 s
+    (Window(20.0, 10.0, NOTHING, 1.0, 10**8), False),
+])
+def test_sustained_is_to_the_end_of_the_window(of, holds):
+    assert sustained(of) == holds
+
+
+def test_the_players_limit_is_not_called_the_nodes():
+    search = Search(graph=None, seconds=10.0)
+    too_slow = window(40.0, played=30.0, published=300, received=299)
+    dropping = window(80.0, played=30.0, published=300, received=200)
+    search.tried = [window(20.0), dropping, too_slow]
+    assert search.limited_by(20.0) == 'player'
+    assert 'at least 20.0 Hz' in highest_text(20.0, 'player')
+    search.tried = [window(20.0), dropping]
+    assert search.limited_by(20.0) == 'node'
+    assert highest_text(20.0, 'node').endswith(': 20.0 Hz')
+    search.tried = [window(20.0), Window(40.0, 10.0, NOTHING, 1.0, 10**8)]
+    assert search.limited_by(20.0) == 'node'
+
+
+@pytest.fixture
+def stopped_graph(tmp_path, monkeypatch):
+    """A graph whose node and player run, but whose player has come to a stop."""
+    # A graph's environment is not to outlive it.
+    for name, value in {'ROS_DOMAIN_ID': '', **large_image_environment({})}.items():
+        monkeypatch.setenv(name, value)
+    parameters = {'weights': 'camvid_xception39', 'device': 'cpu', 'network_size': (64, 48)}
+    with running_graph(tmp_path, (160, 120), parameters) as graph:
+        player = graph._player.pid
+        os.kill(player, signal.SIGSTOP)
+        yield graph
+        os.kill(player, signal.SIGCONT)
+
+
+def test_masks_that_no_longer_come_are_an_error(stopped_graph, monkeypatch):
+    with pytest.raises(GraphError, match='10.0 Hz gave 0 masks in 1 s.*the node says: '):
+        Search(stopped_graph, 1.0).confirm(10.0, 1.0)
+    monkeypatch.setattr(soak, 'PATIENCE', 1.0)
+    with pytest.raises(GraphError, match='no mask for 1 s, after .*the node says: '):
+        soak.sample(stopped_graph, 10.0, 100, 0.2, 'cpu')
 
 
 def test_graph_says_why_there_is_no_mask(tmp_path):

@@ -1,7 +1,12 @@
 """The measurements without a graph: that they measure what they say, not how fast it is."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
 from bisenet_ros.tools.benchmark.__main__ import main
 from bisenet_ros.tools.benchmark.driving_costmap import street_image
-from bisenet_ros.tools.benchmark.report import ratio, table, take_turns
+from bisenet_ros.tools.benchmark.report import ratio, table, take_turns, write_json
 
 NETWORK_SIZE = (160, 120)
 
@@ -42,10 +47,24 @@ def test_stages_take_turns_and_are_timed():
 
     times = take_turns({'short': lambda: stage('short', 0.01),
                         'long': lambda: stage('long', 0.05)}, repeats=4)
-    assert order == ['short', 'long'] * 7  # three to warm up
+    assert order == ['short', 'long'] * 7  # three to warm up, in the order given
     assert [len(of_stage) for of_stage in times.values()] == [4, 4]
     assert (times['short'] >= 10).all() and (times['long'] >= 50).all()
     assert np.median(times['short']) < 50
+
+
+def test_shuffled_stages_come_after_each_other():
+    orders = []
+    for _ in range(2):
+        order = []
+        times = take_turns({name: lambda name=name: order.append(name) for name in 'abc'},
+                           repeats=17, shuffled=True)
+        assert [len(of_stage) for of_stage in times.values()] == [17] * 3
+        turns = [''.join(order[first:first + 3]) for first in range(0, len(order), 3)]
+        assert {''.join(sorted(turn)) for turn in turns} == {'abc'}, 'each once a turn'
+        assert len(set(turns)) == 6, 'in every order'
+        orders.append(order)
+    assert orders[0] == orders[1], 'every run has the same orders'
 
 
 def test_ratio_is_turn_by_turn():
@@ -121,6 +140,29 @@ def test_pipeline_command_in_8_bits(tmp_path):
     assert report['stages']['naive chain']['of_image_to_ids']['median'] > 0
 
 
+def test_pipeline_command_of_an_onnx_model(tmp_path, capsys):
+    arguments = ['pipeline', '--weights', 'camvid_xception39_int8', '--image-size', '320', '240',
+                 '--network-size', '160', '120', '--device', 'cpu', '--repeats', '2',
+                 '--output', str(tmp_path)]
+    assert main(arguments) == 0
+    assert 'naive chain' not in read(tmp_path, 'pipeline')['stages']
+    assert 'naive chain, in PyTorch, is left out' in capsys.readouterr().out
+    assert main([*arguments, '--int8']) == 1
+    assert '--int8 is for .safetensors and .pth weights' in capsys.readouterr().err
+
+
+def test_masks_stay_out_of_the_graph_around():
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+    from bisenet_ros.tools.benchmark.mask_publisher import MaskPublisher
+    from bisenet_ros.tools.listening import listening
+    with listening(lambda: rclpy.create_node('robot')) as robot:
+        publisher = MaskPublisher()
+        publisher.publish(np.zeros((4, 6), np.uint8))
+        time.sleep(1.0)  # by then they would have found each other
+        assert robot.count_publishers('segmentation/mask') == 0
+        publisher.close()
+
+
 def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     """What a GPU is measured by; here its clock is the CPU's."""
     weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))
@@ -151,3 +193,58 @@ def test_scale_command(tmp_path, monkeypatch):
 def test_a_wrong_option_is_an_answer_not_a_traceback(tmp_path, capsys):
     assert main(['pipeline', '--weights', 'nowhere', '--output', str(tmp_path)]) == 1
     assert "'nowhere'" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_is_told(tmp_path, capsys):
+    path = tmp_path / 'file'
+    path.touch()
+    assert main(['costmap', '--output', str(path)]) == 1
+    assert str(path) in capsys.readouterr().err
+
+
+def test_without_ros_the_graph_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, 'bisenet_ros.tools.benchmark.graph', raising=False)
+    monkeypatch.setitem(sys.modules, 'rclpy', None)  # what import takes for a missing module
+    assert main(['graph']) == 1
+    errors = capsys.readouterr().err
+    assert 'rclpy' in errors and 'ROS 2' in errors
+
+
+@pytest.mark.parametrize('arguments', [
+    ['pipeline', '--repeats', '0'], ['scale', '--repeats', '-1'], ['costmap', '--repeats', 'x'],
+    ['pipeline', '--image-size', '0', '480']])
+def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(arguments)
+    assert f'argument {arguments[1]}: ' in capsys.readouterr().err
+
+
+def test_nan_is_null_in_json(tmp_path):
+    write_json(tmp_path / 'report.json', {'rows': [{0.5: float('nan')}, (1, 'a', None, 2.5)]})
+    text = (tmp_path / 'report.json').read_text()
+    assert json.loads(text) == {'rows': [{'0.5': None}, [1, 'a', None, 2.5]]}
+    assert 'NaN' not in text
+
+
+@contextmanager
+def measuring(folder):
+    """Run `benchmark pipeline` up to where its stages take turns; yields the process."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'pipeline', '--device', 'cpu',
+         '--image-size', '320', '240', '--network-size', '160', '120', '--repeats', '100000',
+         '--output', str(folder)],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        while 'turn ' not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+
+
+def test_interrupt_ends_quietly(tmp_path):
+    with measuring(tmp_path) as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it started
+        _, errors = process.communicate(timeout=60.0)
+    assert process.returncode == 130
+    assert errors == ''

@@ -96,6 +96,15 @@ def test_source_that_is_not_there(tmp_path):
     assert 'Traceback' not in done.stderr
 
 
+def test_output_that_is_no_folder(folder, tmp_path):
+    output = tmp_path / 'output'
+    output.touch()
+    done = run_demo(folder, '--output', str(output))
+    assert done.returncode == 1
+    assert 'demo: ' in done.stderr and str(output) in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 @contextmanager
 def loading_demo(folder, output):
     """Run the demo up to where its node has been started; yields it and the node's id."""

@@ -33,10 +33,10 @@ BGR = np.dstack([MASK, MASK + 30, MASK + 60])
 class Graph:
     """A monitor, and publishers of all that it listens to."""
 
-    def __init__(self, with_costmap):
+    def __init__(self, with_costmap, with_odometry):
         rclpy.init()
         self.node = rclpy.create_node('stand_in')
-        self.monitor = Monitor('/camera/image_raw', with_costmap)
+        self.monitor = Monitor('/camera/image_raw', with_costmap, with_odometry)
         self.publishers = {name: self.node.create_publisher(*topic, QOS)
                            for name, topic in TOPICS.items()}
         self.executor = SingleThreadedExecutor()
@@ -76,7 +76,7 @@ class Graph:
 
 @pytest.fixture
 def graph(request):
-    graph = Graph(with_costmap=request.param)
+    graph = Graph(with_costmap=request.param, with_odometry=request.param)
     yield graph
     rclpy.shutdown()
 
@@ -151,6 +151,27 @@ def test_costmap_is_not_older_than_the_image(graph):
     assert costmap.costs.tolist() == [[0, 100, -1], [30, 0, 0]]
     assert (costmap.resolution, costmap.origin) == (0.5, (0.0, -2.0))
     assert costmap.robot == (3.0, 0.0, 0.0), 'where it was when the costmap was true'
+
+
+@pytest.mark.parametrize('graph', [True], indirect=True)
+def test_what_has_no_pose_is_left_out(graph):
+    """Nobody could say what is right where it is."""
+    for number in (1, 2, 3):
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.publish_odometry(2, x=2.0, yaw=0.0)
+    graph.spin_until(lambda: graph.monitor.frames_in == 3)
+    for number in (1, 2):
+        graph.publish_picture('mask', number, MASK, 'mono8')
+        graph.spin_until(lambda number=number: graph.monitor.frames_out == number)
+        graph.publish_picture('overlay', number, BGR, 'rgb8')
+        for _ in range(10):
+            graph.executor.spin_once(timeout_sec=0.02)
+    for number in (3, 2):
+        graph.publish_costmap(number, [number] * 6)
+    graph.spin_until(lambda: not graph.monitor.moments.empty())
+    moment = graph.monitor.next_moment(timeout=0)
+    assert moment.base_pose == moment.costmap.robot == (2.0, 0.0, 0.0)
+    assert moment.costmap.costs[0, 0] == 2
 
 
 @pytest.mark.parametrize('graph', [False], indirect=True)

@@ -228,6 +228,7 @@ def test_interrupt_ends_quietly(folder, listener):
     (['/nowhere'], 'play: /nowhere does not exist; accepted: '),
     (['{folder}', '--camera-info', '/no.yaml'], 'play: no calibration file /no.yaml'),
     (['{folder}', '--rate', '0'], 'play: rate is 0.0; it must be above 0 Hz'),
+    (['n' * 300], 'play: '),  # a name that no file can have
 ])
 def test_errors_are_one_line(folder, arguments, complaint):
     arguments = [argument.format(folder=folder) for argument in arguments]

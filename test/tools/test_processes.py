@@ -1,13 +1,16 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 20.0
 
 
@@ -86,3 +89,23 @@ def test_dies_with_a_killed_parent(module, tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait_for(lambda: not is_running(child))
+
+
+SPAWNS = '''
+from multiprocessing import get_context
+
+def main():
+    with get_context('spawn').Pool(1) as pool:
+        print('main got', pool.map(abs, [-3]))
+'''
+
+
+def test_an_installed_executable_can_spawn(module, tmp_path):
+    """The child imports the script, which is not to run its main() again."""
+    lines = re.findall(r'^    "(.*)"\)?$', (ROOT / 'CMakeLists.txt').read_text(), re.MULTILINE)
+    assert 'from ${module} import main\\n\\n' in lines
+    script = tmp_path / 'executable'
+    script.write_text(''.join(lines).replace('\\n', '\n').replace('${module}', module(SPAWNS)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True,
+                          timeout=TIMEOUT)
+    assert (done.returncode, done.stdout) == (0, 'main got [3]\n'), done.stderr

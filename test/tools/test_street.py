@@ -148,8 +148,8 @@ def test_visible_agrees_with_the_picture(lens):
     close = np.hypot(x - 30, y + 1.7) < 4
     gap = np.array([np.hypot(*(shown[:, :2] - p[:2]).T).min() for p in points[close]])
     assert (gap[visible[close]] < .06).all()
-    border = street.distance_to_class_border(x[close], y[close], 3.0) < .1
-    assert (gap[~visible[close] & ~border] > 0).all()
+    # But for those at the edge of what hides them, hidden points are away from the picture's.
+    assert (gap[~visible[close]] > .06).mean() > .97
 
 
 def test_distance_to_class_border_against_a_search():

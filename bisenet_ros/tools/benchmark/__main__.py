@@ -7,6 +7,7 @@ busy machine compare ratios, not times.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,25 +37,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('arguments', nargs=argparse.REMAINDER,
                         help='benchmark <measurement> --help lists them')
     chosen = parser.parse_args(argv)
-    module = import_module(f'bisenet_ros.tools.benchmark.{chosen.measurement}')
+    try:
+        measure(chosen.measurement, chosen.arguments)
+    except ImportError as error:
+        print(f"benchmark: {error}: install it or, if it is part of ROS 2, source ROS's "
+              'setup.bash', file=sys.stderr)
+        return 1
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f'benchmark: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print()
+        return 128 + signal.SIGINT
+    return 0
+
+
+def measure(measurement: str, arguments: Sequence[str]) -> None:
+    """
+    Run a measurement with its arguments, and write its report.
+
+    :raises ImportError, RuntimeError, ValueError, OSError: saying what is missing or wrong.
+    """
+    module = import_module(f'bisenet_ros.tools.benchmark.{measurement}')
     parser = argparse.ArgumentParser(
-        prog=f'benchmark {chosen.measurement}', description=module.__doc__,
+        prog=f'benchmark {measurement}', description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
     parser.add_argument('--output', type=Path, default=Path('benchmark_output'), metavar='FOLDER')
-    options = parser.parse_args(chosen.arguments)
+    options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     keep_large_blocks()
-    try:
-        report = module.run(options)
-    except (RuntimeError, ValueError, FileNotFoundError) as error:
-        print(f'benchmark: {error}', file=sys.stderr)
-        return 1
-    command = ' '.join(['benchmark', chosen.measurement, *chosen.arguments])
-    path = options.output / f'{chosen.measurement}.json'
+    report = module.run(options)
+    command = ' '.join(['benchmark', measurement, *arguments])
+    path = options.output / f'{measurement}.json'
     write_json(path, {'command': command, 'machine': machine(), **report})
     print(f'written to {path}')
-    return 0
 
 
 if __name__ == '__main__':

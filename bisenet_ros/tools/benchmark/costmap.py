@@ -12,7 +12,7 @@ from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import Frame
 from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import beside_network, take_turns
+from bisenet_ros.tools.benchmark.report import beside_network, positive, take_turns
 
 MASK_SIZE = (1920, 1080)
 PAN = 1e-3  # rad the camera turns between updates where it pans
@@ -40,7 +40,7 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--repeats', type=int, default=100)
+    parser.add_argument('--repeats', type=positive(int), default=100)
     parser.add_argument('--weights', default='auto', help='shipped name, or a file')
 
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
-from bisenet_ros.tools.benchmark.rate_search import highest_rate
-from bisenet_ros.tools.benchmark.report import quartiles, ratio, table
+from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
+from bisenet_ros.tools.benchmark.report import positive, quartiles, ratio, table
 from bisenet_ros.tools.benchmark.running_graph import (
     COSTMAP_TOPIC,
     Graph,
@@ -37,17 +37,17 @@ SILENCE = 0.5  # s until the node rests
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--image-size', type=int, nargs=2, default=(640, 480),
+    parser.add_argument('--image-size', type=positive(int), nargs=2, default=(640, 480),
                         metavar=('WIDTH', 'HEIGHT'), help='of the camera (default 640 480)')
-    parser.add_argument('--rates', type=float, nargs='*', default=(10.0, 30.0), metavar='HZ',
-                        help='fixed rates to measure at (default 10 30)')
-    parser.add_argument('--seconds', type=float, default=10.0, metavar='S',
+    parser.add_argument('--rates', type=positive(float), nargs='*', default=(10.0, 30.0),
+                        metavar='HZ', help='fixed rates to measure at (default 10 30)')
+    parser.add_argument('--seconds', type=positive(float), default=10.0, metavar='S',
                         help='for each fixed rate (default 10)')
-    parser.add_argument('--search-seconds', type=float, default=3.0, metavar='S',
-                        help='for each try of the search (default 3)')
-    parser.add_argument('--turns', type=int, default=6,
+    parser.add_argument('--search-seconds', type=positive(float), default=3.0,
+                        metavar='S', help='for each try of the search (default 3)')
+    parser.add_argument('--turns', type=positive(int), default=6,
                         help='of the node at its highest rate and the network alone (default 6)')
-    parser.add_argument('--turn-seconds', type=float, default=4.0, metavar='S')
+    parser.add_argument('--turn-seconds', type=positive(float), default=4.0, metavar='S')
     parser.add_argument('--costmap', action='store_true', help='with costmaps, and subscribe')
     add_node_arguments(parser)
 
@@ -100,7 +100,8 @@ def run(options: argparse.Namespace) -> dict:
         windows.append(search.confirm(highest, options.seconds))
         highest = windows[-1].requested_rate
         turns = take_turns(graph, network, highest, options)
-    print(f'highest rate with less than {MOST_DROPS:.0%} drops: {highest:.1f} Hz')
+    limited_by = search.limited_by(highest)
+    print(highest_text(highest, limited_by))
     print(windows_table(windows))
     comparison = compare(turns)
     print(comparison_table(comparison))
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace) -> dict:
         'engine': segmenter.engine, 'device': segmenter.device, 'weights': segmenter.weights,
         'image_size': image_size, 'network_size': segmenter.network_size_for(*image_size),
         'rmw': rclpy.get_rmw_implementation_identifier(), 'highest_rate_hz': highest,
+        'limited_by': limited_by,
         'search': [window.figures() for window in search.tried],
         'windows': [window.figures() for window in windows],
         'node_and_network': comparison}
@@ -136,11 +138,26 @@ class Search:
         return highest_rate(self._sustains, start, RATE_RESOLUTION)
 
     def confirm(self, rate: float, seconds: float) -> Window:
-        """Return a longer window at `rate` (Hz), or at the next lower one that is sustained."""
+        """
+        Return a longer window at `rate` (Hz), or at the next lower one that is sustained.
+
+        :raises GraphError: if no masks come any more.
+        """
         while not sustained(window := self._graph.measure(rate, seconds, 'highest rate')):
             self.tried.append(window)
+            if not window.delivery.received or rate < LOWEST:
+                raise self._graph.failure(f'{rate:.1f} Hz gave {window.delivery.received} masks '
+                                          f'in {seconds:g} s, though sustained before')
             rate /= 1 + RATE_RESOLUTION
         return window
+
+    def limited_by(self, rate: float) -> str:
+        """Return who, `node` or `player`, failed at the next rate above `rate` (Hz)."""
+        failed = min((window for window in self.tried
+                      if window.requested_rate > rate and not sustained(window)),
+                     key=lambda window: window.requested_rate)
+        player_failed = failed.delivery.rate_in <= (1 - MOST_DROPS) * failed.requested_rate
+        return 'player' if player_failed and failed.delivery.drops < MOST_DROPS else 'node'
 
     def _sustains(self, rate: float) -> bool:
         for _ in range(TRIES):
@@ -154,9 +171,12 @@ class Search:
 
 
 def sustained(window: Window) -> bool:
-    """Return whether the node kept up, and the player too."""
-    kept_up = window.delivery.rate_in > (1 - MOST_DROPS) * window.requested_rate
-    return kept_up and window.delivery.drops < MOST_DROPS
+    """Return whether the node kept up to the window's end, and the player too."""
+    lowest = (1 - MOST_DROPS) * window.requested_rate
+    fewest = lowest * window.seconds - 1  # One is on its way at the window's end.
+    of_delivery = window.delivery
+    return (of_delivery.drops < MOST_DROPS and of_delivery.rate_in > lowest
+            and of_delivery.received >= fewest)
 
 
 def take_turns(graph: Graph, network: NetworkAlone, rate: float,
@@ -178,6 +198,14 @@ def compare(turns: list[tuple[Window, Cost]]) -> dict[str, dict[str, float]]:
     return {'node_cpu_ms': quartiles(node), 'network_cpu_ms': quartiles(network),
             'network_ms': quartiles(np.array([cost.wall for _, cost in turns])),
             'ratio': ratio(node, network)}
+
+
+def highest_text(rate: float, limited_by: str) -> str:
+    """Return the highest rate (Hz) as text."""
+    text = f'{rate:.1f} Hz'
+    if limited_by == 'player':
+        text = f"at least {text} (the player's limit)"
+    return f'highest rate with less than {MOST_DROPS:.0%} drops: {text}'
 
 
 def windows_table(windows: list[Window]) -> str:

@@ -6,6 +6,7 @@ implementation's does; from there they go to the image's size.
 """
 
 import multiprocessing
+import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -60,6 +61,7 @@ class NaiveChain:
 
 def _serve(connection: Connection, weights: Path, image: np.ndarray,
            network_size: tuple[int, int]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
     loaded = load_weights(weights)
     mean, std = (np.array(rgb, np.float32) for rgb in (loaded.mean, loaded.std))
     while connection.recv():

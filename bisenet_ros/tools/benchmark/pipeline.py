@@ -1,15 +1,16 @@
 """
 From an image in memory to class ids, stage by stage.
 
-The floor is the network alone in the same run; ratios are to it, turn by turn. On a CPU the naive
-chain (NumPy normalisation, eager PyTorch, enlarged logits, argmax) takes turns, too, in a process
-of its own with the C library's allocator as it is. On a GPU times are the device's own events, and
-the rate is measured with several frames on their way at once. A backbone without shipped weights
-gets random ones, which are as fast.
+The floor is the network alone in the same run; ratios are to it, turn by turn. On a CPU the stages
+have another order each turn, and the naive chain (NumPy normalisation, eager PyTorch, enlarged
+logits, argmax) takes turns, too, in a process of its own with the C library's allocator as it is.
+On a GPU times are the device's own events, and the rate is measured with several frames on their
+way at once. A backbone without shipped weights gets random ones, which are as fast.
 """
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +31,13 @@ from bisenet_ros.tools.benchmark.device_stages import measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
-from bisenet_ros.tools.benchmark.report import beside_network, plot_stages, ratio, take_turns
+from bisenet_ros.tools.benchmark.report import (
+    beside_network,
+    plot_stages,
+    positive,
+    ratio,
+    take_turns,
+)
 
 JPEG_QUALITY = 90
 NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
@@ -38,7 +45,7 @@ NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--image-size', type=int, nargs=2, default=(1280, 720),
+    parser.add_argument('--image-size', type=positive(int), nargs=2, default=(1280, 720),
                         metavar=('WIDTH', 'HEIGHT'), help='of camera and mask (default 1280 720)')
     parser.add_argument('--network-size', type=int, nargs=2, default=(0, 0),
                         metavar=('WIDTH', 'HEIGHT'))
@@ -54,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='convolutions in 8 bits, as `export --int8` makes them, scaled by '
                         'the measured image; the naive chain computes in fp32 all the same')
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
-    parser.add_argument('--repeats', type=int, default=40)
+    parser.add_argument('--repeats', type=positive(int), default=40)
 
 
 def run(options: argparse.Namespace) -> dict:
@@ -96,8 +103,15 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
 
 
 def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
-    """Save weights as an ONNX model in 8 bits, and return where."""
+    """
+    Save weights as an ONNX model in 8 bits, and return where.
+
+    :raises ValueError: if they are an ONNX model already.
+    """
     path = weights_path(weights, torch.device('cpu'))
+    if path.suffix == '.onnx':
+        raise ValueError(f'--int8 is for .safetensors and .pth weights, not for {path}: leave it '
+                         'out to measure the model as it is')
     loaded = load_weights(path)
     model = quantised(export_onnx(DeployedNetwork(loaded)), [image])
     int8_path = folder / f'{path.stem}_int8.onnx'
@@ -107,12 +121,14 @@ def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
 
 def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Namespace) -> dict:
     """Measure on the CPU and print; return the stages' figures."""
-    stages = host_stages(segmenter, image)
-    with NaiveChain(options.weights, image,
-                    segmenter.network_size_for(*image.shape[1::-1])) as naive:
-        times = take_turns({**stages, NAIVE: naive}, options.repeats)
+    with ExitStack() as stack:
+        stages = {**host_stages(segmenter, image), **publish_stage(image.shape[:2], stack),
+                  **naive_stage(segmenter, image, options.weights, stack)}
+        times = take_turns(stages, options.repeats, shuffled=True)
+    if NAIVE not in stages:
+        return beside_network(times, times[NETWORK])
     # The naive chain's own clock: what two processes tell each other does not count.
-    times[NAIVE] = np.array(naive.milliseconds[-options.repeats:])
+    times[NAIVE] = np.array(stages[NAIVE].milliseconds[-options.repeats:])
     report = beside_network(times, times[NETWORK])
     faster = ratio(times[NAIVE], times[WHOLE])
     print('the naive chain takes {median:.2f} ({p25:.2f} - {p75:.2f}) times as long as '
@@ -122,7 +138,7 @@ def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Name
 
 
 def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Return what to measure by name; costs of ROS messages only where ROS is."""
+    """Return what to measure by name, but for what needs ROS or another process."""
     size = image.shape[1::-1]
     pipeline, network_size = segmenter.pipeline, segmenter.network_size_for(*size)
     frame = Frame(image, network_size, size)
@@ -141,16 +157,28 @@ def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[
         WHOLE: lambda: segmenter.segment([image], channel_order='bgr', with_confidence=False),
         'image to ids and confidence': lambda: segmenter.segment([image], channel_order='bgr'),
         'costmap': lambda: costmap.add([segmentation]),
-        **publish_stage(segmentation.class_ids),
     }
 
 
-def publish_stage(class_ids: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Return how a mask is published to nobody, or nothing where ROS is missing."""
+def naive_stage(segmenter: Segmenter, image: np.ndarray, weights: str | Path,
+                stack: ExitStack) -> dict[str, NaiveChain]:
+    """Return the naive chain, or nothing for an ONNX model, which PyTorch does not load."""
+    path = weights_path(weights, torch.device('cpu'))
+    if path.suffix == '.onnx':
+        print(f'{path.name} is an ONNX model: the naive chain, in PyTorch, is left out')
+        return {}
+    network_size = segmenter.network_size_for(*image.shape[1::-1])
+    return {NAIVE: stack.enter_context(NaiveChain(path, image, network_size))}
+
+
+def publish_stage(shape: tuple[int, int], stack: ExitStack) -> dict[str, Callable[[], object]]:
+    """Return how a mask (height, width) is published to nobody, or nothing without ROS."""
     try:
         from bisenet_ros.tools.benchmark.mask_publisher import MaskPublisher
     except ImportError:
         print('without ROS 2, publishing is not measured')
         return {}
     publisher = MaskPublisher()
+    stack.callback(publisher.close)
+    class_ids = np.zeros(shape, np.uint8)
     return {'publish': lambda: publisher.publish(class_ids)}

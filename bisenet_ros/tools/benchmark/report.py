@@ -1,8 +1,11 @@
 """What the measurements share: taking turns, the machine's description, tables, JSON."""
 
+import argparse
 import json
+import math
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,23 +15,46 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from bisenet_ros.tools.live_line import LiveLine
+
 WARM_UPS = 3
 PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
 
 
-def take_turns(stages: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+def positive(number: Callable[[str], float]) -> Callable[[str], float]:
+    """Return the type of an argument that is a `number` (int or float) above 0."""
+    def parse(text: str) -> float:
+        value = number(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        return value
+
+    parse.__name__ = number.__name__  # what argparse calls it where the text is none
+    return parse
+
+
+def take_turns(stages: dict[str, Callable[[], object]], repeats: int,
+               shuffled: bool = False) -> dict[str, np.ndarray]:
     """
     Return the wall-clock times (ms) of each stage, (repeats,) each, after a few to warm up.
 
     Stages take turns, so that whatever else the machine does meets all of them.
+
+    :param shuffled: in another order each turn, the same in every run; or what a stage always
+        comes after, and leaves in the processor's caches, tells in its times.
     """
     times = {name: np.empty(repeats) for name in stages}
+    names, order, line = list(stages), random.Random(0), LiveLine()
     for repeat in range(-WARM_UPS, repeats):
-        for name, stage in stages.items():
+        line.show(f'turn {repeat + 1} of {repeats}' if repeat >= 0 else 'warming up')
+        if shuffled:
+            order.shuffle(names)
+        for name in names:
             start = time.perf_counter()
-            stage()
+            stages[name]()
             if repeat >= 0:
                 times[name][repeat] = 1e3 * (time.perf_counter() - start)
+    line.end()
     return times
 
 
@@ -95,8 +121,17 @@ def plot_stages(stages: dict[str, float], title: str, path: Path) -> None:
 
 
 def write_json(path: Path, report: dict) -> None:
-    """Write a report."""
-    path.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+    """Write a report; with null for NaN, which JSON does not have."""
+    text = json.dumps(_null_for_nan(report), indent=2, allow_nan=False)
+    path.write_text(text + '\n', encoding='utf-8')
+
+
+def _null_for_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _null_for_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_for_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _text(cell: object) -> str:

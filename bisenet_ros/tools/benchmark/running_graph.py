@@ -1,7 +1,6 @@
 """The graph that is measured: the node and a player as processes, this process as the monitor."""
 
 import json
-import math
 import os
 import time
 from collections import Counter
@@ -70,10 +69,10 @@ class Window:
         """Return the node's CPU time over time: 1 is one core."""
         return self.cpu / self.seconds
 
-    def figures(self) -> dict[str, float | None]:
-        """Return everything for a report; None where too few frames came."""
+    def figures(self) -> dict[str, float]:
+        """Return everything for a report; NaN where too few frames came."""
         of_delivery = self.delivery
-        figures = {
+        return {
             'requested_hz': self.requested_rate, 'seconds': self.seconds,
             'frames_in': of_delivery.published, 'frames_out': of_delivery.received,
             'rate_in_hz': of_delivery.rate_in, 'rate_out_hz': of_delivery.rate_out,
@@ -81,7 +80,6 @@ class Window:
             'latency_p99_ms': of_delivery.latency_p99, 'jitter_ms': of_delivery.jitter,
             'cpu_ms_per_frame': self.cpu_per_frame, 'cpu_share': self.cpu_share,
             'rss_mb': self.rss / 1e6}
-        return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 class Monitor(Node):
@@ -140,10 +138,14 @@ class Graph:
             seconds = time.monotonic() - start
             self._show(f'waiting for the first mask ... {seconds:.0f} s')
             if self.monitor.diagnostics.get('state') == 'unconfigured' or seconds > START_TIMEOUT:
-                raise GraphError(f'no mask within {seconds:.0f} s; the node says: '
-                                 f'{self.monitor.health}. Look into {self._node.log}')
+                raise self.failure(f'no mask within {seconds:.0f} s')
             self.sleep(POLL)
         self._line.end()
+
+    def failure(self, what: str) -> GraphError:
+        """Return an error that goes on with what the node says."""
+        return GraphError(f'{what}; the node says: {self.monitor.health}. '
+                          f'Look into {self._node.log}')
 
     def wait_for_diagnostics(self) -> None:
         """Return once the node has said what it runs."""

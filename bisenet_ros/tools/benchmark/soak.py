@@ -15,13 +15,14 @@ import torch
 from matplotlib.figure import Figure
 
 from bisenet_ros.tools.benchmark.graph import Search, add_node_arguments, node_parameters
-from bisenet_ros.tools.benchmark.report import table
+from bisenet_ros.tools.benchmark.report import positive, table
 from bisenet_ros.tools.benchmark.running_graph import OTHER_OUTPUTS, Graph, running_graph
 from bisenet_ros.tools.live_line import LiveLine
 
 FIRST_TRIED = 30.0  # Hz
 WARM_UP = 0.1  # of the frames
 FEWEST_SAMPLES = 10
+PATIENCE = 60.0  # s without a mask
 
 
 class Sample(NamedTuple):
@@ -40,12 +41,12 @@ class Sample(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--frames', type=int, default=20000, help='default 20000')
-    parser.add_argument('--image-size', type=int, nargs=2, default=(160, 120),
+    parser.add_argument('--frames', type=positive(int), default=20000, help='default 20000')
+    parser.add_argument('--image-size', type=positive(int), nargs=2, default=(160, 120),
                         metavar=('WIDTH', 'HEIGHT'), help='of the camera (default 160 120)')
-    parser.add_argument('--rate', type=float, metavar='HZ',
+    parser.add_argument('--rate', type=positive(float), metavar='HZ',
                         help='of the camera; default: the highest that is sustained')
-    parser.add_argument('--period', type=float, default=1.0, metavar='S',
+    parser.add_argument('--period', type=positive(float), default=1.0, metavar='S',
                         help='between samples (default 1)')
     add_node_arguments(parser)
     parser.set_defaults(costmap=True, network_size=(64, 48))
@@ -71,15 +72,23 @@ def run(options: argparse.Namespace) -> dict:
 
 
 def sample(graph: Graph, rate: float, frames: int, period: float, device: str) -> list[Sample]:
-    """Play at `rate` (Hz) until `frames` masks came; return a sample for every `period` (s)."""
-    line, samples = LiveLine(), []
+    """
+    Play at `rate` (Hz) until `frames` masks came; return a sample for every `period` (s).
+
+    :raises GraphError: if masks no longer come.
+    """
+    line, samples = LiveLine(), [Sample(0.0, 0, graph.usage().rss, device_memory(device))]
     graph.play(rate)
-    start, first = time.monotonic(), len(graph.monitor.receipts)
-    while not samples or samples[-1].frames < frames:
+    start, first, progress = time.monotonic(), len(graph.monitor.receipts), 0.0
+    while samples[-1].frames < frames:
         graph.sleep(period)
         samples.append(Sample(
             time.monotonic() - start, len(graph.monitor.receipts) - first, graph.usage().rss,
             device_memory(device)))
+        if samples[-1].frames > samples[-2].frames:
+            progress = samples[-1].seconds
+        elif samples[-1].seconds > progress + PATIENCE:
+            raise graph.failure(f'no mask for {PATIENCE:g} s, after {samples[-1].frames}')
         line.show(f'{samples[-1].frames} of {frames} frames at {rate:.0f} Hz   '
                   f'RSS {samples[-1].rss / 1e6:.1f} MB')
     line.end()

@@ -27,7 +27,7 @@ from std_msgs.msg import Float64
 
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.relay import KINDS, image_topic, mask_topic
-from bisenet_ros.tools.benchmark.report import ratio, summary, table
+from bisenet_ros.tools.benchmark.report import positive, ratio, summary, table
 from bisenet_ros.tools.benchmark.running_graph import GraphError, isolate
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
@@ -41,10 +41,11 @@ QUANTITIES = {'cpu': 'CPU time', 'wall': 'time', 'whole_way': 'whole way'}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--image-size', type=int, nargs=2, default=(1920, 1080),
+    parser.add_argument('--image-size', type=positive(int), nargs=2, default=(1920, 1080),
                         metavar=('WIDTH', 'HEIGHT'), help='default 1920 1080')
-    parser.add_argument('--frames', type=int, default=300, help='of each kind (default 300)')
-    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
+    parser.add_argument('--frames', type=positive(int), default=300,
+                        help='of each kind (default 300)')
+    parser.add_argument('--rate', type=positive(float), default=10.0, metavar='HZ',
                         help='frames per second of each kind (default 10)')
 
 
