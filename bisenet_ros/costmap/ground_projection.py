@@ -12,8 +12,10 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
-# Longest step (m) between samples near the camera: coarse cells must not hide small obstacles.
-_LONGEST_STEP = 0.05
+# Longest step between samples near the camera (m), and widest angle between rays: coarse cells
+# must not hide small obstacles.
+_LONGEST_STEP = 0.025
+_WIDEST_ANGLE = 0.005
 # Flat index of a sample at the camera's foot that is given up to stand for all that is not seen.
 _NOWHERE = 0
 # Outside any image: there cv2.remap fills in.
@@ -26,7 +28,7 @@ class PolarGrid:
 
     Rays on the ground start below the camera: what stands on one hides what lies behind it on the
     same one, however the camera is turned and its lens bends. The cells are half a grid cell long
-    and, at max_range, as wide. They do not depend on the camera, so this is built once.
+    and, at max_range, at most as wide. They do not depend on the camera, so this is built once.
 
     :param resolution: side of a cell of the costmap, metres.
     :param max_range: metres.
@@ -36,8 +38,9 @@ class PolarGrid:
         """Build the table that finds the polar cell of a point."""
         self.range_step = resolution / 2
         self.ranges = math.ceil(max_range / self.range_step)
-        self.azimuths = _STRIDE * math.ceil(
-            2 * math.pi * max_range / (self.range_step * _STRIDE))
+        self.sample_step = min(self.range_step, _LONGEST_STEP)
+        angle = min(self.sample_step / max_range, _WIDEST_ANGLE)
+        self.azimuths = _STRIDE * math.ceil(2 * math.pi / (angle * _STRIDE))
         self.angle_step = 2 * math.pi / self.azimuths
         # The table reaches a little beyond max_range.
         self._half = self.ranges + 1
@@ -96,12 +99,11 @@ class GroundTable:
         self.camera = camera
         self.pose = np.array(pose)
         self.foot = pose[:2, 3]
-        self.angle_step, self._range_step = polar.angle_step, polar.range_step
+        self.angle_step, self._sample_step = polar.angle_step, polar.sample_step
         # On the optical axis.
         self.pixel_angle = 1 / max(camera.focal)
         self.ranges = _sample_ranges(
-            min(polar.range_step, _LONGEST_STEP), max_range, height, self.pixel_angle,
-            max_pixel_footprint)
+            polar.sample_step, max_range, height, self.pixel_angle, max_pixel_footprint)
         self._limits = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
@@ -209,7 +211,7 @@ class GroundTable:
         share = np.minimum(np.maximum(share, 0), 1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
         # A little beyond, so that a foot on the line between two cells lies in the second.
-        distance = near + share * (far - near) + self._range_step / 2
+        distance = near + share * (far - near) + self._sample_step / 2
         usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
         return distance[:, None] * self._directions[rays], usable
 

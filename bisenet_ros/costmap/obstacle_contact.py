@@ -1,5 +1,7 @@
 """Where obstacles touch the ground, and which ground is really seen, along rays on the ground."""
 
+import math
+
 import numpy as np
 
 # What kind of class a sample shows: bits.
@@ -19,7 +21,7 @@ _PASSING_DISTANCE = 0.5
 LOOK_AHEAD = _MIN_FREE_RUN
 
 
-def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Tell real ground and obstacle contacts apart from what obstacles hide.
 
@@ -31,8 +33,8 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
-    :returns: seen ground and contacts, the first sample of each obstacle on the ground, both
-        (samples, rays) bool.
+    :returns: seen ground; contacts, the first sample of each obstacle on the ground; and the first
+        sample of each obstacle whose foot is not seen; all (samples, rays) bool.
     """
     # Steps go along the rays, so that eight of these fit into a byte.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
@@ -40,12 +42,14 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ground_before = _any_of_last(_drop_short_runs(ground, _MIN_RUN), _MAX_GAP + 1)
     contacts = np.zeros_like(obstacle)
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
+    without_foot = obstacle.copy()
+    without_foot[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= ~obstacle[1:]
     return tuple(
         np.unpackbits(bits, axis=1, count=kinds.shape[1]).view(bool)
-        for bits in (ground, contacts))
+        for bits in (ground, contacts, without_foot))
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
@@ -54,8 +58,8 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     Tell contacts apart that are only the outline of an obstacle on the next ray.
 
     The outline of an upright thing runs along a ray, and pixels near it fall to either side: a
-    ray just beside the thing shows ground at its foot and the thing only beyond. On the next ray
-    the same thing then touches the ground much nearer than even a wall seen at a slant would.
+    ray just beside the thing shows ground at its foot and the thing only beyond. On a ray a pixel
+    away the same thing then touches the ground much nearer than even a wall seen at a slant would.
 
     :param samples, rays: (N,) int, indices of the contacts in classes.
     :param classes: (samples, rays) uint8, class ids.
@@ -65,13 +69,16 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     """
     class_ids = classes[samples, rays]
     distance = ranges[samples]
-    slant = distance ** 2 * ((angle_step + pixel_angle) / _PASSING_DISTANCE)
-    nearer = np.searchsorted(ranges, distance - slant)
-    nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
     outline = np.zeros(len(samples), bool)
-    for neighbour in (np.maximum(rays - 1, 0), np.minimum(rays + 1, classes.shape[1] - 1)):
-        outline |= ((classes[samples, neighbour] == class_ids)
-                    & (classes[nearer, neighbour] == class_ids))
+    # Several rays may lie within one pixel.
+    for away in range(1, math.ceil(pixel_angle / angle_step) + 1):
+        slant = distance ** 2 * ((away * angle_step + pixel_angle) / _PASSING_DISTANCE)
+        nearer = np.searchsorted(ranges, distance - slant)
+        nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
+        for side in (-away, away):
+            neighbour = np.clip(rays + side, 0, classes.shape[1] - 1)
+            outline |= ((classes[samples, neighbour] == class_ids)
+                        & (classes[nearer, neighbour] == class_ids))
     return outline
 
 

@@ -74,6 +74,9 @@ class RollingGrid:
         """Forget everything."""
         self._evidence.fill(0)
         self._unit = 1.0
+        # The prior's weight in units of evidence, when the cell was last seen: it fades along, so
+        # that what a cell is taken for does not change while it is not seen.
+        self._prior = np.zeros(self._shape, np.float32)
         # Seconds on the clock of the stamps; never seen is never too old.
         self._seen = np.full(self._shape, np.inf)
         self._now = -math.inf
@@ -159,7 +162,7 @@ class RollingGrid:
         crossing_rows, crossing_columns = (
             (min(new, old) + np.arange(min(abs(new - old), size))) % size
             for new, old, size in zip(corner, self._corner, self._shape))
-        for planes, nothing in ((self._evidence, 0), (self._seen, np.inf)):
+        for planes, nothing in ((self._evidence, 0), (self._prior, 0), (self._seen, np.inf)):
             planes[..., crossing_rows, :] = nothing
             planes[..., crossing_columns] = nothing
         self._place(corner)
@@ -192,6 +195,7 @@ class RollingGrid:
         last = seen[stored]
         # A camera whose clock lags does not make older what another has seen.
         seen[stored] = np.where(last == np.inf, stamp, np.maximum(last, stamp))
+        self._prior.reshape(-1)[stored] = _PRIOR / self._unit
         self._bound_evidence()
         self._evidence.reshape(-1)[classes * self._seen.size + stored] += (
             weights * np.float32(1 / self._unit))
@@ -210,8 +214,8 @@ class RollingGrid:
 
         :param total: stored evidence of all classes together, (height, width).
         """
-        prior = _PRIOR / self._unit
-        return (self._evidence[index] + prior / len(self._evidence)) / (total + prior)
+        weight = np.maximum(total + self._prior, _TRACE)
+        return (self._evidence[index] + self._prior / len(self._evidence)) / weight
 
     def required_evidence(self, probability: float, total: np.ndarray) -> np.ndarray:
         """
@@ -221,9 +225,8 @@ class RollingGrid:
 
         :param total: stored evidence of all classes together, (height, width).
         """
-        prior = _PRIOR / self._unit
         required = total * probability
-        required += probability * prior - prior / len(self._evidence)
+        required += self._prior * np.float32(probability - 1 / len(self._evidence))
         return np.maximum(required, _TRACE, out=required)
 
     def _corner_around(self, x, y):
@@ -248,6 +251,7 @@ class RollingGrid:
     def _renew_unit(self):
         """Write evidence in whole observations again."""
         self._evidence *= self._unit
+        self._prior *= self._unit
         # Ever smaller numbers would become denormal, which are slow.
         self._evidence[self._evidence < _TRACE] = 0
         self._unit = 1.0
@@ -258,4 +262,5 @@ class RollingGrid:
 
     def _forget(self, stored):
         self._by_cell()[:, stored] = 0
+        self._prior.reshape(-1)[stored] = 0
         self._seen.reshape(-1)[stored] = np.inf

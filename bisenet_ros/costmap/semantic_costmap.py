@@ -29,6 +29,8 @@ _NOTHING = 255
 _NO_EVIDENCE = np.finfo(np.float32).tiny
 # Seconds. What is stamped so much before its predecessor is out of order; more: time jumped back.
 JUMP_BACK = 1.0
+# Metres. Beyond it, odometry has diverged.
+_FARTHEST = 1e9
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -141,16 +143,18 @@ class SemanticCostmap:
         self._grid.clear()
         self._latest: dict[Hashable, _Observation] = {}
         self._stamps: dict[Hashable, float] = {}
+        self._heard: set[Hashable] = set()
         self._footprint = np.zeros(0, np.intp)
         self._has_odometry: bool | None = None
         self._ground_height = self._settings.ground_z
 
     def forget(self, camera_key: Hashable) -> None:
         """
-        Drop what a camera saw last, if it is held only until the camera's next mask.
+        Expect nothing of a camera, and drop what it saw last, if that is held until its next mask.
 
         With the robot's motion nothing is: it was fused, and fades.
         """
+        self._heard.discard(camera_key)
         if self._latest.pop(camera_key, None) is not None:
             self._replace_by_latest(max(self._stamps.values()))
             self._clear_footprint(0.0, 0.0)
@@ -190,10 +194,10 @@ class SemanticCostmap:
                 raise ValueError(
                     f'mask or confidence is {image.shape} {image.dtype}, the camera model is for '
                     f'({camera.height}, {camera.width}) uint8: use camera.resized(width, height)')
-        if T_odom_base is not None and not np.isfinite(T_odom_base).all():
+        if T_odom_base is not None and not (np.abs(T_odom_base) < _FARTHEST).all():
             raise PoseError(
                 f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
-                'frame, a pose that is not finite: check the odometry')
+                'frame, which no robot can be: check the odometry')
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
         last_stamp = self._stamps.get(camera_key, -np.inf)
@@ -202,13 +206,14 @@ class SemanticCostmap:
                              'the same again, or does not stamp its images')
         if last_stamp - JUMP_BACK <= stamp < last_stamp:
             return False
-        newest = max(self._stamps.values(), default=stamp)
+        newest = max((self._stamps[heard] for heard in self._heard), default=stamp)
         if last_stamp <= stamp < newest - self._settings.decay_time:
             raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
                              'camera: synchronise the clocks of the cameras')
         if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
             self.clear()
         self._stamps[camera_key] = stamp
+        self._heard.add(camera_key)
         self._has_odometry = has_odometry
         pose = np.eye(4) if T_odom_base is None else T_odom_base
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
@@ -244,7 +249,7 @@ class SemanticCostmap:
         foot = turn @ table.foot + (x, y)
         box, reach = self._view(table, turn, foot)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
-        ground, contacts = find_contacts(cv2.LUT(classes, self._kinds))
+        ground, contacts, without_foot = find_contacts(cv2.LUT(classes, self._kinds))
         samples = np.zeros((self.info.height, self.info.width), np.int32)
         samples[box] = self._samples_of_cells(table, foot, yaw, box)
         observed = np.zeros(samples.shape, bool)
@@ -258,9 +263,14 @@ class SemanticCostmap:
         contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
         contacts, rays = contacts[inside], rays[inside]
         observed.reshape(-1)[contact_cells] = True
+        without_foot, their_rays = np.divmod(np.flatnonzero(without_foot), classes.shape[1])
+        points, usable = table.borders(without_foot, their_rays)
+        their_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
+        arrived = self._held_free(np.concatenate([contact_cells, their_cells]))
         hidden = np.zeros(samples.shape, bool)
-        arrived = self._held_free(contact_cells)
-        hidden[box] = _lie_beyond(contacts[arrived], rays[arrived], samples[box], classes.shape[1])
+        hidden[box] = _lie_beyond(
+            np.concatenate([contacts, without_foot[inside]])[arrived],
+            np.concatenate([rays, their_rays[inside]])[arrived], samples[box], classes.shape[1])
         hidden = np.flatnonzero(hidden & ~observed)
         hidden = hidden[self._held_free(hidden)]
 
@@ -409,12 +419,12 @@ class SemanticCostmap:
         return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
 
 
-def _lie_beyond(contacts, rays, samples, ray_count):
-    """Return which samples, flat indices, lie beyond a contact on their ray, of their shape."""
+def _lie_beyond(starts, rays, samples, ray_count):
+    """Return which samples, flat indices, do not come before the nearest start on their ray."""
     nearest = np.full(ray_count, np.iinfo(np.int32).max, np.int32)
-    np.minimum.at(nearest, rays, contacts.astype(np.int32))
+    np.minimum.at(nearest, rays, starts.astype(np.int32))
     steps, rays = np.divmod(samples, np.int32(ray_count))
-    return steps > nearest.take(rays)
+    return steps >= nearest.take(rays)
 
 
 def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:

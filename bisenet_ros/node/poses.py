@@ -2,6 +2,7 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Hashable
 
@@ -33,7 +34,7 @@ PATIENCE = 0.2
 IMPATIENCE = 1.0
 # Between odometry messages further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
-ODOMETRY_KEPT = 400
+ODOMETRY_KEPT = 10.0  # s: a slow network's masks are late
 ODOMETRY_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -105,7 +106,7 @@ class OdometryTopic:
     def __init__(self, node: LifecycleNode, topic: str, frame: str, base_frame: str) -> None:
         self._node = node
         self._frames = (frame, base_frame)
-        self._poses: deque[tuple[int, np.ndarray]] = deque(maxlen=ODOMETRY_KEPT)
+        self._poses: deque[tuple[int, np.ndarray]] = deque()
         self._fault = ''
         self._patience = Patience()
         self._changed = threading.Condition()
@@ -137,7 +138,7 @@ class OdometryTopic:
                 f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
             raise PoseUnavailableError(
                 f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of {known}')
-        after = next(index for index, (stamped, _) in enumerate(poses) if stamped >= instant)
+        after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
         if poses[after][0] == instant:
             return poses[after][1]
         (earlier, start), (later, end) = poses[after - 1], poses[after]
@@ -166,6 +167,8 @@ class OdometryTopic:
             # Sent twice or out of order, it says nothing new.
             if not self._poses or instant > self._poses[-1][0]:
                 self._poses.append((instant, pose))
+                while instant - self._poses[0][0] > ODOMETRY_KEPT * 1e9:
+                    self._poses.popleft()
                 self._changed.notify_all()
 
 

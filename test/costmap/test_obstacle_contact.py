@@ -7,11 +7,12 @@ from bisenet_ros.costmap.obstacle_contact import GROUND, OBSTACLE, find_contacts
 
 
 def walk(ray):
-    """Return which samples of a ray are seen ground, as 'g', and contacts, as 'X'."""
+    """Return seen ground as 'g', contacts as 'X', obstacles without a foot to see as '?'."""
     samples = np.array(list(ray))[:, None]
-    ground, contacts = find_contacts(np.select(
+    ground, contacts, without_foot = find_contacts(np.select(
         [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)]))
-    return ''.join(np.where(contacts[:, 0], 'X', np.where(ground[:, 0], 'g', '.')))
+    return ''.join(np.select(
+        [contacts[:, 0], without_foot[:, 0], ground[:, 0]], ['X', '?', 'g'], '.'))
 
 
 @pytest.mark.parametrize('ray, expected', [
@@ -30,9 +31,9 @@ def walk(ray):
     # A stray pixel at the foot does not hide the contact.
     ('gggggg..wwwwwww', 'gggggg..X......'),
     # The foot of what begins at the image's border is not seen,
-    ('wwwwwwwgggggggg', '.......gggggggg'),
+    ('wwwwwwwgggggggg', '?......gggggggg'),
     # nor that of what stands behind something hanging.
-    ('ggggggg......wwwww', 'ggggggg...........'),
+    ('ggggggg......wwwww', 'ggggggg......?....'),
     # Ground behind something hanging is ground.
     ('ggggggg......gggggg', 'ggggggg......gggggg'),
     # Another obstacle right behind the first one hides its foot.
@@ -43,13 +44,13 @@ def test_walks(ray, expected):
     assert walk(ray) == expected
 
 
-def outline(rays, **others):
+def outline(rays, pixel_angle=0.002):
     """Return which contacts, marked by capitals, of rays (equal strings) are on an outline."""
     classes = np.array([list(ray.lower().encode()) for ray in rays], np.uint8).T
     contacts = np.array([[letter.isupper() for letter in ray] for ray in rays]).T
     samples, columns = np.nonzero(contacts)
     ranges = 1 + 0.025 * np.arange(len(rays[0]))
-    flags = on_outlines(samples, columns, classes, ranges, 0.003, 0.002)
+    flags = on_outlines(samples, columns, classes, ranges, 0.003, pixel_angle)
     return {int(column) for column in columns[flags]}
 
 
@@ -58,6 +59,13 @@ def test_a_contact_beside_a_nearer_foot_of_the_same_thing_is_its_outline():
     beside = 'ggggggggggggggPppppp'
     assert outline([pole, pole, beside]) == {2}
     assert outline([beside, pole]) == {0}
+
+
+def test_an_outline_is_as_wide_as_a_pixel():
+    pole = 'ggggPppppppppppppppppppppppp'
+    beside = 'gggggggggggggggggggggPpppppp'
+    assert outline([pole, beside, beside, beside], pixel_angle=0.002) == {1}
+    assert outline([pole, beside, beside, beside], pixel_angle=0.008) == {1, 2, 3}
 
 
 def test_a_slanted_wall_is_no_outline():

@@ -248,6 +248,12 @@ def test_a_camera_whose_clock_lags_too_far_is_named():
     update(target, road(), stamp=70.0)
     with pytest.raises(ValueError, match='10.0 s before that of another camera.*clocks'):
         update(target, road(), stamp=60.0, key='rear', camera_pose=BEHIND)
+    # A camera that is gone is none to compare with.
+    target.forget('front')
+    assert update(target, road(), stamp=60.0, key='rear', camera_pose=BEHIND)
+    assert cost(target, -2.0, 0.0) == -1  # too long ago
+    assert update(target, road(), stamp=69.0, key='rear', camera_pose=BEHIND)
+    assert cost(target, -2.0, 0.0) == 0
 
 
 def test_what_was_not_seen_for_decay_time_is_unknown():
@@ -325,6 +331,38 @@ def test_what_comes_onto_free_ground_may_cover_what_it_hides():
     assert cost(target, 4.0, -1.5) == -1
 
 
+@pytest.mark.parametrize('rows_without_decision', [None, 8])
+def test_an_obstacle_whose_foot_is_not_seen_takes_free_ground_away(rows_without_decision):
+    """It stands too near for the camera to see its foot, or the network is unsure there."""
+    target = costmap()
+    for index in range(20):
+        update(target, road(), stamp=index / 15)
+    row = row_at(2.5)
+    mask = wall_at(HEIGHT if rows_without_decision is None else row, 'car')
+    if rows_without_decision:
+        mask[row - rows_without_decision:row] = 255
+    for index in range(20, 23):
+        update(target, mask, stamp=index / 15)
+    assert {cost(target, x, 0.0) for x in (3.0, 3.5, 4.9)} == {-1}
+
+
+@pytest.mark.parametrize('seen_free, seen', [(30, 3), (30, 2), (1, 1)])
+def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free, seen):
+    row = row_at(3.0)
+    target = costmap()
+    for index in range(seen_free):
+        update(target, road(), stamp=index / 15)
+    for index in range(seen_free, seen_free + seen):
+        update(target, wall_at(row, 'pedestrian'), stamp=index / 15)
+    stamp = (seen_free + seen) / 15
+    expected = target.combined()
+    assert (expected == 100).any()
+    for _ in range(9):
+        stamp += 1.0
+        update(target, np.full_like(road(), 255), stamp=stamp)
+        assert (target.combined() == expected).all()
+
+
 def test_what_stood_there_before_hides_nothing_that_was_seen():
     """The robot drives on past a wall: what it saw beside it stays known."""
     target = costmap()
@@ -358,6 +396,19 @@ def test_a_small_obstacle_is_marked_on_coarse_cells_too():
     mask[far:near, 280:360] = ID['car']
     update(target, mask)
     assert cost(target, distance_of(near), 0.0) == 100
+
+
+@pytest.mark.parametrize('resolution, max_range', [(0.5, 8.0), (1.0, 10.0)])
+def test_a_thin_obstacle_is_marked_on_coarse_cells_too(resolution, max_range):
+    row, missed = row_at(3.0), 0
+    columns = range(round(CENTRE[0]) - 100, round(CENTRE[0]) + 100, 9)
+    for column in columns:
+        target = costmap(resolution=resolution, max_range=max_range, max_pixel_footprint=0.1)
+        mask = road()
+        mask[:row, column:column + 10] = ID['pole']
+        update(target, mask)
+        missed += not (target.combined() == 100).any()
+    assert missed == 0
 
 
 def test_unsure_pixels_weigh_less():

@@ -1,0 +1,41 @@
+"""The robot's pose from odometry messages, without DDS between."""
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from nav_msgs.msg import Odometry  # noqa: E402
+from rclpy.time import Time  # noqa: E402
+
+from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError  # noqa: E402
+
+
+@pytest.fixture
+def odometry():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('poses_test', context=context)
+    yield OdometryTopic(node, 'odom', 'odom', 'base_link')
+    context.shutdown()
+
+
+def tell(odometry, nanoseconds, x):
+    message = Odometry(child_frame_id='base_link')
+    message.header.frame_id = 'odom'
+    message.header.stamp = Time(nanoseconds=nanoseconds).to_msg()
+    message.pose.pose.position.x, message.pose.pose.orientation.w = x, 1.0
+    odometry._on_odometry(message)
+
+
+@pytest.mark.parametrize('rate', [5, 50, 1000])
+def test_where_it_was_seconds_ago_is_known_at_any_rate(odometry, rate):
+    """At 1 m/s: a slow network's masks come late."""
+    for count in range(8 * rate):
+        tell(odometry, 10 ** 18 + count * 10 ** 9 // rate, count / rate)
+    for seconds in (0.55, 3.0, 7.456):
+        instant = Time(nanoseconds=10 ** 18 + int(seconds * 1e9))
+        assert odometry.pose(instant)[0, 3] == pytest.approx(seconds, abs=1e-6)
+    with pytest.raises(PoseUnavailableError, match='has told of'):
+        odometry.pose(Time(nanoseconds=10 ** 18 - 1))
+    tell(odometry, 10 ** 18 + 30 * 10 ** 9, 30.0)
+    assert len(odometry._poses) == 1
