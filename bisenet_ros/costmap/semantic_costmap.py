@@ -255,28 +255,24 @@ class SemanticCostmap:
         observed = np.zeros(samples.shape, bool)
         observed[box] = ground.reshape(-1).take(samples[box])
 
-        contacts, rays = np.divmod(np.flatnonzero(contacts), classes.shape[1])
-        real = ~on_outlines(contacts, rays, classes, table.ranges, table.angle_step,
-                            table.pixel_angle)
-        contacts, rays = contacts[real], rays[real]
-        points, usable = table.borders(contacts, rays)
-        contact_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
-        contacts, rays = contacts[inside], rays[inside]
+        contacts = np.flatnonzero(contacts)
+        contacts = contacts[~on_outlines(
+            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
+            table.pixel_angle)]
+        contact_cells, contacts = self._cells_of_starts(table, turn, foot, contacts)
+        other_cells, others = self._cells_of_starts(
+            table, turn, foot, np.flatnonzero(without_foot))
         observed.reshape(-1)[contact_cells] = True
-        without_foot, their_rays = np.divmod(np.flatnonzero(without_foot), classes.shape[1])
-        points, usable = table.borders(without_foot, their_rays)
-        their_cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
-        arrived = self._held_free(np.concatenate([contact_cells, their_cells]))
+        # What comes onto ground held free may stand on what it hides, too.
+        arrived = self._held_free(np.concatenate([contact_cells, other_cells]))
         hidden = np.zeros(samples.shape, bool)
         hidden[box] = _lie_beyond(
-            np.concatenate([contacts, without_foot[inside]])[arrived],
-            np.concatenate([rays, their_rays[inside]])[arrived], samples[box], classes.shape[1])
+            np.concatenate([contacts, others])[arrived], samples[box], classes.shape[1])
         hidden = np.flatnonzero(hidden & ~observed)
         hidden = hidden[self._held_free(hidden)]
 
         samples, observed = samples.reshape(-1), observed.reshape(-1)
-        samples[contact_cells] = contacts * classes.shape[1] + rays
-
+        samples[contact_cells] = contacts
         cells = np.flatnonzero(observed)
         samples = samples[cells]
         if confidence is None:
@@ -285,6 +281,12 @@ class SemanticCostmap:
             weights = table.values(confidence, samples) * np.float32(1 / 255)
         class_ids = classes.reshape(-1).take(samples)
         return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
+
+    def _cells_of_starts(self, table, turn, foot, starts):
+        """Return the cells in which obstacles start at samples (flat indices), and these."""
+        points, usable = table.borders(*np.divmod(starts, table.ray_ends.shape[1]))
+        cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
+        return cells, starts[inside]
 
     def _held_free(self, cells):
         """Return which cells hold too little evidence of obstacles for that of ground, (N,)."""
@@ -419,10 +421,11 @@ class SemanticCostmap:
         return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
 
 
-def _lie_beyond(starts, rays, samples, ray_count):
-    """Return which samples, flat indices, do not come before the nearest start on their ray."""
+def _lie_beyond(starts, samples, ray_count):
+    """Return which samples lie at a start or beyond it on its ray; both are flat indices."""
+    steps, rays = np.divmod(starts, ray_count)
     nearest = np.full(ray_count, np.iinfo(np.int32).max, np.int32)
-    np.minimum.at(nearest, rays, starts.astype(np.int32))
+    np.minimum.at(nearest, rays, steps.astype(np.int32))
     steps, rays = np.divmod(samples, np.int32(ray_count))
     return steps >= nearest.take(rays)
 
