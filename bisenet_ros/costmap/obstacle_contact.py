@@ -44,6 +44,7 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
     without_foot = obstacle.copy()
     without_foot[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
+    without_foot[0] = 0  # below the camera, where its own robot is
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
     ground[:-1] &= ~obstacle[1:]

@@ -217,16 +217,19 @@ class RollingGrid:
         weight = np.maximum(total + self._prior, _TRACE)
         return (self._evidence[index] + self._prior / len(self._evidence)) / weight
 
-    def required_evidence(self, probability: float, total: np.ndarray) -> np.ndarray:
+    def required_evidence(self, probability: float, total: np.ndarray,
+                          cells: np.ndarray | None = None) -> np.ndarray:
         """
-        Return how much stored evidence makes a class this probable, (height, width) float32.
+        Return how much evidence makes a class this probable, float32 of total's shape.
 
         Never zero: with few classes the prior alone would do.
 
-        :param total: stored evidence of all classes together, (height, width).
+        :param total: evidence of all classes together, stored (height, width), or in cells (N,).
+        :param cells: (N,) int, which; None: all.
         """
+        prior = self._prior if cells is None else self._prior.take(self._stored.take(cells))
         required = total * probability
-        required += self._prior * np.float32(probability - 1 / len(self._evidence))
+        required += prior * np.float32(probability - 1 / len(self._evidence))
         return np.maximum(required, _TRACE, out=required)
 
     def _corner_around(self, x, y):

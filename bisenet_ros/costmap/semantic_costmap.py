@@ -210,7 +210,10 @@ class SemanticCostmap:
         if last_stamp <= stamp < newest - self._settings.decay_time:
             raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
                              'camera: synchronise the clocks of the cameras')
-        if stamp < last_stamp or self._has_odometry not in (None, has_odometry):
+        oldest = max(self._stamps.values(), default=stamp) - self._settings.decay_time
+        # The clock may have been that of a camera that is gone; the grid would take nothing older.
+        if (stamp < last_stamp or stamp < oldest
+                or self._has_odometry not in (None, has_odometry)):
             self.clear()
         self._stamps[camera_key] = stamp
         self._heard.add(camera_key)
@@ -289,10 +292,12 @@ class SemanticCostmap:
         return cells, starts[inside]
 
     def _held_free(self, cells):
-        """Return which cells hold too little evidence of obstacles for that of ground, (N,)."""
+        """Return which cells hold evidence, but too little of obstacles, (N,) bool."""
         evidence = self._grid.evidence_at(cells)
-        of_obstacles = evidence[self._obstacles].sum(axis=0)
-        return of_obstacles < self._settings.obstacle_probability * evidence.sum(axis=0)
+        total = evidence.sum(axis=0)
+        required = self._grid.required_evidence(
+            self._settings.obstacle_probability, total, cells)
+        return (total > 0) & (evidence[self._obstacles].sum(axis=0) < required)
 
     def _view(self, table, turn, foot):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""

@@ -127,7 +127,8 @@ NODE_PARAMETERS = (
     P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
       limits=(0.0, 1000.0), live=True),
     P('stale_after', 1.0, 'Without a new image for this long (s) diagnostics warn and costmaps '
-      'become unknown.', limits=(0.05, 3600.0), live=True),
+      'become unknown, these after costmap.decay_time at the latest.',
+      limits=(0.05, 3600.0), live=True),
     P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
     P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '
       'takes it. Without odometry the costmap is in base_frame.'),

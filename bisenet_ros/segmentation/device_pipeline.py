@@ -16,7 +16,7 @@ from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
 
 # Before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
 _WARM_UPS = 3
-# Each shape's buffers and graph hold device memory.
+# Shapes, for each camera, whose buffers and graphs may hold device memory.
 _KEPT_SHAPES = 8
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class DevicePipeline:
 
     def _idle_batch(self, shape: '_Shape') -> '_Batch':
         batches = self._batches[shape] = self._batches.pop(shape, [])
-        if len(self._batches) > _KEPT_SHAPES:
+        if len(self._batches) > _KEPT_SHAPES * max(kept.count for kept in self._batches):
             del self._batches[next(iter(self._batches))]
         for batch in batches:
             if not batch.busy:

@@ -31,7 +31,9 @@ def walk(ray):
     # A stray pixel at the foot does not hide the contact.
     ('gggggg..wwwwwww', 'gggggg..X......'),
     # The foot of what begins at the image's border is not seen,
-    ('wwwwwwwgggggggg', '?......gggggggg'),
+    ('.wwwwwwwgggggggg', '.?......gggggggg'),
+    # and right below the camera is the robot itself.
+    ('wwwwwwwgggggggg', '.......gggggggg'),
     # nor that of what stands behind something hanging.
     ('ggggggg......wwwww', 'ggggggg......?....'),
     # Ground behind something hanging is ground.

@@ -153,13 +153,22 @@ def test_pipeline_command_of_an_onnx_model(tmp_path, capsys):
 
 def test_masks_stay_out_of_the_graph_around():
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+    from sensor_msgs.msg import Image
+
     from bisenet_ros.tools.benchmark.mask_publisher import MaskPublisher
     from bisenet_ros.tools.listening import listening
     with listening(lambda: rclpy.create_node('robot')) as robot:
         publisher = MaskPublisher()
         publisher.publish(np.zeros((4, 6), np.uint8))
-        time.sleep(1.0)  # by then they would have found each other
+        control = rclpy.create_node('control')
+        control.create_publisher(Image, 'control', 1)
+        deadline = time.monotonic() + 30.0
+        while not robot.count_publishers('control'):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # What came later has been found.
         assert robot.count_publishers('segmentation/mask') == 0
+        control.destroy_node()
         publisher.close()
 
 
