@@ -200,20 +200,10 @@ class SemanticCostmap:
                 'frame, which no robot can be: check the odometry')
         table = self._table(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
-        last_stamp = self._stamps.get(camera_key, -np.inf)
-        if stamp and stamp == last_stamp:
-            raise ValueError('the image has the stamp of the one before: the camera driver sends '
-                             'the same again, or does not stamp its images')
-        if last_stamp - JUMP_BACK <= stamp < last_stamp:
+        if not self._is_in_order(camera_key, stamp):
             return False
-        newest = max((self._stamps[heard] for heard in self._heard), default=stamp)
-        if last_stamp <= stamp < newest - self._settings.decay_time:
-            raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
-                             'camera: synchronise the clocks of the cameras')
-        oldest = max(self._stamps.values(), default=stamp) - self._settings.decay_time
-        # The clock may have been that of a camera that is gone; the grid would take nothing older.
-        if (stamp < last_stamp or stamp < oldest
-                or self._has_odometry not in (None, has_odometry)):
+        if self._time_jumped_back(camera_key, stamp) or (
+                self._has_odometry not in (None, has_odometry)):
             self.clear()
         self._stamps[camera_key] = stamp
         self._heard.add(camera_key)
@@ -232,6 +222,23 @@ class SemanticCostmap:
             self._replace_by_latest(stamp)
         self._clear_footprint(x, y)
         return True
+
+    def _is_in_order(self, camera_key, stamp) -> bool:
+        """Return whether no later mask came before; raise ValueError if the stamp is wrong."""
+        last_stamp = self._stamps.get(camera_key, -np.inf)
+        if stamp and stamp == last_stamp:
+            raise ValueError('the image has the stamp of the one before: the camera driver sends '
+                             'the same again, or does not stamp its images')
+        newest = max((self._stamps[heard] for heard in self._heard), default=stamp)
+        if last_stamp <= stamp < newest - self._settings.decay_time:
+            raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
+                             'camera: synchronise the clocks of the cameras')
+        return not last_stamp - JUMP_BACK <= stamp < last_stamp
+
+    def _time_jumped_back(self, camera_key, stamp) -> bool:
+        # The clock may have been that of a camera that is gone; the grid would take nothing older.
+        oldest = max(self._stamps.values(), default=stamp) - self._settings.decay_time
+        return stamp < max(self._stamps.get(camera_key, -np.inf), oldest)
 
     def _table(self, key, camera, pose) -> GroundTable:
         table = self._tables.get(key)

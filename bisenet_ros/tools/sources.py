@@ -92,14 +92,12 @@ class StreetSource(Source):
         :returns: (...) uint8 class ids, 255 where undecided or out of the camera's view: what
             moved on there, no costmap can know.
         """
-        from bisenet_ros.tools.street import camera_pose
         drive = self._clip.drive
         street, time = drive.street, self._index(base_pose) / drive.rate
         classes = street.ground_truth(x, y, time)
         classes[street.distance_to_class_border(x, y, time) < clearance] = 255
-        camera = camera_pose(*base_pose, drive.camera_xyz, drive.camera_rpy)
-        view = np.stack([x, y, np.zeros_like(x)], -1) - camera[:3, 3]
-        in_view = drive.camera.sees(view.reshape(-1, 3) @ camera[:3, :3])
+        points = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
+        in_view = drive.camera.has_in_view(drive.camera_pose(base_pose), points)
         classes[~in_view.reshape(classes.shape)] = 255
         return classes
 

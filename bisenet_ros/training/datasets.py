@@ -135,17 +135,26 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
     return table
 
 
+def read_image(path: Path, flags: int) -> np.ndarray:
+    """
+    Return what cv2.imread does.
+
+    :raises DatasetError: if it is no image.
+    """
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise DatasetError(f'{path} cannot be read as an image')
+    return image
+
+
 def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
                to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
     if not label_path.is_file():
         raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
     # Both as stored: EXIF, which turns images, says nothing of their labels.
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    values = cv2.imread(str(label_path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    for path, pixels in ((image_path, image), (label_path, values)):
-        if pixels is None:
-            raise DatasetError(f'{path} cannot be read as an image')
+    image = read_image(image_path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    values = read_image(label_path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     _require_ids(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '

@@ -17,7 +17,7 @@ from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import shipped_weights, size_like_trained
-from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files
+from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files, read_image
 
 # Share of 1/8 cells in which both must choose the same class.
 LEAST_AGREEMENT = 0.999
@@ -93,9 +93,7 @@ def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarr
         raise DatasetError(f'{folder}: no images ({", ".join(IMAGE_SUFFIXES)}) to compare on')
     images = []
     for file in files[::max(1, len(files) // count)][:count]:
-        image = cv2.imread(str(file))
-        if image is None:
-            raise DatasetError(f'{file} cannot be read as an image')
+        image = read_image(file, cv2.IMREAD_COLOR)
         size = size_like_trained(weights.network_size or (0, 0), *image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

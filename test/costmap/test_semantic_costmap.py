@@ -61,6 +61,13 @@ def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidenc
                          confidence, stamp)
 
 
+def show(target, *masks):
+    """Add masks, 15 a second, and return the time of the next."""
+    for index, mask in enumerate(masks):
+        update(target, mask, stamp=index / 15)
+    return len(masks) / 15
+
+
 def value(target, plane, x, y):
     info = target.info
     return plane[math.floor((y - info.origin_y) / info.resolution),
@@ -292,27 +299,20 @@ def costs_around(target, x):
 
 def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
     target = costmap()
-    for index in range(150):
-        update(target, road(), stamp=index / 15)
     row = row_at(3.0)
-    for index in range(150, 153):
-        update(target, wall_at(row), stamp=index / 15)
+    show(target, *[road()] * 150, *[wall_at(row)] * 3)
     assert 100 in costs_around(target, distance_of(row))
     # ... and one frame alone is not believed.
     target.clear()
-    for index in range(150):
-        update(target, road() if index != 148 else wall_at(row), stamp=index / 15)
+    show(target, *[road()] * 148, wall_at(row), road())
     assert costs_around(target, distance_of(row)) == {0}
 
 
 def test_what_comes_onto_free_ground_may_cover_what_it_hides():
     """A car's foot is seen, how long it is not: behind it, free becomes unknown."""
     target = costmap()
-    for index in range(20):
-        update(target, road(), stamp=index / 15)
     row = row_at(3.0)
-    for index in range(20, 23):
-        update(target, wall_at(row, 'car'), stamp=index / 15)
+    show(target, *[road()] * 20, *[wall_at(row, 'car')] * 3)
     assert 100 in costs_around(target, distance_of(row))
     assert cost(target, 2.0, 0.0) == 0
     assert {cost(target, x, 0.0) for x in (3.3, 4.0, 4.9)} == {-1}
@@ -333,14 +333,11 @@ def test_what_comes_onto_free_ground_may_cover_what_it_hides():
 def test_an_obstacle_whose_foot_is_not_seen_takes_free_ground_away(rows_without_decision):
     """It stands too near for the camera to see its foot, or the network is unsure there."""
     target = costmap()
-    for index in range(20):
-        update(target, road(), stamp=index / 15)
     row = row_at(2.5)
     mask = wall_at(HEIGHT if rows_without_decision is None else row, 'car')
     if rows_without_decision:
         mask[row - rows_without_decision:row] = 255
-    for index in range(20, 23):
-        update(target, mask, stamp=index / 15)
+    show(target, *[road()] * 20, *[mask] * 3)
     assert {cost(target, x, 0.0) for x in (3.0, 3.5, 4.9)} == {-1}
 
 
@@ -348,11 +345,7 @@ def test_an_obstacle_whose_foot_is_not_seen_takes_free_ground_away(rows_without_
 def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free, seen):
     row = row_at(3.0)
     target = costmap()
-    for index in range(seen_free):
-        update(target, road(), stamp=index / 15)
-    for index in range(seen_free, seen_free + seen):
-        update(target, wall_at(row, 'pedestrian'), stamp=index / 15)
-    stamp = (seen_free + seen) / 15
+    stamp = show(target, *[road()] * seen_free, *[wall_at(row, 'pedestrian')] * seen)
     expected = target.combined()
     assert (expected == 100).any()
     for _ in range(9):
@@ -381,8 +374,7 @@ def test_an_obstacle_of_changing_class_is_one():
     row = row_at(3.0)
     target = costmap(obstacle_probability=0.4)
     masks = [road(), road(), *(wall_at(row, name) for name in ('building', 'fence', 'tree'))]
-    for index, mask in enumerate(masks):
-        update(target, mask, stamp=index / 15)
+    show(target, *masks)
     assert 100 in costs_around(target, distance_of(row))
     assert len(target.obstacle_points()[0]) > 0
 

@@ -260,19 +260,17 @@ def test_a_car_that_passes_does_not_stand_on_free_ground():
     costmap = SemanticCostmap(CostmapSettings(size=(17.0, 17.0), max_range=8.0), LABELS)
     on_obstacle = covered = 0
     for index in range(100, 140):
-        x, y, yaw = drive.base_pose(index / drive.rate)
-        pose = camera_pose(x, y, yaw, xyz, rpy)
-        mask = drive.street.render(drive.camera, pose, index / drive.rate).class_ids
+        frame = drive.frame(index)
+        x, y, yaw = frame.base_pose
         costmap.update('camera', model, base_from_optical(xyz, rpy),
-                       pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, None,
-                       index / drive.rate)
+                       pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), frame.class_ids, None,
+                       frame.stamp)
         cells = cell_centres(costmap.info).reshape(-1, 2)
-        view = np.c_[cells, np.zeros(len(cells))] - pose[:3, 3]
-        cells = cells[in_view := drive.camera.sees(view @ pose[:3, :3])]
-        cost = costmap.combined().reshape(-1)[in_view]
-        time = index / drive.rate
-        obstacle = IS_OBSTACLE[drive.street.ground_truth(*cells.T, time)] & (
-            drive.street.distance_to_class_border(*cells.T, time) > RESOLUTION)
+        in_view = drive.camera.has_in_view(
+            drive.camera_pose(frame.base_pose), np.c_[cells, np.zeros(len(cells))])
+        cells, cost = cells[in_view], costmap.combined().reshape(-1)[in_view]
+        obstacle = IS_OBSTACLE[drive.street.ground_truth(*cells.T, frame.stamp)] & (
+            drive.street.distance_to_class_border(*cells.T, frame.stamp) > RESOLUTION)
         covered += obstacle.sum()
         on_obstacle += (obstacle & (cost >= 0) & (cost < 99)).sum()
     assert covered > 1000

@@ -174,6 +174,10 @@ class StreetCamera:
         off_axis = np.arctan2(np.hypot(directions[:, 0], directions[:, 1]), directions[:, 2])
         return off_axis <= np.interp(angle, *self._outline, period=2 * np.pi)
 
+    def has_in_view(self, camera_pose, points):
+        """Return whether world points (N, 3) would be in the image if nothing hid them, (N,)."""
+        return self.sees((points - camera_pose[:3, 3]) @ camera_pose[:3, :3])
+
     @cached_property
     def _outline(self):
         """Angle about the optical axis and angle off it, of the rays along the image's edge."""

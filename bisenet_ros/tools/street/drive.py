@@ -59,9 +59,12 @@ class StreetDrive:
         """Return frame `index` of the drive, that has no end here."""
         stamp = index / self.rate
         base_pose = self.base_pose(stamp)
-        pose = camera_pose(*base_pose, self.camera_xyz, self.camera_rpy)
-        view = self.street.render(self.camera, pose, stamp)
+        view = self.street.render(self.camera, self.camera_pose(base_pose), stamp)
         return DriveFrame(view.image, view.class_ids, stamp, base_pose)
+
+    def camera_pose(self, base_pose):
+        """Return the optical frame's pose in the world, (4, 4), of the robot at (x, y, yaw)."""
+        return camera_pose(*base_pose, self.camera_xyz, self.camera_rpy)
 
     def base_pose(self, time):
         """Return the robot's (x, y, yaw) in the world at a time in s."""

@@ -91,7 +91,7 @@ class Street:
         """Return whether world points (N, 3) lie in the image with nothing before them, (N,)."""
         origin = camera_pose[:3, 3]
         offsets = np.asarray(points, float) - origin
-        seen = camera.sees(offsets @ camera_pose[:3, :3])
+        seen = camera.has_in_view(camera_pose, points)
         solids = self.solids(min(origin[0], points[:, 0].min()) - 1,
                              max(origin[0], points[:, 0].max()) + 1, time)
         length = np.linalg.norm(offsets, axis=1)
