@@ -156,7 +156,7 @@ class SemanticCostmap:
         """
         self._heard.discard(camera_key)
         if self._latest.pop(camera_key, None) is not None:
-            self._replace_by_latest(max(self._stamps.values()))
+            self._replace_by_latest()
             self._clear_footprint(0.0, 0.0)
 
     @property
@@ -219,7 +219,7 @@ class SemanticCostmap:
             self._add(observation)
         else:
             self._latest[camera_key] = observation
-            self._replace_by_latest(stamp)
+            self._replace_by_latest()
         self._clear_footprint(x, y)
         return True
 
@@ -329,10 +329,10 @@ class SemanticCostmap:
         self._grid.add(
             observation.cells, observation.classes, observation.weights, observation.stamp)
 
-    def _replace_by_latest(self, stamp) -> None:
+    def _replace_by_latest(self) -> None:
         """Hold what each camera saw last, and nothing older."""
         self._grid.clear()
-        self._grid.advance(stamp)
+        self._grid.advance(max((seen.stamp for seen in self._latest.values()), default=-np.inf))
         for observation in self._latest.values():
             self._add(observation)
 

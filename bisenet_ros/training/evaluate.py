@@ -14,11 +14,7 @@ from torch import Tensor
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation.labels import LabelSet
 from bisenet_ros.segmentation.onnx_model import load_onnx_model
-from bisenet_ros.segmentation.segmenter import (
-    choose_device,
-    choose_label_set,
-    shipped_weights,
-)
+from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
 from bisenet_ros.training.datasets import LAYOUTS, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
@@ -104,14 +100,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    path = Path(shipped_weights().get(arguments.weights, arguments.weights))
+    device = choose_device(arguments.device)
+    path = weights_path(arguments.weights, device)
     if path.suffix == '.onnx':
         weights = load_onnx_model(path)
         predict = onnx_predictor(weights.model)
     else:
         weights = load_weights(path)
-        network = weights.network.to(choose_device(arguments.device),
-                                     memory_format=torch.channels_last)
+        network = weights.network.to(device, memory_format=torch.channels_last)
         predict = network_predictor(network, weights.mean, weights.std)
     size = arguments.size or weights.network_size
     label_set = choose_label_set(arguments.label_set, weights, path)

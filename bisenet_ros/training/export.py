@@ -16,7 +16,7 @@ from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
-from bisenet_ros.segmentation.segmenter import shipped_weights, size_like_trained
+from bisenet_ros.segmentation.segmenter import size_like_trained, weights_path
 from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files, read_image
 
 # Share of 1/8 cells in which both must choose the same class.
@@ -69,7 +69,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if output.suffix != '.onnx':
         raise ValueError(f'{output} is no name for a model: the node takes only *.onnx for one')
     output.parent.mkdir(parents=True, exist_ok=True)
-    weights = load_weights(shipped_weights().get(arguments.weights, arguments.weights))
+    weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights).eval()
     images = _images_as_seen(arguments.images, arguments.count, weights)
     model = export_onnx(network)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
-from bisenet_ros.segmentation.segmenter import choose_device, shipped_weights
+from bisenet_ros.segmentation.segmenter import choose_device, weights_path
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
@@ -215,16 +215,20 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
                             auxiliary_heads=config['loss']['auxiliary_weight'] > 0)
     if not settings['init']:
         return network, tuple(config['mean']), tuple(config['std'])
-    weights = load_weights(shipped_weights().get(settings['init'], settings['init']))
-    for key in ('variant', 'backbone'):
-        if getattr(weights, key) != settings[key]:
-            raise ConfigError(f'network.init {settings["init"]} has the {key} '
-                              f'{getattr(weights, key)!r}: set network.{key} to that')
+    weights = load_weights(weights_path(settings['init'], choose_device(config['device'])))
+    if weights.variant != settings['variant']:
+        raise ConfigError(f'network.init {settings["init"]} has the variant '
+                          f'{weights.variant!r}: set network.variant to that')
     state = weights.network.state_dict()
     if weights.class_names != names:
         state = {key: value for key, value in state.items()
                  if not key.startswith('conv_out.conv_out.')}
         print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
+    if weights.backbone != settings['backbone']:
+        own = network.state_dict()
+        state = {key: value for key, value in state.items()
+                 if key in own and value.shape == own[key].shape}
+        print(f'new backbone {settings["backbone"]}, the rest from {settings["init"]}')
     network.load_state_dict(state, strict=False)  # load_weights checked that it fits
     return network, weights.mean, weights.std
 

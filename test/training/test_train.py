@@ -129,11 +129,23 @@ def test_wrong_settings_are_named(small_config, override, named):
         load_config(str(small_config), [override])
 
 
-def test_init_of_another_backbone_is_refused(small_config, tmp_path):
+def test_init_of_another_backbone_keeps_the_rest(small_config, tmp_path):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2')
+    base = tmp_path / 'base' / 'last.safetensors'
+    config = load_config(str(small_config), [f'network.init={base}', 'network.backbone=resnet18'])
+    state = Training(config, tmp_path).network.state_dict()
+    kept = load_weights(base).network.state_dict()
+    for part in ('sp.', 'ffm.', 'conv_out.', 'cp.conv_head16.'):
+        keys = [key for key in kept if key.startswith(part)]
+        assert keys and all(torch.equal(state[key], kept[key]) for key in keys), part
+
+
+def test_init_of_another_variant_is_refused(small_config, tmp_path):
     run(small_config, tmp_path / 'base', 'schedule.iterations=2')
     config = load_config(str(small_config), [
-        f'network.init={tmp_path}/base/last.safetensors', 'network.backbone=resnet18'])
-    with pytest.raises(ConfigError, match="backbone 'xception39'"):
+        f'network.init={tmp_path}/base/last.safetensors', 'network.backbone=resnet18',
+        'network.variant=coincheung'])
+    with pytest.raises(ConfigError, match="the variant 'paper': set network.variant"):
         Training(config, tmp_path)
 
 
