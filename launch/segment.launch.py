@@ -31,11 +31,11 @@ def generate_launch_description():
         argument(
             'params_file', 'YAML file with the parameters of the node',
             str(CONFIG / 'segment.yaml')),
-        argument('image_topic', 'topic of the camera images'),
-        argument('camera_info_topic', "topic of the camera's calibration"),
+        argument('image_topic', 'topic of the camera images (of several, params_file says)'),
+        argument('camera_info_topic', "topic of the camera's calibration (likewise)"),
         argument('weights', 'name of shipped weights, or a .safetensors, .pth or .onnx file'),
         argument('device', 'auto, cuda, cuda:N or cpu'),
-        argument('namespace', 'namespace of the node and its topics', ''),
+        argument('namespace', 'namespace of the node and what it publishes', ''),
         argument('use_sim_time', 'true: take the time from /clock'),
         argument(
             'autostart',

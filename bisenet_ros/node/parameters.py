@@ -116,7 +116,8 @@ NODE_PARAMETERS = (
     P('precision', 'auto', 'Number format of the network.',
       choices=('auto', 'fp32', 'fp16', 'bf16')),
     P('network_size', [0, 0], 'Width and height at which the network sees the image; '
-      '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on.',
+      '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on or, if they '
+      'do not say, as the image has.',
       limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
     P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision.',
       limits=(0.0, 1.0), live=True),
@@ -126,8 +127,8 @@ NODE_PARAMETERS = (
       limits=(0.0, 1.0), live=True),
     P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
       limits=(0.0, 1000.0), live=True),
-    P('stale_after', 1.0, 'Without a new image for this long (s) diagnostics warn and costmaps '
-      'become unknown, these after costmap.decay_time at the latest.',
+    P('stale_after', 1.0, 'Without a segmented image for this long (s) diagnostics warn and '
+      'costmaps become unknown, these after costmap.decay_time at the latest.',
       limits=(0.05, 3600.0), live=True),
     P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
     P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '
@@ -151,7 +152,7 @@ NODE_PARAMETERS = (
       'this probable, set the cost of a cell even where another class is more probable.',
       limits=(0.01, 1.0)),
     P('costmap.footprint_radius', 0.25, 'Around the origin of base_frame (m): the robot stands '
-      'there, so no obstacle does.', limits=(0.0, 100.0)),
+      'there, so no obstacle does, and what was not seen is free.', limits=(0.0, 100.0)),
     P('costmap.publish_classes', [], 'Names of the classes that get a topic of their own, '
       'segmentation/costmap/<class>.', type=Parameter.Type.STRING_ARRAY),
     P('costmap.odometry.source', 'tf', 'Where the motion of the robot comes from: TF, a '

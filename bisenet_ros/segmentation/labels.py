@@ -29,7 +29,7 @@ class Label:
     :ivar id: value in masks, 0 to 254.
     :ivar name: valid as a part of a topic name.
     :ivar color: (red, green, blue), each 0 to 255.
-    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal, -1 says nothing about the ground.
+    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal, -1 none.
     :ivar obstacle: stands on the ground and hides what lies behind it.
     :ivar ground: is ground itself.
     """

@@ -49,10 +49,16 @@ def start_node(tmp_path_factory):
         return node, probe
 
     yield start
-    exit_codes = [node.stop() for node in nodes if node.running()]
+    failures = []
+    for node in nodes:  # all of them, whatever becomes of one, and of what ended by itself, too
+        try:
+            if exit_code := node.stop():
+                failures.append(f'exit code {exit_code}; log:\n{node.log()}')
+        except AssertionError as error:
+            failures.append(str(error))
     rclpy.shutdown(context=context)
     spinner.join()
-    assert not any(exit_codes), exit_codes
+    assert not failures, '\n'.join(failures)
 
 
 @pytest.fixture(scope='session')

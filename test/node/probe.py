@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 START_TIMEOUT = 180.0
 ANSWER_TIMEOUT = 30.0
 
+
 class Probe(Node):
     """Publishes images, collects what comes back, waits for conditions."""
 
@@ -101,8 +102,9 @@ class NodeProcess:
         return self._log_path.read_text()
 
     def stop(self, how=signal.SIGINT) -> int:
-        """End the node as Ctrl-C does and return its exit code."""
-        self._process.send_signal(how)
+        """End the node as Ctrl-C does, if it runs, and return its exit code."""
+        if self.running():
+            self._process.send_signal(how)
         try:
             return self._process.wait(20.0)
         except subprocess.TimeoutExpired:

@@ -1,14 +1,19 @@
 """One camera's subscriptions: names after remapping, and what is said of lost images."""
 
 import threading
+import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
+from bisenet_ros.node import camera_input  # noqa: E402
 from bisenet_ros.node.camera_input import CameraInput  # noqa: E402
 
 
@@ -78,3 +83,32 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
     assert camera.publisher_count() == 1
     mismatch = camera.publisher_mismatch()
     assert said in mismatch and bool(said) == bool(mismatch)
+
+
+def test_a_calibration_that_was_published_once_is_heard(make_input):
+    camera, node = make_input()
+    publisher = node.create_publisher(CameraInfo, camera.camera_info_topic, QoSProfile(
+        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    publisher.publish(CameraInfo(width=7))
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    deadline = time.monotonic() + 30.0
+    while camera.camera_info is None:
+        assert time.monotonic() < deadline
+        camera.follow_publishers()
+        executor.spin_once(timeout_sec=0.1)
+    assert camera.camera_info.width == 7
+
+
+@pytest.mark.parametrize(('max_rate', 'expected'), [(10.0, 100), (20.0, 200), (0.0, 300)])
+def test_max_rate_of_a_camera_that_jitters(make_input, monkeypatch, max_rate, expected):
+    """Ten seconds of a 30 Hz camera."""
+    camera, _ = make_input()
+    camera.max_rate = max_rate
+    times = 1000 + np.arange(300) / 30 + np.random.default_rng(0).uniform(-0.003, 0.003, 300)
+    taken = 0
+    for number, now in enumerate(times):
+        monkeypatch.setattr(camera_input, 'time', SimpleNamespace(monotonic=lambda now=now: now))
+        camera._on_image(Image(), {'publication_sequence_number': number})
+        taken += camera.take() is not None
+    assert abs(taken - expected) <= 2

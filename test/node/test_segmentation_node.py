@@ -15,7 +15,7 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
 
@@ -119,7 +119,7 @@ def test_pause_and_resume(street, street_image):
         return street.call(SetBool, 'segmentation/enable', SetBool.Request(data=value))
     assert enable(False).success
     street.wait(lambda: street.diagnostics()['state'] == 'paused')
-    assert street.camera.get_subscription_count() == 0
+    street.wait(lambda: street.camera.get_subscription_count() == 0)
     street.camera.publish(image_message(street_image, 'rgb8', stamp=106))
     assert enable(True).success
     street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=107),
@@ -146,24 +146,42 @@ def test_live_and_configured_parameters(street, street_image):
     assert not refusal.successful and 'cleanup' in refusal.reason
 
 
+def change_state(probe, transition):
+    request = ChangeState.Request()
+    request.transition.id = transition
+    return probe.call(ChangeState, 'segmentation/change_state', request).success
+
+
 def test_lifecycle_down_and_up_again(street, street_image):
-    def change(transition):
-        request = ChangeState.Request()
-        request.transition.id = transition
-        return street.call(ChangeState, 'segmentation/change_state', request).success
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-        assert change(transition)
+        assert change_state(street, transition)
     street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
-    assert street.count_publishers(f'{street.namespace}/segmentation/mask') == 0
+    street.wait(lambda: street.count_publishers(f'{street.namespace}/segmentation/mask') == 0)
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert change(transition)
+        assert change_state(street, transition)
     street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=109),
                       lambda: answer(street, 'mask', 109))
 
 
+def test_without_autostart_it_waits_for_a_manager(start_node):
+    """And says what keeps it from working: a publisher that falls silent, nobody who listens."""
+    _, probe = start_node(state='unconfigured', autostart=False, stale_after=0.5,
+                          costmap__enabled=False)
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert change_state(probe, transition)
+    probe.wait(lambda: 'nobody publishes' in probe.diagnostics()['message'])
+    camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    probe.wait(lambda: 'though there is a publisher' in probe.diagnostics()['message'])
+    small = image_message(np.zeros((48, 64, 3), np.uint8))
+    probe.send_until(camera, small, lambda: probe.diagnostics()['message'].startswith('idle'))
+    refusal = probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request())
+    assert not refusal.success and 'costmap.enabled' in refusal.message
+    assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 0
+
+
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
     """A network size no CPU does in 10 ms, fed at 100 Hz: the newest frame wins."""
-    _, probe = start_node(network_size='[1920, 1440]', engine='torch')
+    _, probe = start_node(network_size='[1920, 1440]', engine='torch', device='cpu')
     probe.listen('segmentation/mask', Image)
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
     small = np.ascontiguousarray(street_image[::4, ::4])
@@ -176,9 +194,10 @@ def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, stree
 
     def counted():
         values = probe.diagnostics()
-        frames_in, frames_out = int(values['frames_in']), int(values['frames_out'])
-        return frames_in >= 300 and values if frames_in == frames_out + int(
-            values['dropped']) else None
+        came, out, dropped, missed = (
+            int(values[name])
+            for name in ('frames_in', 'frames_out', 'dropped', 'missed_in_transit'))
+        return values if came + missed >= 300 and came == out + dropped else None
     values = probe.wait(counted)
     assert int(values['dropped']) > 200
     stamps = [mask.header.stamp.sec for mask in probe.received['segmentation/mask']]

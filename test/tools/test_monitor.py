@@ -34,7 +34,6 @@ class Graph:
     """A monitor, and publishers of all that it listens to."""
 
     def __init__(self, with_costmap, with_odometry):
-        rclpy.init()
         self.node = rclpy.create_node('stand_in')
         self.monitor = Monitor('/camera/image_raw', with_costmap, with_odometry)
         self.publishers = {name: self.node.create_publisher(*topic, QOS)
@@ -76,9 +75,11 @@ class Graph:
 
 @pytest.fixture
 def graph(request):
-    graph = Graph(with_costmap=request.param, with_odometry=request.param)
-    yield graph
-    rclpy.shutdown()
+    rclpy.init()
+    try:
+        yield Graph(with_costmap=request.param, with_odometry=request.param)
+    finally:
+        rclpy.shutdown()
 
 
 @pytest.mark.parametrize('graph', [False], indirect=True)

@@ -96,8 +96,8 @@ def matrix(transform):
 
 
 @contextmanager
-def playing(*arguments):
-    process = subprocess.Popen(arguments)
+def playing(*arguments, **popen):
+    process = subprocess.Popen(arguments, **popen)
     try:
         yield process
     finally:
@@ -216,10 +216,10 @@ def test_ends_with_the_source(folder):
 
 def test_interrupt_ends_quietly(folder, listener):
     received = listener.subscribe(Image, '/camera/image_raw')
-    process = subprocess.Popen([*PLAY, folder, '--loop'], stderr=subprocess.PIPE, text=True)
-    listener.wait_for(lambda: received)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=TIMEOUT)
+    with playing(*PLAY, folder, '--loop', stderr=subprocess.PIPE, text=True) as process:
+        listener.wait_for(lambda: received)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     assert 'Traceback' not in errors
 
