@@ -128,17 +128,10 @@ class Calibration:
 
         :raises CalibrationError: where the image's aspect is not that of the calibrated view.
         """
+        check_aspect((width, height), (self.width, self.height),
+                     (self.binning_x, self.binning_y), self.roi)
         x_offset, y_offset, roi_width, roi_height = self.roi
         view = roi_width or self.width, roi_height or self.height
-        sensor = view[0] / (self.binning_x or 1), view[1] / (self.binning_y or 1)
-        # One pixel of slack: resizing and binning round.
-        if (abs(width - height * sensor[0] / sensor[1]) > 1
-                and abs(height - width * sensor[1] / sensor[0]) > 1):
-            raise CalibrationError(
-                f'the image is {width}x{height}, but camera_info describes {sensor[0]:g}x'
-                f'{sensor[1]:g} (size {self.width}x{self.height}, binning {self.binning_x}x'
-                f'{self.binning_y}, roi {self.roi}), another aspect: use the camera_info of '
-                'this image')
         if self.rectified:
             focal = self.p[0], self.p[5]
             centre = self.p[2], self.p[6]
@@ -152,6 +145,28 @@ class Calibration:
             fisheye=self.distortion_model == 'equidistant' and not self.rectified,
             rotation=self.r if self.rectified else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
         return region.resized(width, height)
+
+
+def check_aspect(image_size: tuple[int, int], full_size: tuple[int, int],
+                 binning: tuple[int, int], roi: tuple[int, int, int, int]) -> None:
+    """
+    Check that images of a size show the view that a sensor_msgs/CameraInfo describes.
+
+    :param image_size, full_size: (width, height), pixels.
+    :param binning: along x and y; 0 means 1.
+    :param roi: (x_offset, y_offset, width, height), pixels; width or height 0 means all.
+    :raises CalibrationError: where the aspects differ.
+    """
+    width, height = image_size
+    sensor_width = (roi[2] or full_size[0]) / (binning[0] or 1)
+    sensor_height = (roi[3] or full_size[1]) / (binning[1] or 1)
+    # One pixel of slack: resizing and binning round.
+    if (abs(width - height * sensor_width / sensor_height) > 1
+            and abs(height - width * sensor_height / sensor_width) > 1):
+        raise CalibrationError(
+            f'the image is {width}x{height}, but camera_info describes {sensor_width:g}x'
+            f'{sensor_height:g} (size {full_size[0]}x{full_size[1]}, binning {binning[0]}x'
+            f'{binning[1]}, roi {roi}), another aspect: use the camera_info of this image')
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ _NO_EVIDENCE = np.finfo(np.float32).tiny
 JUMP_BACK = 1.0
 # Metres. Beyond it, odometry has diverged.
 _FARTHEST = 1e9
+# In cells. Memory grows with their number, that of the lookup tables with the square of the range;
+# Nav2's StaticLayer takes no longer sides.
+_MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -80,6 +83,14 @@ class CostmapSettings:
                 raise ValueError(f'{name} is {getattr(self, name)}: it must not be below 0')
         if min(self.size) < self.resolution:
             raise ValueError(f'size is {self.size}: each must hold a cell of {self.resolution} m')
+        cells = tuple(round(side / self.resolution) for side in self.size)
+        if math.prod(cells) > _MOST_CELLS or max(cells) > _LONGEST_SIDE:
+            raise ValueError(
+                f'size is {self.size}: that is {cells[0]}x{cells[1]} cells of {self.resolution} m, '
+                f'at most {_MOST_CELLS}, and {_LONGEST_SIDE} a side: make resolution coarser')
+        if self.max_range > _LONGEST_RANGE * self.resolution:
+            raise ValueError(f'max_range is {self.max_range}: that is more than {_LONGEST_RANGE} '
+                             f'cells of {self.resolution} m: make resolution coarser')
         if self.min_range >= self.max_range:
             raise ValueError(
                 f'min_range is {self.min_range}: it must be below max_range, {self.max_range}')

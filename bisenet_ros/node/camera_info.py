@@ -4,7 +4,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from bisenet_ros.costmap.camera_model import resized_pixel
+from bisenet_ros.costmap.camera_model import check_aspect, resized_pixel
 
 
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
@@ -18,10 +18,14 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
 
     :param image_size: (width, height) of the image as it came, in pixels.
     :param mask_size: (width, height) of the mask.
+    :raises CalibrationError: where the image's aspect is not that of the calibrated view.
     """
     roi = info.roi
-    region = (roi.width or info.width or image_size[0], roi.height or info.height or image_size[1])
-    scale = np.array([mask / full for mask, full in zip(mask_size, region)])
+    full = info.width or image_size[0], info.height or image_size[1]
+    check_aspect(image_size, full, (info.binning_x, info.binning_y),
+                 (roi.x_offset, roi.y_offset, roi.width, roi.height))
+    region = roi.width or full[0], roi.height or full[1]
+    scale = np.array([mask / side for mask, side in zip(mask_size, region)])
     offset = np.array([roi.x_offset, roi.y_offset])
     return CameraInfo(
         header=header, width=mask_size[0], height=mask_size[1],

@@ -53,13 +53,14 @@ class CameraInput:
     def __init__(self, node: LifecycleNode, name: str, image_topic: str, info_topic: str,
                  transport: str, reliability: str, new_frame: threading.Condition) -> None:
         self.name = name
-        # Names after remapping: what is published there is what counts.
+        # What is published under the names after remapping is what counts. Subscribing remaps, so
+        # it takes the names before.
         base_topic = node.resolve_topic_name(image_topic)
-        self.image_topic = node.resolve_topic_name(
-            base_topic + ('/compressed' if transport == 'compressed' else ''))
-        self.camera_info_topic = (
-            node.resolve_topic_name(info_topic) if info_topic
-            else _sibling_camera_info_topic(node, image_topic, base_topic))
+        self._image_name = f'{base_topic}/compressed' if transport == 'compressed' else image_topic
+        self._camera_info_name = (
+            info_topic or _sibling_camera_info_name(node, image_topic, base_topic))
+        self.image_topic = node.resolve_topic_name(self._image_name)
+        self.camera_info_topic = node.resolve_topic_name(self._camera_info_name)
         # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
         self._rectified = base_topic.rpartition('/')[2].startswith('image_rect')
         self.max_rate = 0.0
@@ -98,8 +99,8 @@ class CameraInput:
         of a reliable camera's large frames, and only a transient-local one gets a calibration
         that was published once.
         """
-        self._follow(self.image_topic, self._message_type, self._on_image, self._reliability)
-        self._follow(self.camera_info_topic, CameraInfo, self._on_camera_info, 'auto')
+        self._follow(self._image_name, self._message_type, self._on_image, self._reliability)
+        self._follow(self._camera_info_name, CameraInfo, self._on_camera_info, 'auto')
 
     def publisher_count(self) -> int:
         """Return how many nodes publish the image topic."""
@@ -108,7 +109,7 @@ class CameraInput:
     def publisher_mismatch(self) -> str:
         """Return why a publisher's images cannot come here, and the remedy; '' if they can."""
         wanted = f'sensor_msgs/msg/{self._message_type.__name__}'
-        for info in self._node.get_publishers_info_by_topic(self.image_topic):
+        for info in self._node.get_publishers_info_by_topic(self._image_name):
             if info.topic_type != wanted:
                 return (f'it sends {info.topic_type}, not {wanted}: set image_transport to raw '
                         'for an Image; to compressed for a CompressedImage, and image_topic to '
@@ -135,19 +136,19 @@ class CameraInput:
         frame, self._newest = self._newest, None
         return frame
 
-    def _follow(self, topic: str, message_type: type, callback, reliability: str) -> None:
-        qos = self._matching_qos(topic, reliability)
-        subscription, current = self._subscriptions.get(topic, (None, None))
+    def _follow(self, name: str, message_type: type, callback, reliability: str) -> None:
+        qos = self._matching_qos(name, reliability)
+        subscription, current = self._subscriptions.get(name, (None, None))
         if current == qos:
             return
         if subscription is not None:
             self._node.destroy_subscription(subscription)
             self._last_sequence_number = None
-        self._subscriptions[topic] = (
-            self._node.create_subscription(message_type, topic, callback, qos), qos)
+        self._subscriptions[name] = (
+            self._node.create_subscription(message_type, name, callback, qos), qos)
 
-    def _matching_qos(self, topic: str, reliability: str) -> QoSProfile:
-        offered = [info.qos_profile for info in self._node.get_publishers_info_by_topic(topic)]
+    def _matching_qos(self, name: str, reliability: str) -> QoSProfile:
+        offered = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
         all_reliable = bool(offered) and all(
             qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
         all_latched = bool(offered) and all(
@@ -196,10 +197,9 @@ class CameraInput:
         return False
 
 
-def _sibling_camera_info_topic(node: LifecycleNode, image_topic: str, remapped: str) -> str:
-    """Return where the calibration is: beside the remapped image, if not remapped on its own."""
+def _sibling_camera_info_name(node: LifecycleNode, image_topic: str, remapped: str) -> str:
+    """Return the calibration's name: beside the remapped image, if not remapped on its own."""
     sibling = camera_info_topic(image_topic)
-    resolved = node.resolve_topic_name(sibling)
-    if resolved != node.resolve_topic_name(sibling, only_expand=True):
-        return resolved
+    if node.resolve_topic_name(sibling) != node.resolve_topic_name(sibling, only_expand=True):
+        return sibling
     return camera_info_topic(remapped)

@@ -77,7 +77,7 @@ class CostmapOutput:
 
     def wanted(self) -> bool:
         """Return whether anybody subscribes to anything here."""
-        return any(publisher.get_subscription_count() for publisher in self._publishers)
+        return bool(self._heard())
 
     def observe(self, frame: Frame, image_size: tuple[int, int],
                 segmentation: Segmentation) -> None:
@@ -100,7 +100,8 @@ class CostmapOutput:
                     return
                 self._stamp = header.stamp
                 self._failures[frame.camera] = ''
-                self._observed_at[frame.camera] = time.monotonic()
+                # When it came, not now: a slow network must not make old news new.
+                self._observed_at[frame.camera] = frame.received
         except Exception as error:
             self._failures[frame.camera] = str(error)
             raise
@@ -112,13 +113,15 @@ class CostmapOutput:
 
     def missing(self, stale_after: float) -> dict[str, str]:
         """
-        Return the cameras that have added nothing for `stale_after` seconds, and why.
+        Return the cameras that have added no image of the last `stale_after` seconds, and why.
 
         What is older than the costmap's decay_time is missing in any case.
         """
         stale_after = min(stale_after, self._decay_time)
         since = time.monotonic() - stale_after
-        return {name: self._failures[name] or f'nothing was segmented for {stale_after} s'
+        return {name: self._failures[name] or (
+                    f'no image of the last {stale_after} s has been segmented yet; if the network '
+                    'is slow, make network_size smaller or stale_after larger')
                 for name, observed_at in self._observed_at.items() if observed_at < since}
 
     def publish(self, stale_after: float) -> None:
@@ -134,12 +137,14 @@ class CostmapOutput:
 
     def publish_unknown(self) -> None:
         """Publish all topics as unknown; once, then only to subscribers."""
-        if not self._not_unknown and not self.wanted():
-            return
         with self._lock:
             info = self._costmap.info
-        self._not_unknown = set()
-        self._publish_unknown_on(self._publishers, info)
+        told, self._not_unknown = self._not_unknown | self._heard(), set()
+        self._publish_unknown_on(told, info)
+
+    def _heard(self) -> set[Publisher]:
+        return {publisher for publisher in self._publishers
+                if publisher.get_subscription_count()}
 
     def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
         header = Header(stamp=self._node.get_clock().now().to_msg(),
@@ -158,8 +163,7 @@ class CostmapOutput:
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
-            heard = {publisher for publisher in self._publishers
-                     if publisher.get_subscription_count()}
+            heard = self._heard()
             costmap, info = self._costmap, self._costmap.info
             # Latched: who subscribes in an hour must not get what was seen now.
             if left := self._not_unknown - heard:

@@ -1,6 +1,7 @@
 """ROS image messages to arrays and back, without a copy where the memory layout allows."""
 
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
@@ -12,8 +13,11 @@ try:
     from cv_bridge import CvBridge
     CONVERTER = 'cv_bridge'
 except ImportError:
-    from rosbags.image.image import image_to_cvimage, to_cvtype
-    CONVERTER = 'rosbags-image'
+    try:
+        from rosbags.image.image import image_to_cvimage, to_cvtype
+        CONVERTER = 'rosbags-image'
+    except ImportError:
+        CONVERTER = ''
 
 # Encodings whose first three (or only) bytes per pixel are the colours as they are.
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3}
@@ -91,8 +95,9 @@ def _decompressed(message: CompressedImage) -> ColorImage:
     pixels = None
     if len(message.data):
         # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
-        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8),
-                              cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        with suppress(cv2.error):  # which a header with an absurd size gives
+            pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8),
+                                  cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ImageConversionError(
             f'compressed image of format {message.format!r} and {len(message.data)} bytes '
@@ -101,6 +106,11 @@ def _decompressed(message: CompressedImage) -> ColorImage:
 
 
 def _converted(message: Image) -> ColorImage:
+    if not CONVERTER:
+        raise ImageConversionError(
+            f'encoding {message.encoding!r} needs cv_bridge, which is not installed: install it '
+            '(apt install ros-$ROS_DISTRO-cv-bridge), or let the camera driver publish rgb8 or '
+            'bgr8')
     try:
         if CONVERTER == 'cv_bridge':
             pixels = CvBridge().imgmsg_to_cv2(message, 'bgr8')

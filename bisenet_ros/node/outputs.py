@@ -60,9 +60,6 @@ class SegmentationOutputs:
         """Publish one frame's segmentation; every message has the input's header unchanged."""
         header = frame.message.header
         class_ids = segmentation.class_ids
-        if frame.camera_info is not None and self._camera_info.get_subscription_count():
-            self._camera_info.publish(scaled_camera_info(
-                frame.camera_info, header, image.pixels.shape[1::-1], class_ids.shape[::-1]))
         # It may be missing for whoever has subscribed only just now.
         if segmentation.confidence is not None and self.confidence_wanted():
             self._confidence.publish(to_image_message(segmentation.confidence, 'mono8', header))
@@ -75,6 +72,17 @@ class SegmentationOutputs:
             blended = overlay(_rgb_of_size(image, class_ids.shape), class_ids, self._label_set,
                               overlay_alpha)
             self._overlay.publish(to_image_message(blended, 'rgb8', header))
+
+    def publish_camera_info(self, frame: Frame, image_size: tuple[int, int],
+                            mask_size: tuple[int, int]) -> None:
+        """
+        Publish the calibration of one frame's mask; sizes are (width, height).
+
+        :raises CalibrationError: if the frame's calibration is not that of its image.
+        """
+        if frame.camera_info is not None and self._camera_info.get_subscription_count():
+            self._camera_info.publish(scaled_camera_info(
+                frame.camera_info, frame.message.header, image_size, mask_size))
 
 
 class LabelInfoOutput:

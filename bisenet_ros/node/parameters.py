@@ -142,7 +142,7 @@ NODE_PARAMETERS = (
     P('costmap.min_range', 0.0, 'Ground nearer than this (m) to the point below the camera is '
       'not used.', limits=(0.0, 1000.0)),
     P('costmap.max_range', 8.0, 'Ground farther than this (m) from the point below the camera is '
-      'not used.', limits=(0.1, 1000.0)),
+      'not used; at most 1000 cells.', limits=(0.1, 1000.0)),
     P('costmap.max_pixel_footprint', 0.0, 'Ground of which one pixel of the mask covers more than '
       'this (m), along its ray, is unknown: there the mask is too coarse. 0: two cells.',
       limits=(0.0, 100.0)),
@@ -181,7 +181,10 @@ class Parameters:
         self.configured = False
         for specification in NODE_PARAMETERS:
             self._declare(specification)
-        for camera in self['cameras'] or ['']:
+        cameras = self['cameras']
+        if len(set(cameras)) < len(cameras):
+            self._faults['cameras'] = f'cameras is {cameras}; give each another name'
+        for camera in dict.fromkeys(cameras or ['']):
             for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
                 self._declare(_of_camera(specification, camera))
         node.add_on_set_parameters_callback(self._on_set)

@@ -20,6 +20,7 @@ from bisenet_ros.costmap.geometry import (
     pose_from_rpy,
 )
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
+from bisenet_ros.node.stamps import nanoseconds
 
 try:
     import tf2_ros
@@ -150,7 +151,7 @@ class OdometryTopic:
 
     def _on_odometry(self, message: Odometry) -> None:
         frames = (message.header.frame_id, message.child_frame_id)
-        instant = Time.from_msg(message.header.stamp).nanoseconds
+        instant = nanoseconds(message.header.stamp)
         with self._changed:
             if frames != self._frames:
                 self._fault = (f'is about frames {frames}, but costmap.frame and '

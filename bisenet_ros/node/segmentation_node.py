@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.costmap.camera_model import CalibrationError
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.node.camera_input import CameraInput, Frame
 from bisenet_ros.node.costmap_output import CostmapOutput
@@ -123,6 +127,11 @@ class SegmentationNode(LifecycleNode):
         self.close()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything after a transition that failed, to be configured again."""
+        self.close()
+        return TransitionCallbackReturn.SUCCESS
+
     def close(self) -> None:
         """Stop, leave an unknown costmap behind, and release everything."""
         self._stop()
@@ -153,6 +162,9 @@ class SegmentationNode(LifecycleNode):
     def _configure_costmap(self) -> None:
         def value(name: str) -> Any:
             return self._settings[f'costmap.{name}']
+        for name in ('frame', 'base_frame'):
+            if not value(name):
+                raise ValueError(f'costmap.{name} is empty: give the name of a frame')
         settings = CostmapSettings(
             **{field.name: value(field.name) for field in fields(CostmapSettings)})
         poses = RobotPoses(
@@ -162,7 +174,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._costmap = CostmapOutput(self, settings, self._segmenter.label_set, poses,
                                           self._inputs, value('publish_classes'))
-        except ValueError:
+        except Exception:
             poses.destroy()
             raise
         self._costmap_timer = self._create_steady_timer(
@@ -199,24 +211,27 @@ class SegmentationNode(LifecycleNode):
             return
         for camera in self._inputs.values():
             camera.stop()
-        self._worker.stop()
-        self._worker = None
+        # Before the frame in work is done: that may take longer than we are given to end.
         if self._costmap is not None:
             self._costmap.publish_unknown()
+        self._worker.stop()
+        self._worker = None
 
     def _release(self) -> None:
-        for outputs in self._outputs.values():
-            outputs.destroy()
-        if self._label_info is not None:
-            self._label_info.destroy()
-        if self._costmap is not None:
-            self.destroy_timer(self._costmap_timer)
-            self._costmap.destroy()
+        releases = [part.destroy for part in (
+            *self._outputs.values(), self._label_info, self._costmap) if part is not None]
+        if self._costmap_timer is not None:
+            releases.insert(0, partial(self.destroy_timer, self._costmap_timer))
         if self._segmenter is not None:
-            self._segmenter.close()
+            releases.append(self._segmenter.close)
         self._inputs, self._outputs = {}, {}
         self._label_info = self._segmenter = self._costmap = self._costmap_timer = None
         self._settings.configured = False
+        for release in releases:
+            try:
+                release()
+            except Exception as error:  # A GPU that has failed must not keep the rest.
+                self.get_logger().error(f'not released: {error}')
 
     # One frame of each camera that has a new one; in the worker's thread
 
@@ -265,6 +280,11 @@ class SegmentationNode(LifecycleNode):
                 frame, image, segmentation, self._settings['overlay_alpha'])
             self._throughput.add(frame.received)
             self._camera_errors.pop(frame.camera, None)
+            try:
+                self._outputs[frame.camera].publish_camera_info(
+                    frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
+            except CalibrationError as error:
+                self._report_camera(frame.camera, str(error))
         if costmap_wanted:  # After all masks: it may wait for a transform.
             for (frame, image), segmentation in zip(images, segmentations):
                 self._observe(frame, image, segmentation)
@@ -309,7 +329,8 @@ class SegmentationNode(LifecycleNode):
                 self._label_info.publish(self._settings['confidence_threshold'])
 
     def _apply_live_parameters(self) -> None:
-        self._segmenter.confidence_threshold = self._settings['confidence_threshold']
+        # rclpy lets a value pass that is a rounding error above its limit.
+        self._segmenter.confidence_threshold = min(1.0, self._settings['confidence_threshold'])
         for camera in self._inputs.values():
             camera.max_rate = self._settings['max_rate']
 
@@ -368,6 +389,10 @@ class SegmentationNode(LifecycleNode):
         if self._worker is None:
             return DiagnosticStatus.OK, self._state_name()
         errors, warnings = self._camera_troubles()
+        busy_for, stale_after = self._worker.busy_for(), self._settings['stale_after']
+        if busy_for > stale_after:
+            errors.insert(0, f'the network has been at work on a frame for {busy_for:.1f} s: a '
+                          'smaller network_size is faster')
         if errors or warnings:
             return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
                     '; '.join(errors + warnings))
@@ -400,6 +425,20 @@ class SegmentationNode(LifecycleNode):
         return errors, warnings
 
 
+def spin(node: Node) -> None:
+    """
+    Do the node's work until the context ends.
+
+    In Jazzy, asking a lifecycle node for a transition that its state does not allow raises here
+    (rclpy issue 1209); nobody who does so may end the node.
+    """
+    while rclpy.ok():
+        try:
+            rclpy.spin(node)
+        except rclpy_implementation.RCLError as error:
+            node.get_logger().error(str(error))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     keep_large_blocks()
@@ -408,10 +447,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     node = SegmentationNode()
     try:
         node.autostart()
-        rclpy.spin(node)
+        spin(node)
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:

@@ -2,9 +2,9 @@
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
-from rclpy.time import Time
 
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
+from bisenet_ros.node.stamps import nanoseconds
 
 
 class TransformBuffer(tf2_ros.Buffer):
@@ -22,7 +22,7 @@ class TransformBuffer(tf2_ros.Buffer):
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
-        instant = Time.from_msg(transform.header.stamp).nanoseconds
+        instant = nanoseconds(transform.header.stamp)
         if self._last.get(transform.child_frame_id, 0) - instant > JUMP_BACK * 1e9:
             self.clear()
             self._last.clear()

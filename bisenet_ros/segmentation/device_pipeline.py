@@ -65,11 +65,16 @@ class DevicePipeline:
         for index, frame in enumerate(frames):
             members[(frame.image.shape, frame.network_size, frame.mask_size)].append(index)
         started = []
-        for (image_shape, network_size, mask_size), indices in members.items():
-            shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size, bgr)
-            batch = self._idle_batch(shape)
-            batch.start([frames[index].image for index in indices], threshold)
-            started.append((batch, indices))
+        try:
+            for (image_shape, network_size, mask_size), indices in members.items():
+                shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size, bgr)
+                batch = self._idle_batch(shape)
+                batch.start([frames[index].image for index in indices], threshold)
+                started.append((batch, indices))
+        except Exception:
+            for batch, _ in started:  # Nobody else would: they would stay busy for ever.
+                batch.finish()
+            raise
 
         def result() -> list[Segmentation]:
             segmentations = [None] * len(frames)

@@ -7,7 +7,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
+from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
 from bisenet_ros.node.camera_info import scaled_camera_info  # noqa: E402
 
 K = (400.0, 0.0, 320.0, 0.0, 410.0, 235.0, 0.0, 0.0, 1.0)
@@ -60,3 +60,11 @@ def test_the_baseline_of_a_stereo_pair_stays():
     of_mask = scaled_camera_info(camera_info(), Header(), (640, 480), (160, 240))
     assert of_mask.p[3] / of_mask.p[0] == pytest.approx(P[3] / P[0])
     assert of_mask.p[7] / of_mask.p[5] == pytest.approx(P[7] / P[5])
+
+
+def test_a_calibration_of_another_view_is_refused():
+    with pytest.raises(CalibrationError, match='640x640.*another aspect'):
+        scaled_camera_info(camera_info(), Header(), (640, 640), (640, 640))
+    # Some drivers leave the size out.
+    sizeless = CameraInfo(k=K, r=R, p=P)
+    assert scaled_camera_info(sizeless, Header(), (640, 640), (320, 320)).k[0] == 200.0

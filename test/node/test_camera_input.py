@@ -56,6 +56,17 @@ def test_names_are_those_after_remapping(
     assert camera.take().rectified == rectified
 
 
+def test_cameras_that_remapping_swaps(make_input):
+    camera, node = make_input('/front/image_raw', remappings=[
+        f'/{one}/{topic}:=/{other}/{topic}' for topic in ('image_raw', 'camera_info')
+        for one, other in (('front', 'rear'), ('rear', 'front'))])
+    assert (camera.image_topic, camera.camera_info_topic) == (
+        '/rear/image_raw', '/rear/camera_info')
+    camera.start()
+    assert {subscription.topic_name for subscription in node.subscriptions} >= {
+        '/rear/image_raw', '/rear/camera_info'}
+
+
 def test_images_lost_lately(make_input):
     camera, _ = make_input()
     for number in (1, 2, 3, 8, 9, 10):

@@ -1,6 +1,7 @@
 """The node's costmap over DDS: valid for Nav2, true to the library, unknown when in doubt."""
 
 import itertools
+import signal
 import time
 
 import numpy as np
@@ -310,7 +311,7 @@ def test_clear_costmap(patient):
 
 def test_a_stopped_node_leaves_an_unknown_costmap(patient):
     patient.send_until(known(patient))
-    assert patient.node.stop() == 0
+    assert patient.node.stop(signal.SIGHUP) == 0  # as when the terminal is closed
     patient.probe.wait(unknown(patient))
 
 

@@ -1,6 +1,7 @@
 """ROS images to arrays: right pixels for each encoding, no copy where none is needed."""
 
 import struct
+import zlib
 from array import array
 
 import cv2
@@ -12,6 +13,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2 messages')
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from bisenet_ros.node import image_conversion  # noqa: E402
 from bisenet_ros.node.image_conversion import (  # noqa: E402
     CONVERTER,
     ImageConversionError,
@@ -132,3 +134,18 @@ def test_messages_have_packed_rows(shape, encoding, step):
         assert (msg.height, msg.width, msg.step, msg.encoding) == (5, 7, step, encoding)
         assert msg.header == header
         assert bytes(msg.data) == pixels.tobytes()
+
+
+def test_without_a_converter_what_needs_one_is_said(rgb, monkeypatch):
+    monkeypatch.setattr(image_conversion, 'CONVERTER', '')
+    with pytest.raises(ImageConversionError, match="'bayer_rggb8' needs cv_bridge"):
+        to_color_image(message(rgb[..., :1], 'bayer_rggb8'))
+    np.testing.assert_array_equal(as_rgb(to_color_image(message(rgb, 'rgb8'))), rgb)
+
+
+def test_a_compressed_image_with_an_absurd_size_is_refused():
+    png = bytearray(cv2.imencode('.png', np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    png[16:24] = struct.pack('>II', 100_000, 100_000)
+    png[29:33] = struct.pack('>I', zlib.crc32(png[12:29]))
+    with pytest.raises(ImageConversionError, match='cannot be decoded'):
+        to_color_image(CompressedImage(format='png', data=array('B', png)))

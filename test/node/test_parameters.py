@@ -115,3 +115,9 @@ def test_each_of_several_cameras_has_its_own_block(make_parameters):
     assert parameters.of_camera('front', 'image_topic') == '/front/image_raw'
     assert parameters.of_camera('rear', 'image_topic') == '/back/image'
     assert 'image_topic' not in parameters.names()
+
+
+def test_cameras_of_the_same_name_are_named(make_parameters):
+    _, parameters = make_parameters(cameras=['front', 'front'])
+    with pytest.raises(ParameterError, match="cameras is .*'front', 'front'"):
+        parameters.check()

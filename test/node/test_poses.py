@@ -22,7 +22,7 @@ def odometry():
 def tell(odometry, nanoseconds, x):
     message = Odometry(child_frame_id='base_link')
     message.header.frame_id = 'odom'
-    message.header.stamp = Time(nanoseconds=nanoseconds).to_msg()
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(nanoseconds, 10 ** 9)
     message.pose.pose.position.x, message.pose.pose.orientation.w = x, 1.0
     odometry._on_odometry(message)
 
@@ -39,3 +39,10 @@ def test_where_it_was_seconds_ago_is_known_at_any_rate(odometry, rate):
         odometry.pose(Time(nanoseconds=10 ** 18 - 1))
     tell(odometry, 10 ** 18 + 30 * 10 ** 9, 30.0)
     assert len(odometry._poses) == 1
+
+
+def test_a_stamp_before_the_epoch_is_survived(odometry):
+    """A simulation that has just begun: now, less a latency."""
+    tell(odometry, -10 ** 8, 1.0)
+    tell(odometry, 10 ** 8, 3.0)
+    assert odometry.pose(Time(nanoseconds=0))[0, 3] == pytest.approx(2.0)

@@ -1,22 +1,26 @@
 """The node in its own process, over DDS: what goes in, what comes out, what it survives."""
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy', reason='needs ROS 2')
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import cv2  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from probe import image_message, pixels_of  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.executors import ExternalShutdownException  # noqa: E402
+from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
+from bisenet_ros.node.segmentation_node import spin  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -181,7 +185,8 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
 
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
     """A network size no CPU does in 10 ms, fed at 100 Hz: the newest frame wins."""
-    _, probe = start_node(network_size='[1920, 1440]', engine='torch', device='cpu')
+    _, probe = start_node(network_size='[1920, 1440]', engine='torch', device='cpu',
+                          stale_after=0.05)
     probe.listen('segmentation/mask', Image)
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
     small = np.ascontiguousarray(street_image[::4, ::4])
@@ -202,6 +207,24 @@ def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, stree
     assert int(values['dropped']) > 200
     stamps = [mask.header.stamp.sec for mask in probe.received['segmentation/mask']]
     assert stamps == sorted(stamps)
+    probe.send_until(camera, image_message(small, 'rgb8', stamp=2000),
+                     lambda: 'at work on a frame' in probe.diagnostics()['message'], period=0.05)
+
+
+def test_an_rcl_error_in_a_callback_ends_nothing():
+    def callback():
+        calls.append(len(calls))
+        if len(calls) > 1:
+            rclpy.shutdown()
+        raise rclpy_implementation.RCLError('not allowed')
+
+    calls = []
+    rclpy.init()
+    node = rclpy.create_node('spin_test')
+    node.create_timer(0.01, callback)
+    with suppress(ExternalShutdownException):
+        spin(node)
+    assert calls == [0, 1]
 
 
 def test_compressed_images(start_node, street_image):

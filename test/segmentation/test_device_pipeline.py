@@ -64,18 +64,34 @@ def test_classify(spread, size):
 @pytest.mark.parametrize('spread', [1, 10, 60])
 @pytest.mark.parametrize('size', [(160, 96), (213, 121), (7, 5)])
 def test_the_kernel_does_what_classify_does(spread, size):
-    kernel = pytest.importorskip('bisenet_ros.segmentation.classify_kernel')
-    check_classify(kernel.classify, 'cuda', spread, size)
+    check_classify(kernel_classify(), 'cuda', spread, size)
+
+
+def kernel_classify():
+    pytest.importorskip('triton', reason='the kernel is written in Triton')
+    from bisenet_ros.segmentation import classify_kernel
+    return classify_kernel.classify
+
+
+def check_broken_logits(function, device, broken):
+    logits = torch.zeros(1, 11, 4, 4, device=device)
+    logits[0, 2] = 1
+    logits[0, 3, 0, 0] = broken
+    masks = function(logits, (4, 4), IDS.to(device), torch.tensor(0.0, device=device))
+    class_ids, confidence = masks[0].cpu()
+    assert (class_ids[0, 0], confidence[0, 0]) == (NO_DECISION, 0)
+    assert (class_ids[2:, 2:] == IDS[2]).all()
 
 
 @pytest.mark.parametrize('broken', [np.nan, np.inf])
 def test_pixels_with_logits_that_are_no_numbers_decide_nothing(broken):
-    logits = torch.zeros(1, 11, 4, 4)
-    logits[0, 2] = 1
-    logits[0, 3, 0, 0] = broken
-    class_ids, confidence = classify(logits, (4, 4), IDS, torch.tensor(0.0))[0]
-    assert (class_ids[0, 0], confidence[0, 0]) == (NO_DECISION, 0)
-    assert (class_ids[2:, 2:] == IDS[2]).all()
+    check_broken_logits(classify, 'cpu', broken)
+
+
+@needs_gpu
+@pytest.mark.parametrize('broken', [np.nan, np.inf])
+def test_nor_do_they_in_the_kernel(broken):
+    check_broken_logits(kernel_classify(), 'cuda', broken)
 
 
 def test_resize_is_opencvs(colorful_image):
@@ -123,6 +139,21 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
         # Convolutions of a batch round differently.
         assert (result.class_ids == alone.class_ids).mean() > 0.999
         assert np.abs(result.confidence.astype(int) - alone.confidence).max() <= 1
+
+
+def test_a_size_that_fails_leaves_the_others_free(network, colorful_image):
+    def failing(images):
+        if images.shape[2] == 96:
+            raise RuntimeError('out of memory')
+        return network(images)
+
+    pipeline = make_pipeline(failing)
+    good, bad = (Frame(colorful_image, (width, 96), (160, 96)) for width in (160, 96))
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match='out of memory'):
+            pipeline.segment([good, bad], False, 0.0, True)
+    assert not any(batch.busy for batches in pipeline._batches.values() for batch in batches)
+    assert [len(batches) for batches in pipeline._batches.values()] == [1, 1]
 
 
 def test_only_the_shapes_used_last_keep_their_buffers(network):

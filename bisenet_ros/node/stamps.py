@@ -1,0 +1,8 @@
+"""Stamps of messages as numbers."""
+
+from builtin_interfaces.msg import Time
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp as one number; negative ones, which rclpy.time.Time refuses, too."""
+    return stamp.sec * 10**9 + stamp.nanosec
