@@ -60,17 +60,17 @@ def test_classify(spread, size):
     check_classify(classify, 'cpu', spread, size)
 
 
+def kernel_classify():
+    pytest.importorskip('triton', reason='the kernel is written in Triton')
+    from bisenet_ros.segmentation import classify_kernel
+    return classify_kernel.classify
+
+
 @needs_gpu
 @pytest.mark.parametrize('spread', [1, 10, 60])
 @pytest.mark.parametrize('size', [(160, 96), (213, 121), (7, 5)])
 def test_the_kernel_does_what_classify_does(spread, size):
     check_classify(kernel_classify(), 'cuda', spread, size)
-
-
-def kernel_classify():
-    pytest.importorskip('triton', reason='the kernel is written in Triton')
-    from bisenet_ros.segmentation import classify_kernel
-    return classify_kernel.classify
 
 
 def check_broken_logits(function, device, broken):

@@ -133,6 +133,7 @@ def test_pipeline_command(tmp_path, capsys):
 
 
 def test_pipeline_command_in_8_bits(tmp_path):
+    pytest.importorskip('onnxruntime')
     main(['pipeline', '--int8', '--image-size', '320', '240', '--network-size', '160', '120',
           '--device', 'cpu', '--repeats', '2', '--output', str(tmp_path)])
     report = read(tmp_path, 'pipeline')
@@ -141,6 +142,7 @@ def test_pipeline_command_in_8_bits(tmp_path):
 
 
 def test_pipeline_command_of_an_onnx_model(tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
     arguments = ['pipeline', '--weights', 'camvid_xception39_int8', '--image-size', '320', '240',
                  '--network-size', '160', '120', '--device', 'cpu', '--repeats', '2',
                  '--output', str(tmp_path)]

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bisenet_ros.segmentation.labels import NO_DECISION
+from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools import street_clip
+from bisenet_ros.tools.pictures import Costmap, Moment
 from bisenet_ros.tools.sources import StreetSource
 from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.tools.street.things import PAVEMENT, ROAD
@@ -82,3 +85,27 @@ def test_source_knows_the_ground(clip, source):
         assert source.ground_truth(pose, np.array([x]), np.array([y]), 0.05)[0] == expected
         # Behind the camera.
         assert source.ground_truth(pose, np.array([-x]), np.array([y]), 0.05)[0] == NO_DECISION
+
+
+def perfect_moment(source, frame, label_set):
+    """Return what a node makes of a frame that sees all classes and costs as they are."""
+    costmap = Costmap(np.full((100, 100), -1, np.int8), 0.4, (-20.0, -20.0), frame.base_pose)
+    classes = source.ground_truth(frame.base_pose, *costmap.cell_centers(), clearance=0.4)
+    for label in label_set.labels:
+        costmap.costs[classes == label.id] = label.cost
+    return Moment(frame.stamp, frame.image, frame.image, frame.class_ids, costmap, frame.base_pose)
+
+
+def test_demo_scores_what_is_perfect_with_one(clip, source):
+    pytest.importorskip('rclpy', reason='the demo needs ROS 2')
+    from bisenet_ros.tools.demo import compare_with_truth
+    label_set = load_label_set('camvid')
+    moments = [perfect_moment(source, clip[index], label_set) for index in range(3)]
+    assert compare_with_truth(moments, source, label_set) == {
+        'pixel_accuracy': 1, 'mean_iou': 1, 'costmap_cells_right': 1,
+        'costmap_obstacles_missed': 0, 'costmap_false_obstacles': 0}
+    # A mask of another frame, and costs two metres from where they belong.
+    costmap = replace(moments[2].costmap, costs=np.roll(moments[2].costmap.costs, 5, axis=1))
+    wrong = replace(moments[2], class_ids=moments[0].class_ids, costmap=costmap)
+    scores = compare_with_truth([wrong], source, label_set)
+    assert scores['pixel_accuracy'] < 1 and scores['costmap_cells_right'] < 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import bisenet_ros
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 
 ROOT = Path(__file__).parents[2]
@@ -77,11 +78,12 @@ def test_stop_ends_one_that_will_not(module, tmp_path, monkeypatch):
 
 def test_dies_with_a_killed_parent(module, tmp_path):
     name = module('import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(100)')
+    package = Path(bisenet_ros.__file__).parent
     parent = subprocess.Popen([sys.executable, '-c', (
         'import pathlib, time\n'
         'from bisenet_ros.tools.processes import ModuleProcess\n'
         f'ModuleProcess("node", {name!r}, [], pathlib.Path({str(tmp_path)!r}))\n'
-        'time.sleep(100)')], env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{os.getcwd()}'})
+        'time.sleep(100)')], env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{package.parent}'})
     log = tmp_path / 'node.log'
     wait_for(lambda: log.is_file() and log.read_text().endswith('\n'))
     child = int(log.read_text())

@@ -4,8 +4,6 @@ import pytest
 
 from bisenet_ros.tools.sources import SourceError, VideoSource, open_source
 
-rosbags_typesys = pytest.importorskip('rosbags.typesys')
-
 WIDTH, HEIGHT = 64, 48
 
 
@@ -85,8 +83,9 @@ class Bag:
 
     def __init__(self, path, storage):
         from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
         self.path = path
-        self.types = rosbags_typesys.get_typestore(rosbags_typesys.Stores.ROS2_JAZZY)
+        self.types = get_typestore(Stores.ROS2_JAZZY)
         self.writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage])
         self.writer.open()
         self.connections = {}
@@ -120,6 +119,10 @@ def storage(request):
 
 
 class TestBag:
+
+    @pytest.fixture(autouse=True)
+    def needs_rosbags(self):
+        pytest.importorskip('rosbags', reason='bags are read by rosbags')
 
     def test_images_rate_and_calibration(self, tmp_path, storage):
         bag = Bag(tmp_path / 'bag', storage)

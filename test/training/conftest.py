@@ -1,5 +1,7 @@
 """A small labelled data set in CamVid's form, made of coloured shapes."""
 
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -25,6 +27,15 @@ def write_pair(root, split, name, random, size=(96, 64)):
         (root / folder).mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(root / folder / f'{name}.png'), pixels)
     return labels
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """`train` has a process of its own and leaves its handlers; here Ctrl-C is pytest's."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -5,14 +5,24 @@ import json
 
 import cv2
 import numpy as np
-import onnxruntime
 import pytest
 
-from bisenet_ros.network import WeightsError, load_weights, save_weights
-from bisenet_ros.segmentation import Segmenter
-from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.onnx_model import export_onnx
-from bisenet_ros.training import evaluate, export, train
+pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
+
+from bisenet_ros.network import WeightsError, load_weights, save_weights  # noqa: E402
+from bisenet_ros.segmentation import Segmenter  # noqa: E402
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
+from bisenet_ros.segmentation.onnx_model import export_onnx  # noqa: E402
+from bisenet_ros.training import evaluate, export, train  # noqa: E402
+
+
+@pytest.fixture
+def onnxruntime():
+    pytest.importorskip('onnx', reason='exported models are described by onnx')
+    return pytest.importorskip('onnxruntime', reason='exported models are run by ONNX Runtime')
+
+
+needs_onnx = pytest.mark.usefixtures('onnxruntime')
 
 
 @pytest.fixture
@@ -27,7 +37,7 @@ def run_evaluate(weights, root, output, *options):
     return json.loads((output / 'scores.json').read_text())
 
 
-def test_export_loses_nothing_in_evaluate(weights, camvid_like, tmp_path, capsys):
+def test_export_loses_nothing_in_evaluate(onnxruntime, weights, camvid_like, tmp_path, capsys):
     model = tmp_path / 'model.onnx'
     export.main([weights, str(camvid_like / 'train'), str(model)])
     assert 'same class in 100.0000 %' in capsys.readouterr().out
@@ -44,6 +54,7 @@ def test_export_loses_nothing_in_evaluate(weights, camvid_like, tmp_path, capsys
     assert session.run(None, {'images': odd})[0].shape == (2, 11, 6, 10)
 
 
+@needs_onnx
 @pytest.mark.parametrize('options', [[], ['--int8']])
 def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
     model = tmp_path / 'model.onnx'
@@ -59,6 +70,7 @@ def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
     assert np.mean(same) > (0.95 if options else 0.9999)
 
 
+@needs_onnx
 def test_int8_is_smaller(weights, camvid_like, tmp_path):
     sizes = []
     for options in [], ['--int8']:
@@ -67,6 +79,7 @@ def test_int8_is_smaller(weights, camvid_like, tmp_path):
     assert sizes[1] < 0.5 * sizes[0]
 
 
+@needs_onnx
 def test_an_onnx_file_of_another_origin_is_refused(weights, tmp_path):
     foreign, broken = tmp_path / 'foreign.onnx', tmp_path / 'broken.onnx'
     foreign.write_bytes(export_onnx(DeployedNetwork(load_weights(weights))))
@@ -77,6 +90,7 @@ def test_an_onnx_file_of_another_origin_is_refused(weights, tmp_path):
         Segmenter(broken, device='cpu')
 
 
+@needs_onnx
 def test_pytorch_does_not_run_an_onnx_file(weights, camvid_like, tmp_path):
     export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx')])
     with pytest.raises(ValueError, match="'torch' does not run ONNX"):
@@ -90,6 +104,7 @@ def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):
     assert scores['mode'] == 'msf'
 
 
+@needs_onnx
 def test_a_model_that_differs_is_not_written(weights, camvid_like, tmp_path, monkeypatch):
     honest = export.export_onnx
 
@@ -127,6 +142,7 @@ def test_classes_that_are_not_the_label_sets_are_not_scored(weights, camvid_like
     run_evaluate(silent, camvid_like, tmp_path / 'out', '--label-set', 'camvid')
 
 
+@needs_onnx
 def test_export_compares_at_the_size_the_network_sees(weights, camvid_like, tmp_path, monkeypatch):
     sizes = []
 

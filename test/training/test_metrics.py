@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from bisenet_ros.training.augmentation import IGNORED
-from bisenet_ros.training.datasets import Dataset
-from bisenet_ros.training.metrics import multi_scale_flip, score
+pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
+
+from bisenet_ros.training.augmentation import IGNORED  # noqa: E402
+from bisenet_ros.training.datasets import Dataset  # noqa: E402
+from bisenet_ros.training.metrics import multi_scale_flip, score  # noqa: E402
 
 CLASSES = 4
 
@@ -54,12 +56,21 @@ def test_a_perfect_prediction_scores_one(dataset):
     assert scores.pixel_accuracy == 1.0
 
 
-def test_multi_scale_flip_undoes_the_mirror():
+def test_multi_scale_flip_sees_every_scale_and_undoes_the_mirror():
     """A predictor that looks at each pixel alone gives the same answer on flat halves."""
     images = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
     images[:, 0, :, :24] = 200
     images[:, 1, :, 24:] = 200
-    got = multi_scale_flip(predict)(images)
+    seen = []
+
+    def watched(images):
+        seen.append(tuple(images.shape))
+        return predict(images)
+
+    got = multi_scale_flip(watched)(images)
+    # Image and mirror image, at 0.5 to 1.75 of the size.
+    assert seen == [(2, 3, 16, 24), (2, 3, 24, 36), (2, 3, 32, 48), (2, 3, 40, 60),
+                    (2, 3, 48, 72), (2, 3, 56, 84)]
     assert got.shape == (1, 4, 32, 48)
     assert (got[0, :, :, :23].argmax(0) == 0).all()
     assert (got[0, :, :, 25:].argmax(0) == 1).all()

@@ -1,15 +1,19 @@
 """The command `train`: learns, repeats itself, resumes exactly, stops cleanly, fine-tunes."""
 
 import csv
+import os
+import signal
 
 import pytest
 import torch
 import yaml
 
-from bisenet_ros.network import load_weights
-from bisenet_ros.resources import config_path
-from bisenet_ros.training.config import ConfigError, load_config
-from bisenet_ros.training.train import Training, main
+pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
+
+from bisenet_ros.network import load_weights  # noqa: E402
+from bisenet_ros.resources import config_path  # noqa: E402
+from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
+from bisenet_ros.training.train import Training, main  # noqa: E402
 
 
 def run(config_path, output, *overrides, resume=False, stop_after=None):
@@ -69,6 +73,19 @@ def test_the_schedule_ends_with_the_minutes(small_config, tmp_path):
     training = run(small_config, tmp_path / 'out', 'schedule.iterations=1000000',
                    'schedule.minutes=0.05')
     assert 0 < training.iteration < 1000
+
+
+@pytest.mark.parametrize('power, warmup, factors', [
+    (0.9, 0, [1, 1, 1, 1]), (2.0, 3, [1 / 3, 2 / 3, 1, 1])])
+def test_the_learning_rate_warms_up_and_falls_by_its_power(small_config, tmp_path, power, warmup,
+                                                           factors):
+    training = run(small_config, tmp_path / 'out', 'validate_every=1', 'optimizer.lr=0.01',
+                   f'schedule.power={power}', f'schedule.warmup={warmup}')
+    rates = [row['lr'] for row in training.history]
+    assert rates == pytest.approx(
+        [0.01 * factor * (1 - i / 4) ** power for i, factor in enumerate(factors)], abs=1e-6)
+    for group in training.optimizer.param_groups:
+        assert group['lr'] == pytest.approx(rates[-1], abs=1e-6)
 
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path):
@@ -166,6 +183,14 @@ def test_data_sets_that_name_no_split_are_split_by_their_use(small_config, camvi
     assert (len(training.train_data), len(training.val_data)) == (6, 2)
 
 
+def test_a_data_set_is_drawn_as_often_as_its_share_says(small_config, camvid_like, tmp_path):
+    """However many images it has: six share 2.0, two the 1.0 of a data set that names none."""
+    data = f'layout: camvid, root: {camvid_like}'
+    training = Training(load_config(str(small_config), [
+        f'data.train=[{{{data}, share: 2.0}}, {{{data}, split: val}}]']), tmp_path)
+    assert training.sample_weights.tolist() == pytest.approx([2 / 6] * 6 + [1 / 2] * 2)
+
+
 def test_an_earlier_run_is_kept(small_config, tmp_path):
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     with pytest.raises(SystemExit, match='holds no checkpoint.pth.*leave --resume out'):
@@ -177,6 +202,28 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
     assert written == {file: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
     main([*command, '--resume', '--set', 'schedule.iterations=6'])
     assert 'iterations: 6' in (tmp_path / 'run' / 'config.yaml').read_text()
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeypatch, capsys,
+                                                 sent):
+    step = torch.optim.AdamW.step
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), sent)
+        return step(*arguments)
+
+    signal.signal(sent, signal.SIG_IGN)  # Nothing but main is to hear it, least of all pytest.
+    command = [str(small_config), '--output', str(tmp_path / 'run')]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, 'step', interrupted)
+        main(command)
+    assert 'go on with --resume' in capsys.readouterr().out
+    assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
+    main([*command, '--resume'])
+    assert '--resume' not in capsys.readouterr().out
+    with open(tmp_path / 'run' / 'log.csv') as file:
+        assert [row['iteration'] for row in csv.DictReader(file)] == ['1', '2', '4']
 
 
 @pytest.mark.parametrize('override, told', [
