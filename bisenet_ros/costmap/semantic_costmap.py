@@ -86,11 +86,13 @@ class CostmapSettings:
         cells = tuple(round(side / self.resolution) for side in self.size)
         if math.prod(cells) > _MOST_CELLS or max(cells) > _LONGEST_SIDE:
             raise ValueError(
-                f'size is {self.size}: that is {cells[0]}x{cells[1]} cells of {self.resolution} m, '
-                f'at most {_MOST_CELLS}, and {_LONGEST_SIDE} a side: make resolution coarser')
+                f'size is {self.size}: that is {cells[0]}x{cells[1]} cells of {self.resolution} '
+                f'm, at most {_MOST_CELLS}, and {_LONGEST_SIDE} a side: make size smaller or '
+                'resolution coarser')
         if self.max_range > _LONGEST_RANGE * self.resolution:
             raise ValueError(f'max_range is {self.max_range}: that is more than {_LONGEST_RANGE} '
-                             f'cells of {self.resolution} m: make resolution coarser')
+                             f'cells of {self.resolution} m: make it shorter or resolution '
+                             'coarser')
         if self.min_range >= self.max_range:
             raise ValueError(
                 f'min_range is {self.min_range}: it must be below max_range, {self.max_range}')

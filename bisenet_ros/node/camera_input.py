@@ -75,7 +75,7 @@ class CameraInput:
         self._last_receipt = time.monotonic()
         self._last_sequence_number: int | None = None
         self._counts_before = FrameCounts()
-        self._subscriptions: dict[str, tuple] = {}
+        self._subscriptions: dict[type, tuple] = {}
 
     def start(self) -> None:
         """Subscribe."""
@@ -138,13 +138,13 @@ class CameraInput:
 
     def _follow(self, name: str, message_type: type, callback, reliability: str) -> None:
         qos = self._matching_qos(name, reliability)
-        subscription, current = self._subscriptions.get(name, (None, None))
+        subscription, current = self._subscriptions.get(message_type, (None, None))
         if current == qos:
             return
         if subscription is not None:
             self._node.destroy_subscription(subscription)
             self._last_sequence_number = None
-        self._subscriptions[name] = (
+        self._subscriptions[message_type] = (
             self._node.create_subscription(message_type, name, callback, qos), qos)
 
     def _matching_qos(self, name: str, reliability: str) -> QoSProfile:

@@ -51,6 +51,7 @@ class CostmapOutput:
         self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
         self._stamp = Time().to_msg()
         self._observed_at = dict.fromkeys(cameras, float('-inf'))
+        self._delays = dict.fromkeys(cameras, 0.0)
         self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(
             OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
@@ -100,8 +101,8 @@ class CostmapOutput:
                     return
                 self._stamp = header.stamp
                 self._failures[frame.camera] = ''
-                # When it came, not now: a slow network must not make old news new.
-                self._observed_at[frame.camera] = frame.received
+                self._observed_at[frame.camera] = time.monotonic()
+                self._delays[frame.camera] = time.monotonic() - frame.received
         except Exception as error:
             self._failures[frame.camera] = str(error)
             raise
@@ -113,16 +114,18 @@ class CostmapOutput:
 
     def missing(self, stale_after: float) -> dict[str, str]:
         """
-        Return the cameras that have added no image of the last `stale_after` seconds, and why.
+        Return the cameras that have added nothing for `stale_after` seconds, and why.
 
-        What is older than the costmap's decay_time is missing in any case.
+        Nor may an image have taken longer than that: what a slow network says is old. What is
+        older than the costmap's decay_time is missing in any case.
         """
         stale_after = min(stale_after, self._decay_time)
-        since = time.monotonic() - stale_after
+        now = time.monotonic()
         return {name: self._failures[name] or (
-                    f'no image of the last {stale_after} s has been segmented yet; if the network '
-                    'is slow, make network_size smaller or stale_after larger')
-                for name, observed_at in self._observed_at.items() if observed_at < since}
+                    f'nothing has been segmented within {stale_after} s: where the network is '
+                    'slow or max_rate low, make stale_after larger')
+                for name, observed_at in self._observed_at.items()
+                if max(now - observed_at, self._delays[name]) > stale_after}
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras that can be vouched for saw; unknown if there are none."""

@@ -136,7 +136,8 @@ NODE_PARAMETERS = (
     P('costmap.base_frame', 'base_link', 'Frame of the robot, on or above the ground.'),
     P('costmap.ground_z', 0.0, 'Height of the ground in base_frame (m).', limits=(-10.0, 10.0)),
     P('costmap.resolution', 0.05, 'Side of a cell (m).', limits=(0.005, 5.0)),
-    P('costmap.size', [10.0, 10.0], 'Size in x and y (m), with the robot at the centre.',
+    P('costmap.size', [10.0, 10.0], 'Size in x and y (m), with the robot at the centre; at most '
+      'four million cells.',
       limits=(0.1, 500.0)),
     P('costmap.rate', 10.0, 'How often costmaps are published (Hz).', limits=(0.1, 100.0)),
     P('costmap.min_range', 0.0, 'Ground nearer than this (m) to the point below the camera is '

@@ -107,8 +107,13 @@ class SegmentationNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras, unless paused."""
         self._active = True
-        if not self._paused:
-            self._start()
+        try:
+            if not self._paused:
+                self._start()
+        except Exception as error:  # For example two topics of one name and different types.
+            self._last_error = self._configuration_error = f'not activated: {error}'
+            self.get_logger().error(self._configuration_error)
+            return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -143,8 +148,7 @@ class SegmentationNode(LifecycleNode):
         self._segmenter = Segmenter(
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
-            precision=parameters['precision'], network_size=tuple(parameters['network_size']),
-            confidence_threshold=parameters['confidence_threshold'])
+            precision=parameters['precision'], network_size=tuple(parameters['network_size']))
         label_set = self._segmenter.label_set
         self._label_info = LabelInfoOutput(self, label_set)
         self._label_info.publish(parameters['confidence_threshold'])
@@ -207,10 +211,10 @@ class SegmentationNode(LifecycleNode):
             f'{self._segmenter.device})')
 
     def _stop(self) -> None:
-        if self._worker is None:
-            return
         for camera in self._inputs.values():
             camera.stop()
+        if self._worker is None:
+            return
         # Before the frame in work is done: that may take longer than we are given to end.
         if self._costmap is not None:
             self._costmap.publish_unknown()
@@ -391,8 +395,8 @@ class SegmentationNode(LifecycleNode):
         errors, warnings = self._camera_troubles()
         busy_for, stale_after = self._worker.busy_for(), self._settings['stale_after']
         if busy_for > stale_after:
-            errors.insert(0, f'the network has been at work on a frame for {busy_for:.1f} s: a '
-                          'smaller network_size is faster')
+            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
+                          'for the first of a size; a smaller network_size is faster')
         if errors or warnings:
             return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
                     '; '.join(errors + warnings))
@@ -436,6 +440,8 @@ def spin(node: Node) -> None:
         try:
             rclpy.spin(node)
         except rclpy_implementation.RCLError as error:
+            if 'lifecycle state machine transition' not in str(error):
+                raise
             node.get_logger().error(str(error))
 
 
@@ -456,8 +462,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        # A launch in a script sends Ctrl-C a second time, to a process that is already ending.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A launch in a script sends Ctrl-C a second time, a closing terminal SIGHUP, to a process
+        # that is already ending.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         node.close()
         node.destroy_node()
         rclpy.try_shutdown()

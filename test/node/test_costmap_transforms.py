@@ -204,7 +204,7 @@ def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
         assert robot.grid_of(robot.stamp) is None
         time.sleep(0.1)
         robot.send_transform(robot.stamp + 0.5)
-        time.sleep(1.0)  # as long as the node, after a wait in vain, does not wait again
+        time.sleep(1.5)  # after a wait in vain the node does not wait again for a second
         return robot.grid_of(robot.stamp)
     # More than once, for a machine too busy to let 0.1 s be 0.1 s.
     assert any(answered_late_transform() for _ in range(5))
