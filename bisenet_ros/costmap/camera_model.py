@@ -128,10 +128,9 @@ class Calibration:
 
         :raises CalibrationError: where the image's aspect is not that of the calibrated view.
         """
-        check_aspect((width, height), (self.width, self.height),
-                     (self.binning_x, self.binning_y), self.roi)
-        x_offset, y_offset, roi_width, roi_height = self.roi
-        view = roi_width or self.width, roi_height or self.height
+        view = view_size((width, height), (self.width, self.height),
+                         (self.binning_x, self.binning_y), self.roi)
+        x_offset, y_offset, _, _ = self.roi
         if self.rectified:
             focal = self.p[0], self.p[5]
             centre = self.p[2], self.p[6]
@@ -147,19 +146,19 @@ class Calibration:
         return region.resized(width, height)
 
 
-def check_aspect(image_size: tuple[int, int], full_size: tuple[int, int],
-                 binning: tuple[int, int], roi: tuple[int, int, int, int]) -> None:
+def view_size(image_size: tuple[int, int], full_size: tuple[int, int],
+              binning: tuple[int, int], roi: tuple[int, int, int, int]) -> tuple[int, int]:
     """
-    Check that images of a size show the view that a sensor_msgs/CameraInfo describes.
+    Return (width, height) of the view a sensor_msgs/CameraInfo describes, in unbinned pixels.
 
     :param image_size, full_size: (width, height), pixels.
     :param binning: along x and y; 0 means 1.
     :param roi: (x_offset, y_offset, width, height), pixels; width or height 0 means all.
-    :raises CalibrationError: where the aspects differ.
+    :raises CalibrationError: where images of that size have another aspect.
     """
     width, height = image_size
-    sensor_width = (roi[2] or full_size[0]) / (binning[0] or 1)
-    sensor_height = (roi[3] or full_size[1]) / (binning[1] or 1)
+    view = roi[2] or full_size[0], roi[3] or full_size[1]
+    sensor_width, sensor_height = (side / (bins or 1) for side, bins in zip(view, binning))
     # One pixel of slack: resizing and binning round.
     if (abs(width - height * sensor_width / sensor_height) > 1
             and abs(height - width * sensor_height / sensor_width) > 1):
@@ -167,6 +166,7 @@ def check_aspect(image_size: tuple[int, int], full_size: tuple[int, int],
             f'the image is {width}x{height}, but camera_info describes {sensor_width:g}x'
             f'{sensor_height:g} (size {full_size[0]}x{full_size[1]}, binning {binning[0]}x'
             f'{binning[1]}, roi {roi}), another aspect: use the camera_info of this image')
+    return view
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from bisenet_ros.costmap.camera_model import check_aspect, resized_pixel
+from bisenet_ros.costmap.camera_model import resized_pixel, view_size
 
 
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
@@ -22,10 +22,9 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
     """
     roi = info.roi
     full = info.width or image_size[0], info.height or image_size[1]
-    check_aspect(image_size, full, (info.binning_x, info.binning_y),
-                 (roi.x_offset, roi.y_offset, roi.width, roi.height))
-    region = roi.width or full[0], roi.height or full[1]
-    scale = np.array([mask / side for mask, side in zip(mask_size, region)])
+    view = view_size(image_size, full, (info.binning_x, info.binning_y),
+                     (roi.x_offset, roi.y_offset, roi.width, roi.height))
+    scale = np.divide(mask_size, view)
     offset = np.array([roi.x_offset, roi.y_offset])
     return CameraInfo(
         header=header, width=mask_size[0], height=mask_size[1],

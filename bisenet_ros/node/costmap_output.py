@@ -101,8 +101,9 @@ class CostmapOutput:
                     return
                 self._stamp = header.stamp
                 self._failures[frame.camera] = ''
-                self._observed_at[frame.camera] = time.monotonic()
-                self._delays[frame.camera] = time.monotonic() - frame.received
+                now = time.monotonic()
+                self._observed_at[frame.camera] = now
+                self._delays[frame.camera] = now - frame.received
         except Exception as error:
             self._failures[frame.camera] = str(error)
             raise
