@@ -23,11 +23,10 @@ from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 
 UNKNOWN = -1
 FREE = 0
-# Value in masks and observations where there is no class; segmentation.NO_DECISION.
-_NOTHING = 255
 # Less than any evidence.
 _NO_EVIDENCE = np.finfo(np.float32).tiny
-# Seconds. What is stamped so much before its predecessor is out of order; more: time jumped back.
+# Seconds. A stamp up to this much before the previous one is only out of order; more means that
+# time jumped back.
 JUMP_BACK = 1.0
 # Metres. Beyond it, odometry has diverged.
 _FARTHEST = 1e9
@@ -179,7 +178,8 @@ class SemanticCostmap:
 
     def update(self, camera_key: Hashable, camera: CameraModel, T_base_camera: np.ndarray,
                T_odom_base: np.ndarray | None, class_ids: np.ndarray,
-               confidence: np.ndarray | None, stamp: float) -> bool:
+               confidence: np.ndarray | None, stamp: float,
+               least_confidence: float = 0.0) -> bool:
         """
         Add one mask; return whether it was used.
 
@@ -197,6 +197,8 @@ class SemanticCostmap:
         :param class_ids: (H, W) uint8; ids without a label (255) say nothing.
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
+        :param least_confidence: 0 to 1; ground seen with less says nothing. Obstacles always
+            count: networks are least sure at their feet, and none may vanish for that.
         :raises PoseError: where the camera is not above the ground, or a pose not finite.
         :raises ValueError: where camera, mask and confidence differ in size, where a camera's
             stamp is that of its last mask (0 may be, it stands for none), or so far behind another
@@ -224,9 +226,13 @@ class SemanticCostmap:
         pose = np.eye(4) if T_odom_base is None else T_odom_base
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
         x, y, yaw = planar_pose(pose)
-        self._grid.move_to(x, y)
+        if stamp >= self.newest_stamp:  # Not back for a camera that lags behind another.
+            self._grid.move_to(x, y)
         self._grid.advance(stamp)
-        observation = self._observe(table, (x, y, yaw), class_ids, confidence, stamp)
+        if confidence is None:
+            confidence = np.full_like(class_ids, 255)
+        observation = self._observe(
+            table, (x, y, yaw), class_ids, confidence, stamp, least_confidence)
         if has_odometry:
             self._grid.forget(observation.hidden)
             self._add(observation)
@@ -235,6 +241,11 @@ class SemanticCostmap:
             self._replace_by_latest()
         self._clear_footprint(x, y)
         return True
+
+    @property
+    def newest_stamp(self) -> float:
+        """Stamp of the newest mask since the last reset, seconds; -inf if there is none."""
+        return max(self._stamps.values(), default=-math.inf)
 
     def _is_in_order(self, camera_key, stamp) -> bool:
         """Return whether no later mask came before; raise ValueError if the stamp is wrong."""
@@ -265,7 +276,8 @@ class SemanticCostmap:
             self._tables[key] = table
         return table
 
-    def _observe(self, table, base_pose, class_ids, confidence, stamp) -> _Observation:
+    def _observe(self, table, base_pose, class_ids, confidence, stamp,
+                 least_confidence) -> _Observation:
         """Pull the ground's classes into the cells, then push obstacle contacts into theirs."""
         x, y, yaw = base_pose
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
@@ -273,6 +285,9 @@ class SemanticCostmap:
         box, reach = self._view(table, turn, foot)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_foot = find_contacts(cv2.LUT(classes, self._kinds))
+        if least_confidence:
+            ground &= (table.sample(confidence, reach, LOOK_AHEAD)
+                       >= np.ceil(255 * least_confidence))
         samples = np.zeros((self.info.height, self.info.width), np.int32)
         samples[box] = self._samples_of_cells(table, foot, yaw, box)
         observed = np.zeros(samples.shape, bool)
@@ -287,21 +302,15 @@ class SemanticCostmap:
             table, turn, foot, np.flatnonzero(without_foot))
         observed.reshape(-1)[contact_cells] = True
         # What comes onto ground held free may stand on what it hides, too.
-        arrived = self._held_free(np.concatenate([contact_cells, other_cells]))
-        hidden = np.zeros(samples.shape, bool)
-        hidden[box] = _lie_beyond(
-            np.concatenate([contacts, others])[arrived], samples[box], classes.shape[1])
-        hidden = np.flatnonzero(hidden & ~observed)
-        hidden = hidden[self._held_free(hidden)]
+        arrived = np.concatenate([contacts, others])[
+            self._held_free(np.concatenate([contact_cells, other_cells]))]
+        hidden = self._hidden_cells(arrived, samples, box, observed, classes.shape[1])
 
         samples, observed = samples.reshape(-1), observed.reshape(-1)
         samples[contact_cells] = contacts
         cells = np.flatnonzero(observed)
         samples = samples[cells]
-        if confidence is None:
-            weights = np.ones(len(cells), np.float32)
-        else:
-            weights = table.values(confidence, samples) * np.float32(1 / 255)
+        weights = table.values(confidence, samples) * np.float32(1 / 255)
         class_ids = classes.reshape(-1).take(samples)
         return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
 
@@ -310,6 +319,13 @@ class SemanticCostmap:
         points, usable = table.borders(*np.divmod(starts, table.ray_ends.shape[1]))
         cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
         return cells, starts[inside]
+
+    def _hidden_cells(self, starts, samples, box, observed, ray_count):
+        """Return the cells held free, and not observed now, that lie beyond starts, (N,) int."""
+        hidden = np.zeros(samples.shape, bool)
+        hidden[box] = _lie_beyond(starts, samples[box], ray_count)
+        cells = np.flatnonzero(hidden & ~observed)
+        return cells[self._held_free(cells)]
 
     def _held_free(self, cells):
         """Return which cells hold evidence, but too little of obstacles, (N,) bool."""

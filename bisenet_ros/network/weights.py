@@ -73,8 +73,8 @@ def load_weights(path: str | Path) -> Weights:
     _check_fit(path, network, state)
     network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
     network.eval()
-    if not metadata and classes == CITYSCAPES_CLASSES:
-        metadata = {'label_set': '"cityscapes"'}
+    if 'label_set' not in metadata and classes == CITYSCAPES_CLASSES:
+        metadata = {**metadata, 'label_set': '"cityscapes"'}
     try:
         described = {key: _from_json(metadata[key]) for key in
                      ('mean', 'std', 'label_set', 'network_size', 'class_names')
@@ -100,7 +100,10 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
     metadata = {key: json.dumps(getattr(weights, key)) for key in
                 ('variant', 'backbone', 'classes', 'mean', 'std', 'label_set', 'network_size',
                  'class_names')}
-    Path(path).write_bytes(save(state, metadata))
+    # A full disk must not cost what was there before.
+    part = Path(f'{path}.part')
+    part.write_bytes(save(state, metadata))
+    part.replace(path)
 
 
 def _from_json(text: str):

@@ -1,10 +1,18 @@
-"""The calibration that belongs to a mask."""
+"""sensor_msgs/CameraInfo: its values, and that of a mask."""
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import resized_pixel, view_size
+
+
+def calibration_values(info: CameraInfo) -> tuple:
+    """Return the positional arguments of costmap.camera_model.Calibration."""
+    roi = info.roi
+    return (info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k),
+            tuple(info.r), tuple(info.p), info.binning_x, info.binning_y,
+            (roi.x_offset, roi.y_offset, roi.width, roi.height))
 
 
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],

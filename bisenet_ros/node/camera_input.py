@@ -74,6 +74,7 @@ class CameraInput:
         self._next_due = 0.0
         self._last_receipt = time.monotonic()
         self._last_sequence_number: int | None = None
+        self._has_one_publisher = True
         self._counts_before = FrameCounts()
         self._subscriptions: dict[type, tuple] = {}
 
@@ -99,6 +100,9 @@ class CameraInput:
         of a reliable camera's large frames, and only a transient-local one gets a calibration
         that was published once.
         """
+        if self.publisher_count() <= 1 and not self._has_one_publisher:
+            self._has_one_publisher = True
+            self._last_sequence_number = None
         self._follow(self._image_name, self._message_type, self._on_image, self._reliability)
         self._follow(self._camera_info_name, CameraInfo, self._on_camera_info, 'auto')
 
@@ -180,10 +184,13 @@ class CameraInput:
         if sequence_number is None:  # Cyclone DDS has none.
             self.counts.missed = None
             return
-        # A lower number means another publisher, whose numbers say nothing of this one's.
-        if self._last_sequence_number is not None and self.counts.missed is not None:
-            self.counts.missed += max(0, sequence_number - self._last_sequence_number - 1)
-        self._last_sequence_number = sequence_number
+        # Each publisher counts on its own, and messages do not tell whose they are. A lower number
+        # is that of another, or of one that was started again: follow_publishers finds out.
+        last, self._last_sequence_number = self._last_sequence_number, sequence_number
+        if last is not None and sequence_number < last:
+            self._has_one_publisher = False
+        if last is not None and self._has_one_publisher and self.counts.missed is not None:
+            self.counts.missed += max(0, sequence_number - last - 1)
 
     def _comes_too_soon(self, now: float) -> bool:
         if self.max_rate <= 0.0:

@@ -1,4 +1,4 @@
-"""The costmap's topics, and the judgement whether they can be vouched for."""
+"""The costmap's topics, and when they must say unknown."""
 
 import threading
 import time
@@ -10,27 +10,52 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
-from bisenet_ros.costmap.rolling_grid import GridInfo
+from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 from bisenet_ros.costmap.semantic_costmap import UNKNOWN, CostmapSettings, SemanticCostmap
 from bisenet_ros.msg import ClassCostmaps
+from bisenet_ros.node.camera_info import calibration_values
 from bisenet_ros.node.camera_input import Frame
 from bisenet_ros.node.costmap_messages import class_costmaps, obstacle_cloud, occupancy_grid
 from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
 from bisenet_ros.segmentation import LabelSet, Segmentation
 
+COSTMAP_TOPIC, OBSTACLES_TOPIC = 'segmentation/costmap', 'segmentation/obstacles'
 DELIVERY_PATIENCE = 0.5  # s
+
+
+class UnknownCostmap:
+    """
+    Says that nothing is known before there is a CostmapOutput, and where there will be none.
+
+    A node that was started again takes back what the one before it has said; loading the weights
+    may take minutes, or fail.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: CostmapSettings, frame: str) -> None:
+        self._node = node
+        grid = RollingGrid(settings.resolution, settings.size, 0, settings.decay_time)
+        header = Header(stamp=node.get_clock().now().to_msg(), frame_id=frame)
+        self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
+        self._combined.publish(_unknown_grid(header, grid.info))
+        self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
+        self._obstacles.publish(_no_obstacles(header))
+
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        for publisher in (self._combined, self._obstacles):
+            self._node.destroy_publisher(publisher)
 
 
 class CostmapOutput:
     """
     Fuses the masks of all cameras into one costmap and publishes it.
 
-    Nav2 never expires a grid, so whatever cannot be vouched for (no image for `stale_after`, no
+    Nav2 never expires a grid, so whatever is not sure (no image for `stale_after`, no
     calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
     worker's thread, the rest in the executor's.
     """
@@ -39,8 +64,8 @@ class CostmapOutput:
                  poses: RobotPoses, cameras: Iterable[str], publish_classes: list[str]) -> None:
         """:raises ValueError: if a name in publish_classes is no class."""
         names = [label.name for label in label_set.labels]
-        if strangers := [name for name in publish_classes if name not in names]:
-            raise ValueError(f'costmap.publish_classes has {strangers}; label set '
+        if unknown_names := [name for name in publish_classes if name not in names]:
+            raise ValueError(f'costmap.publish_classes has {unknown_names}; label set '
                              f'{label_set.name!r} has {", ".join(names)}')
         self._node = node
         self._poses = poses
@@ -53,19 +78,17 @@ class CostmapOutput:
         self._observed_at = dict.fromkeys(cameras, float('-inf'))
         self._delays = dict.fromkeys(cameras, 0.0)
         self._failures = dict.fromkeys(cameras, '')
-        self._combined = node.create_publisher(
-            OccupancyGrid, 'segmentation/costmap', LATCHED_QOS)
+        self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
-            name: node.create_publisher(OccupancyGrid, f'segmentation/costmap/{name}', LATCHED_QOS)
+            name: node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS)
             for name in publish_classes}
         self._class_costmaps = node.create_publisher(
             ClassCostmaps, 'segmentation/class_costmaps', LATCHED_QOS)
-        self._obstacles = node.create_publisher(
-            PointCloud2, 'segmentation/obstacles', LATCHED_QOS)
+        self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
         self._publishers = (
             self._combined, *self._classes.values(), self._class_costmaps, self._obstacles)
         # Those whose last message is not unknown; at first there is none.
-        self._not_unknown = set(self._publishers)
+        self._holding_data = set(self._publishers)
         self.publish_unknown()
 
     def destroy(self) -> None:
@@ -78,13 +101,16 @@ class CostmapOutput:
 
     def wanted(self) -> bool:
         """Return whether anybody subscribes to anything here."""
-        return bool(self._heard())
+        return bool(self._subscribed())
 
     def observe(self, frame: Frame, image_size: tuple[int, int],
-                segmentation: Segmentation) -> None:
+                segmentation: Segmentation, least_confidence: float) -> None:
         """
         Add one frame's mask.
 
+        :param image_size: (width, height) of the image as it came.
+        :param segmentation: with confidence, and the classes of all pixels.
+        :param least_confidence: 0 to 1; ground seen with less says nothing.
         :raises ValueError: if calibration or pose are missing or wrong.
         """
         try:
@@ -92,14 +118,15 @@ class CostmapOutput:
             header = frame.message.header
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
-            base_pose = self._poses.base(stamp)
+            base_pose = self._poses.base(frame.camera, stamp)
             with self._lock:
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
-                    segmentation.confidence, stamp.nanoseconds * 1e-9)
+                    segmentation.confidence, stamp.nanoseconds * 1e-9, least_confidence)
                 if not used:
                     return
-                self._stamp = header.stamp
+                if stamp.nanoseconds * 1e-9 >= self._costmap.newest_stamp:
+                    self._stamp = header.stamp
                 self._failures[frame.camera] = ''
                 now = time.monotonic()
                 self._observed_at[frame.camera] = now
@@ -129,7 +156,7 @@ class CostmapOutput:
                 if max(now - observed_at, self._delays[name]) > stale_after}
 
     def publish(self, stale_after: float) -> None:
-        """Publish what the cameras that can be vouched for saw; unknown if there are none."""
+        """Publish what the cameras saw that still add masks; unknown if none does."""
         with self._lock:
             missing = self.missing(stale_after)
             for name in missing:
@@ -143,46 +170,45 @@ class CostmapOutput:
         """Publish all topics as unknown; once, then only to subscribers."""
         with self._lock:
             info = self._costmap.info
-        told, self._not_unknown = self._not_unknown | self._heard(), set()
-        self._publish_unknown_on(told, info)
+        publishers, self._holding_data = self._holding_data | self._subscribed(), set()
+        self._publish_unknown_on(publishers, info)
 
-    def _heard(self) -> set[Publisher]:
+    def _subscribed(self) -> set[Publisher]:
         return {publisher for publisher in self._publishers
                 if publisher.get_subscription_count()}
 
     def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
-        cells = np.full((info.height, info.width), UNKNOWN, np.int8)
         for publisher in publishers:
             if publisher is self._class_costmaps:
                 publisher.publish(class_costmaps(
                     header, info, self._label_set,
-                    np.stack([cells] * len(self._label_set.labels))))
+                    np.stack([_unknown_cells(info)] * len(self._label_set.labels))))
             elif publisher is self._obstacles:
-                publisher.publish(obstacle_cloud(header, np.empty((0, 3)), np.empty(0)))
+                publisher.publish(_no_obstacles(header))
             else:
-                publisher.publish(occupancy_grid(header, info, cells))
+                publisher.publish(_unknown_grid(header, info))
 
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
-            heard = self._heard()
+            subscribed = self._subscribed()
             costmap, info = self._costmap, self._costmap.info
             # Latched: who subscribes in an hour must not get what was seen now.
-            if left := self._not_unknown - heard:
-                self._publish_unknown_on(left, info)
-            self._not_unknown = heard
+            if unsubscribed := self._holding_data - subscribed:
+                self._publish_unknown_on(unsubscribed, info)
+            self._holding_data = subscribed
             header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
-            if self._combined in heard:
+            if self._combined in subscribed:
                 self._combined.publish(occupancy_grid(header, info, costmap.combined()))
             for name, publisher in self._classes.items():
-                if publisher in heard:
+                if publisher in subscribed:
                     publisher.publish(occupancy_grid(header, info, costmap.class_grid(name)))
-            if self._class_costmaps in heard:
+            if self._class_costmaps in subscribed:
                 self._class_costmaps.publish(class_costmaps(
                     header, info, self._label_set, costmap.class_grids()))
-            if self._obstacles in heard:
+            if self._obstacles in subscribed:
                 self._obstacles.publish(obstacle_cloud(header, *costmap.obstacle_points()))
 
     def _camera_model(self, frame: Frame, image_size: tuple[int, int],
@@ -190,7 +216,7 @@ class CostmapOutput:
         if frame.camera_info is None:
             raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
                                    'camera_info_topic')
-        key = (_values(frame.camera_info), image_size, mask_size, frame.rectified)
+        key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
         known, model = self._cameras.get(frame.camera, (None, None))
         if known != key:
             calibration = Calibration(*key[0], rectified=frame.rectified)
@@ -199,9 +225,13 @@ class CostmapOutput:
         return model
 
 
-def _values(info: CameraInfo) -> tuple:
-    """Return what Calibration takes, in its order."""
-    roi = info.roi
-    return (info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k),
-            tuple(info.r), tuple(info.p), info.binning_x, info.binning_y,
-            (roi.x_offset, roi.y_offset, roi.width, roi.height))
+def _unknown_cells(info: GridInfo) -> np.ndarray:
+    return np.full((info.height, info.width), UNKNOWN, np.int8)
+
+
+def _unknown_grid(header: Header, info: GridInfo) -> OccupancyGrid:
+    return occupancy_grid(header, info, _unknown_cells(info))
+
+
+def _no_obstacles(header: Header) -> PointCloud2:
+    return obstacle_cloud(header, np.empty((0, 3)), np.empty(0))

@@ -92,17 +92,26 @@ def _view(message: Image, channels: int) -> np.ndarray:
 
 
 def _decompressed(message: CompressedImage) -> ColorImage:
+    encoding, _, compression = message.format.partition(';')
+    # compressed_image_transport leaves the mosaic of a Bayer image as it is in a PNG.
+    is_mosaic = encoding.startswith('bayer_') and 'png' in compression
+    # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
+    flags = cv2.IMREAD_UNCHANGED if is_mosaic else (
+        cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     pixels = None
     if len(message.data):
-        # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
         with suppress(cv2.error):  # which a header with an absurd size gives
-            pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8),
-                                  cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
     if pixels is None:
         raise ImageConversionError(
             f'compressed image of format {message.format!r} and {len(message.data)} bytes '
             'cannot be decoded; JPEG and PNG can')
-    return ColorImage(pixels, 'bgr')
+    if not is_mosaic or pixels.ndim != 2:
+        return ColorImage(pixels, 'bgr')
+    mosaic = Image(header=message.header, height=pixels.shape[0], width=pixels.shape[1],
+                   encoding=encoding, step=pixels.strides[0])
+    fill(mosaic.data, pixels)
+    return _converted(mosaic)
 
 
 def _converted(message: Image) -> ColorImage:

@@ -31,8 +31,9 @@ except ImportError:
 
 # How long an image may wait for the transform or odometry of its instant (s).
 PATIENCE = 0.2
-# Once waiting was in vain, the next images do not wait for so long (s): masks are late otherwise.
-IMPATIENCE = 1.0
+# After a wait in vain, a camera's images do not wait at all for so long (s): waiting makes masks
+# late. Much shorter than stale_after, or one late message would make the costmap unknown.
+IMPATIENCE = 0.5
 # Between odometry messages further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 10.0  # s: a slow network's masks are late
@@ -75,10 +76,11 @@ class TransformSource:
         if self._listener is not None:
             self._listener.unregister()
 
-    def pose(self, frame: str, child: str, stamp: Time) -> np.ndarray:
+    def pose(self, frame: str, child: str, stamp: Time, camera: str) -> np.ndarray:
         """
         Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
 
+        :param camera: whose image is to be placed; each has its own patience.
         :raises PoseUnavailableError: if TF does not know it at just that time.
         """
         if self._listener is None:
@@ -92,9 +94,9 @@ class TransformSource:
         try:
             transform = self._buffer.lookup_transform(
                 frame, child, stamp,
-                Duration(seconds=self._patience.seconds((frame, child)))).transform
+                Duration(seconds=self._patience.seconds((camera, child)))).transform
         except tf2_ros.TransformException as error:
-            self._patience.was_in_vain((frame, child))
+            self._patience.was_in_vain((camera, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
@@ -119,18 +121,21 @@ class OdometryTopic:
         """Stop listening."""
         self._node.destroy_subscription(self._subscription)
 
-    def pose(self, stamp: Time) -> np.ndarray:
+    def pose(self, stamp: Time, camera: str) -> np.ndarray:
         """
         Return the 4x4 pose of the base in the odometry frame at `stamp`, between two messages.
 
-        :raises PoseUnavailableError: if there is none before or, after a short wait, after it.
+        :param camera: whose image is to be placed; each has its own patience.
+        :raises PoseUnavailableError: where no message came before the stamp or, after a short
+            wait, after it; where these are more than LARGEST_GAP apart; where frames are not the
+            parameters', or values no pose.
         """
         instant = stamp.nanoseconds
         with self._changed:
             if not self._changed.wait_for(
                     lambda: self._poses and self._poses[-1][0] >= instant,
-                    self._patience.seconds(self._topic)):
-                self._patience.was_in_vain(self._topic)
+                    self._patience.seconds(camera)):
+                self._patience.was_in_vain(camera)
             poses = list(self._poses)
         if self._fault:
             raise PoseUnavailableError(f'{self._topic} {self._fault}')
@@ -173,11 +178,21 @@ class OdometryTopic:
                 self._changed.notify_all()
 
 
+def grid_frame(frame: str, base_frame: str, odometry_source: str) -> str:
+    """Return the costmap's frame: the base's where the robot's motion is not known."""
+    return base_frame if odometry_source == 'none' else frame
+
+
 class RobotPoses:
-    """The poses a costmap needs, from where the parameters say."""
+    """
+    The poses a costmap needs, from where the parameters say.
+
+    :ivar grid_frame: the costmap's frame.
+    """
 
     def __init__(self, node: LifecycleNode, frame: str, base_frame: str, odometry_source: str,
                  odometry_topic: str, fixed_camera_poses: dict[str, np.ndarray | None]) -> None:
+        self.grid_frame = grid_frame(frame, base_frame, odometry_source)
         self._frame, self._base_frame = frame, base_frame
         self._fixed_camera_poses = fixed_camera_poses
         self._odometry_source = odometry_source
@@ -194,24 +209,28 @@ class RobotPoses:
             if source is not None:
                 source.destroy()
 
-    @property
-    def grid_frame(self) -> str:
-        """The frame of the grid: the base's where the robot's motion is not known."""
-        return self._base_frame if self._odometry_source == 'none' else self._frame
-
     def camera(self, name: str, optical_frame: str, stamp: Time) -> np.ndarray:
-        """Return the 4x4 pose of a camera's optical frame in the base frame."""
+        """
+        Return the 4x4 pose of a camera's optical frame in the base frame.
+
+        :raises PoseUnavailableError: if TF does not know it at the stamp.
+        """
         fixed = self._fixed_camera_poses[name]
         if fixed is not None:
             return fixed
-        return self._transforms.pose(self._base_frame, optical_frame, stamp)
+        return self._transforms.pose(self._base_frame, optical_frame, stamp, name)
 
-    def base(self, stamp: Time) -> np.ndarray | None:
-        """Return the 4x4 pose of the base in the odometry frame; None if it is not to be known."""
+    def base(self, camera: str, stamp: Time) -> np.ndarray | None:
+        """
+        Return the 4x4 pose of the base in the odometry frame; None if it is not to be known.
+
+        :param camera: whose image is to be placed.
+        :raises PoseUnavailableError: if it is not known at the stamp.
+        """
         if self._odometry is not None:
-            return self._odometry.pose(stamp)
+            return self._odometry.pose(stamp, camera)
         if self._transforms is not None and self._odometry_source == 'tf':
-            return self._transforms.pose(self._frame, self._base_frame, stamp)
+            return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
         return None
 
 

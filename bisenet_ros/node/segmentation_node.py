@@ -24,18 +24,18 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.costmap.camera_model import CalibrationError
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.node.camera_input import CameraInput, Frame
-from bisenet_ros.node.costmap_output import CostmapOutput
+from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
 from bisenet_ros.node.diagnostics import Diagnostics
 from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
-from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose
+from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker
 from bisenet_ros.segmentation import Segmentation, Segmenter
+from bisenet_ros.segmentation.postprocess import without_uncertain
 
 FOLLOW_PUBLISHERS_PERIOD = 0.5
 DIAGNOSTICS_PERIOD = 1.0
@@ -61,6 +61,7 @@ class SegmentationNode(LifecycleNode):
         self._outputs: dict[str, SegmentationOutputs] = {}
         self._label_info: LabelInfoOutput | None = None
         self._costmap: CostmapOutput | None = None
+        self._unknown_costmap: UnknownCostmap | None = None
         self._costmap_timer = None
         self._segmenter: Segmenter | None = None
         self._worker: Worker | None = None
@@ -124,7 +125,7 @@ class SegmentationNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the weights and the device's memory; every parameter can be set again."""
-        self._release()
+        self.close()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -142,9 +143,12 @@ class SegmentationNode(LifecycleNode):
         self._stop()
         self._active = False
         self._release()
+        self._withdraw_unknown()
 
     def _configure(self) -> None:
         parameters = self._settings
+        if parameters['costmap.enabled']:
+            self._say_unknown()  # before anything can fail
         self._segmenter = Segmenter(
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
@@ -162,22 +166,39 @@ class SegmentationNode(LifecycleNode):
             self._configure_costmap()
         self._apply_live_parameters()
         self._warm_up()
+        self._withdraw_unknown()  # CostmapOutput has said it, too.
+
+    def _costmap_settings(self) -> CostmapSettings:
+        return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
+                                  for field in fields(CostmapSettings)})
+
+    def _say_unknown(self) -> None:
+        """Take back what a node before this one may have said."""
+        self._withdraw_unknown()
+        frame, base_frame = (self._settings[f'costmap.{name}'] for name in ('frame', 'base_frame'))
+        for name, value in ('frame', frame), ('base_frame', base_frame):
+            if not value:
+                raise ValueError(f'costmap.{name} is empty: give the name of a frame')
+        self._unknown_costmap = UnknownCostmap(
+            self, self._costmap_settings(),
+            grid_frame(frame, base_frame, self._settings['costmap.odometry.source']))
+
+    def _withdraw_unknown(self) -> None:
+        if self._unknown_costmap is not None:
+            self._unknown_costmap.destroy()
+            self._unknown_costmap = None
 
     def _configure_costmap(self) -> None:
         def value(name: str) -> Any:
             return self._settings[f'costmap.{name}']
-        for name in ('frame', 'base_frame'):
-            if not value(name):
-                raise ValueError(f'costmap.{name} is empty: give the name of a frame')
-        settings = CostmapSettings(
-            **{field.name: value(field.name) for field in fields(CostmapSettings)})
         poses = RobotPoses(
             self, value('frame'), value('base_frame'), value('odometry.source'),
             value('odometry.topic'),
             {name: self._fixed_camera_pose(name) for name in self._inputs})
         try:
-            self._costmap = CostmapOutput(self, settings, self._segmenter.label_set, poses,
-                                          self._inputs, value('publish_classes'))
+            self._costmap = CostmapOutput(
+                self, self._costmap_settings(), self._segmenter.label_set, poses, self._inputs,
+                value('publish_classes'))
         except Exception:
             poses.destroy()
             raise
@@ -240,17 +261,18 @@ class SegmentationNode(LifecycleNode):
     # One frame of each camera that has a new one; in the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
-        wanted = []
+        images: list[tuple[Frame, ColorImage]] = []
         for frame in frames:
-            if self._wanted(frame.camera):
-                wanted.append(frame)
-            else:
+            if not self._wanted(frame.camera):
                 self._camera_errors.pop(frame.camera, None)
-        try:
-            self._segment_and_publish(wanted)
-        except Exception as error:  # The network's failures have no common type; the node lives.
-            for frame in wanted:
-                self._report_camera(frame.camera, f'segmentation failed: {error}')
+                continue
+            try:
+                images.append((frame, to_color_image(frame.message)))
+            except ImageConversionError as error:
+                self._report_camera(frame.camera, str(error))
+        for order in ('rgb', 'bgr'):
+            if group := [pair for pair in images if pair[1].channel_order == order]:
+                self._segment_and_publish(group, order)
 
     def _wanted(self, camera: str) -> bool:
         return self._outputs[camera].wanted() or self._costmap_wanted()
@@ -258,44 +280,57 @@ class SegmentationNode(LifecycleNode):
     def _costmap_wanted(self) -> bool:
         return self._costmap is not None and self._costmap.wanted()
 
-    def _segment_and_publish(self, frames: list[Frame]) -> None:
-        images: list[tuple[Frame, ColorImage]] = []
-        for frame in frames:
-            try:
-                images.append((frame, to_color_image(frame.message)))
-            except ImageConversionError as error:
-                self._report_camera(frame.camera, str(error))
-        for order in ('rgb', 'bgr'):
-            self._publish_all([pair for pair in images if pair[1].channel_order == order], order)
+    def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str) -> None:
+        costmap_wanted = self._costmap_wanted()
+        # rclpy lets a value pass that is a rounding error above its limit.
+        least_confidence = min(1.0, self._settings['confidence_threshold'])
+        with_confidence = costmap_wanted or least_confidence > 0 or any(
+            self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
+        segmented = self._segment(images, order, with_confidence)
+        for frame, image, segmentation in segmented:
+            self._publish(frame, image, segmentation, least_confidence)
+        if costmap_wanted:  # After all masks: it may wait for a transform.
+            for frame, image, segmentation in segmented:
+                self._observe(frame, image, segmentation, least_confidence)
 
-    def _publish_all(self, images: Sequence[tuple[Frame, ColorImage]], order: str) -> None:
-        if not images:
-            return
+    def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
+                 with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
+        """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
         pixels = [image.pixels for _, image in images]
         wanted_size = tuple(self._settings['mask_size'])
         sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
-        costmap_wanted = self._costmap_wanted()
-        with_confidence = costmap_wanted or any(
-            self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
-        segmentations = self._segmenter.segment(
-            pixels, sizes, channel_order=order, with_confidence=with_confidence)
-        for (frame, image), segmentation in zip(images, segmentations):
-            self._outputs[frame.camera].publish(
-                frame, image, segmentation, self._settings['overlay_alpha'])
-            self._throughput.add(frame.received)
-            self._camera_errors.pop(frame.camera, None)
-            try:
-                self._outputs[frame.camera].publish_camera_info(
-                    frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
-            except CalibrationError as error:
-                self._report_camera(frame.camera, str(error))
-        if costmap_wanted:  # After all masks: it may wait for a transform.
-            for (frame, image), segmentation in zip(images, segmentations):
-                self._observe(frame, image, segmentation)
-
-    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation) -> None:
         try:
-            self._costmap.observe(frame, image.pixels.shape[1::-1], segmentation)
+            segmentations = self._segmenter.segment(
+                pixels, sizes, channel_order=order, with_confidence=with_confidence)
+        except Exception as error:  # The network's failures have no common type; the node lives.
+            if len(images) > 1:
+                return [done for pair in images
+                        for done in self._segment([pair], order, with_confidence)]
+            self._report_camera(images[0][0].camera, f'segmentation failed: {error}')
+            return []
+        return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
+
+    def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
+                 least_confidence: float) -> None:
+        outputs = self._outputs[frame.camera]
+        if least_confidence > 0:
+            segmentation = segmentation._replace(
+                class_ids=without_uncertain(*segmentation, least_confidence))
+        try:
+            outputs.publish(frame, image, segmentation, self._settings['overlay_alpha'])
+            self._throughput.add(frame.received)
+            outputs.publish_camera_info(
+                frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
+        except Exception as error:  # A wrong calibration, or whatever a middleware raises.
+            self._report_camera(frame.camera, str(error))
+        else:
+            self._camera_errors.pop(frame.camera, None)
+
+    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
+                 least_confidence: float) -> None:
+        try:
+            self._costmap.observe(
+                frame, image.pixels.shape[1::-1], segmentation, least_confidence)
         except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
             self._report(frame.camera, f'costmap: {self._named(frame.camera, error)}')
 
@@ -306,7 +341,15 @@ class SegmentationNode(LifecycleNode):
         if self._active and self._paused:
             self._stop()
         elif self._active and self._worker is None:
-            self._start()
+            try:
+                self._start()
+            except Exception as error:  # As in on_activate.
+                self._paused = True
+                self._stop()
+                self._last_error = response.message = f'not enabled: {error}'
+                self.get_logger().error(response.message)
+                response.success = False
+                return response
         response.success = True
         response.message = 'paused' if self._paused else 'enabled'
         if not self._active:
@@ -318,8 +361,8 @@ class SegmentationNode(LifecycleNode):
         if response.success:
             self._costmap.clear()
         else:
-            response.message = 'there is no costmap: the node is not configured, or ' \
-                               'costmap.enabled is false'
+            response.message = ('there is no costmap: the node is not configured, or '
+                                'costmap.enabled is false')
         return response
 
     def _publish_costmap(self) -> None:
@@ -333,8 +376,6 @@ class SegmentationNode(LifecycleNode):
                 self._label_info.publish(self._settings['confidence_threshold'])
 
     def _apply_live_parameters(self) -> None:
-        # rclpy lets a value pass that is a rounding error above its limit.
-        self._segmenter.confidence_threshold = min(1.0, self._settings['confidence_threshold'])
         for camera in self._inputs.values():
             camera.max_rate = self._settings['max_rate']
 
@@ -410,7 +451,8 @@ class SegmentationNode(LifecycleNode):
         missing = self._costmap.missing(stale_after) if self._costmap_wanted() else {}
         errors, warnings = [], []
         for name, camera in self._inputs.items():
-            if camera.publisher_count() == 0:
+            publishers = camera.publisher_count()
+            if publishers == 0:
                 warnings.append(f'nobody publishes {camera.image_topic}: is the camera driver '
                                 'running, and is image_topic right?')
             elif camera.silent_for() > stale_after:
@@ -423,6 +465,9 @@ class SegmentationNode(LifecycleNode):
                 what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
                     f'the costmap lacks {camera.image_topic}')
                 errors.append(f'{what}: {missing[name]}')
+            elif publishers > 1:
+                warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
+                                'images mix: stop all but one')
             elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
                 warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
                                 f'the way: {SEE_LARGE_IMAGES}')

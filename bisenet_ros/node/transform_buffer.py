@@ -12,8 +12,7 @@ class TransformBuffer(tf2_ros.Buffer):
     A tf2 buffer that forgets the moving transforms when time jumps back.
 
     tf2 would mix the new ones with the old, and refuse those older than its cache of 10 s.
-    tf2_ros clears it only when a simulated clock jumps, which not every bag comes with, and in
-    Humble not even then.
+    tf2_ros clears it only when a simulated clock jumps, which not every bag comes with.
     """
 
     def __init__(self) -> None:

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.frame import Frame, Segmentation
-from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import classify, find_classes
+from bisenet_ros.segmentation.postprocess import classify, find_classes, without_uncertain
 
 
 class HostPipeline:
@@ -35,7 +34,7 @@ class HostPipeline:
             for frame in frames]
 
     def prepare(self, frame: Frame, bgr: bool) -> np.ndarray:
-        """Return what the engine takes of an image."""
+        """Return (1, h, w, 3) uint8 RGB of the network's size, contiguous and writable."""
         image = frame.image
         if image.shape[1::-1] != frame.network_size:
             image = cv2.resize(image, frame.network_size, interpolation=cv2.INTER_LINEAR)
@@ -46,10 +45,16 @@ class HostPipeline:
 
     def decide(self, logits: np.ndarray, mask_size: tuple[int, int], threshold: float,
                with_confidence: bool) -> Segmentation:
-        """Make the mask of what the engine gave."""
+        """
+        Return the mask that logits make.
+
+        :param logits: (1, classes, ceil(h/8), ceil(w/8)) float32, as the engine gives them.
+        :param mask_size: (width, height).
+        :param threshold: 0 to 1; less probable pixels get NO_DECISION.
+        """
         if not with_confidence and not threshold:
             return Segmentation(find_classes(logits[0], mask_size, self._channel_ids), None)
         class_ids, confidence = classify(logits[0], mask_size, self._channel_ids)
         if threshold:
-            np.copyto(class_ids, NO_DECISION, where=confidence < np.ceil(255 * threshold))
+            class_ids = without_uncertain(class_ids, confidence, threshold)
         return Segmentation(class_ids, confidence)

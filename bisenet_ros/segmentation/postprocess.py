@@ -50,6 +50,17 @@ def classify(logits: np.ndarray, size: tuple[int, int],
     return class_ids, confidence
 
 
+def without_uncertain(class_ids: np.ndarray, confidence: np.ndarray,
+                      threshold: float) -> np.ndarray:
+    """
+    Return the class ids, NO_DECISION where they are less probable than a threshold.
+
+    :param class_ids, confidence: (height, width) uint8, as classify returns them.
+    :param threshold: 0 to 1.
+    """
+    return np.where(confidence < np.ceil(255 * threshold), np.uint8(NO_DECISION), class_ids)
+
+
 def find_classes(logits: np.ndarray, size: tuple[int, int],
                  channel_ids: np.ndarray) -> np.ndarray:
     """Return the class ids that `classify` returns, at half the cost."""

@@ -22,7 +22,8 @@ class Segmenter:
     BiSeNet with its weights, its classes and the device it runs on.
 
     :param weights: name of shipped weights, path of a file (.safetensors, .pth, or .onnx as
-        `export` writes it), or `auto`: ResNet-18 on a GPU, Xception39 on a CPU.
+        `export` writes it), or `auto`: ResNet-18 on a GPU, Xception39 on a CPU, or the other
+        where only that is shipped.
     :param label_set: name or YAML path, or `auto`: the one the weights were trained on. Its
         n-th entry is the network's n-th channel.
     :param device: `auto` (a GPU where there is one), `cuda`, `cuda:N` or `cpu`.
@@ -191,14 +192,14 @@ def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if device.type == 'cpu':
         if precision == 'fp16':
             raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'auto' or 'fp32'")
-        if precision == 'bf16' and not _cpu_computes_in_bf16():
+        if precision == 'bf16' and not cpu_computes_in_bf16():
             raise ValueError("precision 'bf16': this CPU does not compute in it and would "
                              "take 70 times as long; use 'auto' or 'fp32'")
     return PRECISIONS[precision]
 
 
-def _cpu_computes_in_bf16() -> bool:
-    """Whether Linux lists a bfloat16 instruction set (x86: AVX-512 or AMX; ARM: bf16)."""
+def cpu_computes_in_bf16() -> bool:
+    """Return whether Linux lists a bfloat16 instruction set (x86: AVX-512 or AMX; ARM: bf16)."""
     cpuinfo = Path('/proc/cpuinfo')
     features = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
     return not features.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
@@ -231,7 +232,9 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
             raise ValueError(
                 f"label_set 'auto': weights {path} name the label set {chosen.name!r}, which has "
                 f'{name!r} where they have {trained!r}; give the label set they were trained on')
-    if sorted(names) == sorted(weights.class_names) and names != tuple(weights.class_names):
+    # A name the weights do not know is a class renamed; one they have elsewhere is a class moved.
+    if any(name != trained and name in weights.class_names
+           for name, trained in zip(names, weights.class_names)):
         raise ValueError(
             f'label set {chosen.name!r} has the classes of weights {path} in another order; '
             f'list them as the weights do: {", ".join(weights.class_names)}')

@@ -5,12 +5,15 @@ from pathlib import Path
 import yaml
 
 from bisenet_ros.resources import config_path
+from bisenet_ros.segmentation.segmenter import PRECISIONS
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
-_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', 'fp32', 'bf16')}
+_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', *PRECISIONS)}
 # The pooled branch normalises over the batch: not over one value.
 _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'validate_every': 1,
-          'image_size': 1, 'augmentation.crop': 1}
+          'image_size': 1, 'augmentation.crop': 1, 'augmentation.scale': 0.05,
+          'data.train share': 0.001}
+_MOST = {'loss.ohem_threshold': 1, 'ema_decay': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.
 _DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
              'images': 'images', 'labels': 'labels', 'share': 1.0}
@@ -42,7 +45,7 @@ def load_config(name_or_path: str, overrides: list[str] = ()) -> dict:
     for override in overrides:
         _override(config, override)
     example = yaml.safe_load(_shipped('camvid_xception39').read_text())
-    _check_names(path, set(_settings(config)), set(_settings(example)))
+    _check_names(path, set(flat_settings(config)), set(flat_settings(example)))
     return {name: _checked(name, config[name], each) for name, each in example.items()}
 
 
@@ -82,6 +85,8 @@ def _checked(name: str, value, example):
         raise ConfigError(f'{name} is {value!r}; give one of {", ".join(_CHOICES[name])}')
     if name in _LEAST and value < _LEAST[name]:
         raise ConfigError(f'{name} is {value}; give at least {_LEAST[name]}')
+    if name in _MOST and value > _MOST[name]:
+        raise ConfigError(f'{name} is {value}; give at most {_MOST[name]}')
     return value
 
 
@@ -113,16 +118,17 @@ def _override(config: dict, override: str) -> None:
         place = place.get(parent) if isinstance(place, dict) else None
     if not equals or not isinstance(place, dict) or last not in place:
         raise ConfigError(f'cannot set {override!r}: give setting=value, the setting one of '
-                          f'{", ".join(_settings(config))}')
+                          f'{", ".join(flat_settings(config))}')
     try:
-        place[last] = yaml.safe_load(value)
+        place[last] = yaml.safe_load(value) if value else ''
     except yaml.YAMLError as error:
         raise ConfigError(f'cannot set {override!r}: the value is not YAML') from error
 
 
-def _settings(config: dict, prefix: str = '') -> list[str]:
-    names = []
+def flat_settings(config: dict, prefix: str = '') -> dict:
+    """Return the settings by their full names, `optimizer.lr` for example."""
+    settings = {}
     for key, value in config.items():
         name = f'{prefix}{key}'
-        names += _settings(value, f'{name}.') if isinstance(value, dict) else [name]
-    return names
+        settings |= flat_settings(value, f'{name}.') if isinstance(value, dict) else {name: value}
+    return settings

@@ -1,5 +1,6 @@
 """Labelled images from disk, checked before training starts and kept in memory."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from bisenet_ros.segmentation.labels import LabelSet
 from bisenet_ros.training.augmentation import IGNORED
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+# How much images may be squeezed without a word.
+_SQUEEZE = 0.05
+
+_logger = logging.getLogger(__name__)
 
 
 class DatasetError(ValueError):
@@ -55,10 +60,10 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
 
     :param size: (width, height) in pixels to which everything is resized.
     :param sequences: only files whose names start with one of these; all if empty.
-    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file or
-        a label value the label set does not have.
+    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file,
+        a label value the label set does not have, or labels that say nothing.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     if layout not in LAYOUTS:
         raise DatasetError(f'layout {layout!r} is not one of {", ".join(LAYOUTS)}')
     pairs = _PAIRS[layout](root, split, images, labels)
@@ -69,12 +74,16 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
         where = '' if layout == 'folders' else f', split {split}'
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
+    _warn_of_squeezing(root, pairs[0][0], size)
     to_channel = _label_table(label_set, layout)
     loaded = [_load_pair(image, label, size, to_channel)
               for image, label in tqdm(pairs, desc=f'reading {root.name}', leave=False)]
-    return Dataset(torch.from_numpy(np.stack([image for image, _ in loaded])),
-                   torch.from_numpy(np.stack([label for _, label in loaded])),
-                   [image.stem for image, _ in pairs])
+    dataset = Dataset(torch.from_numpy(np.stack([image for image, _ in loaded])),
+                      torch.from_numpy(np.stack([label for _, label in loaded])),
+                      [image.stem for image, _ in pairs])
+    if (dataset.labels == IGNORED).all():
+        raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
+    return dataset
 
 
 def _camvid_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
@@ -147,6 +156,15 @@ def read_image(path: Path, flags: int) -> np.ndarray:
     return image
 
 
+def _warn_of_squeezing(root: Path, image: Path, size: tuple[int, int]) -> None:
+    height, width = read_image(image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).shape[:2]
+    if abs(width / height / (size[0] / size[1]) - 1) > _SQUEEZE:
+        _logger.warning(
+            '%s: images of %dx%d are squeezed to %dx%d, but the node keeps the aspect: choose '
+            'image_size and augmentation.crop (evaluate: --size) by the camera',
+            root, width, height, *size)
+
+
 def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
                to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
@@ -166,7 +184,7 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
                            'correct the file, or add the class or the ignore_id to the label set')
     if image.shape[1::-1] != tuple(size):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-        channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST)
+        channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels
 
 

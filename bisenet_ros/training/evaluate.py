@@ -60,7 +60,7 @@ def confusion_figure(scores: Scores, label_set: LabelSet) -> Figure:
     """Draw the confusion matrix, each row (true class) in percent of its pixels."""
     names = [label.name for label in label_set.labels]
     share = 100 * scores.confusion / np.maximum(scores.confusion.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(1.5 + 0.55 * len(names),) * 2, layout='constrained')
+    figure = Figure(figsize=(max(4.5, 1.5 + 0.55 * len(names)),) * 2, layout='constrained')
     axes = figure.add_subplot()
     axes.imshow(share, cmap='Blues', vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=60, ha='right')
@@ -81,12 +81,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('root', help='folder of the data set')
     parser.add_argument('--layout', default='camvid', choices=LAYOUTS)
     parser.add_argument('--split', default='val')
+    parser.add_argument('--images', default='images', metavar='FOLDER',
+                        help='of the layout folders, in the data set')
+    parser.add_argument('--labels', default='labels', metavar='FOLDER', help='likewise')
     parser.add_argument('--sequences', nargs='+', default=[], metavar='PREFIX',
                         help='only images whose names start so')
     parser.add_argument('--label-set', default='auto',
                         help="name or YAML file (the one the weights name)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'),
-                        help="of the images (the weights' own, or 480 360)")
+                        help="of the images (the weights' own)")
     parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
                         help='single scale, or multi-scale and flip')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
@@ -110,10 +113,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         network = weights.network.to(device, memory_format=torch.channels_last)
         predict = network_predictor(network, weights.mean, weights.std)
     size = arguments.size or weights.network_size
+    if not size:
+        raise ValueError(f'weights {path} do not say of what size their images are: give --size')
     label_set = choose_label_set(arguments.label_set, weights, path)
-    dataset = load_dataset(arguments.layout, arguments.root, label_set,
-                           tuple(size or (480, 360)), arguments.split,
-                           tuple(arguments.sequences))
+    dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
+                           arguments.split, tuple(arguments.sequences), arguments.images,
+                           arguments.labels)
     if arguments.mode == 'msf':
         predict = multi_scale_flip(predict)
     scores = score(predict, dataset, len(label_set.labels))

@@ -68,6 +68,8 @@ def _export(arguments: argparse.Namespace) -> None:
     output = arguments.output
     if output.suffix != '.onnx':
         raise ValueError(f'{output} is no name for a model: the node takes only *.onnx for one')
+    if arguments.count < 1:
+        raise ValueError(f'--count is {arguments.count}; give at least 1')
     output.parent.mkdir(parents=True, exist_ok=True)
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights).eval()

@@ -19,12 +19,20 @@ from tqdm import tqdm
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
-from bisenet_ros.segmentation.segmenter import choose_device, weights_path
+from bisenet_ros.segmentation.segmenter import (
+    PRECISIONS,
+    choose_device,
+    cpu_computes_in_bf16,
+    weights_path,
+)
 from bisenet_ros.training.augmentation import Augmentation
-from bisenet_ros.training.config import ConfigError, load_config
+from bisenet_ros.training.config import ConfigError, flat_settings, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
 from bisenet_ros.training.losses import JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
+
+# Beginnings of the names of settings that a run may change when it is resumed.
+_PASSING_SETTINGS = ('schedule.', 'validate_every', 'device', 'label_set')
 
 
 class Training:
@@ -49,6 +57,8 @@ class Training:
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, use_buffers=True,
                                      multi_avg_fn=_moving_average(config['ema_decay']))
+        self.dtype = _compute_dtype(config['precision'], self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.augmentation = Augmentation(**config['augmentation'])
         self.loss = self._make_loss()
         self.optimizer = _make_optimizer(self.network, config['optimizer'])
@@ -77,15 +87,18 @@ class Training:
 
     def _make_loss(self) -> JointLoss:
         settings = self.config['loss']
-        weights = log_class_weights(self.train_data.labels, len(self.label_set.labels))
+        labels = self.label_set.labels
+        counts = torch.bincount(self.train_data.labels.flatten(), minlength=256)
+        if absent := [label.name for label, count in zip(labels, counts) if not count]:
+            print(f'in no training picture: {", ".join(absent)}')
+        weights = log_class_weights(counts[:len(labels)])
         return JointLoss(weights ** settings['class_balance'], settings['auxiliary_weight'],
                          settings['ohem_threshold']).to(self.device)
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted; then save."""
-        precision = self.config['precision']
-        bf16 = precision == 'bf16' or (precision == 'auto' and _computes_in_bf16(self.device))
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        autocast = (nullcontext() if self.dtype == torch.float32
+                    else torch.autocast(self.device.type, self.dtype))
         began = time.monotonic() - self.seconds
         running = []
         # A bar over the schedule rather than iterations: it may end by time.
@@ -97,8 +110,9 @@ class Training:
                 with autocast:
                     loss = self.loss(self.network(images), labels)
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimizer.step()
+                self.scaler.scale(loss).backward()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
                 self.average.update_parameters(self.network)
                 self.iteration += 1
                 self.seconds = time.monotonic() - began
@@ -106,8 +120,8 @@ class Training:
                 bar.update(self._progress() - bar.n)
                 if self.iteration % 20 == 0:
                     speed = self.iteration * self.config['batch_size'] / self.seconds
-                    bar.set_postfix(iteration=self.iteration,
-                                    loss=f'{torch.stack(running[-20:]).mean():.3f}',
+                    recent = self._require_finite(torch.stack(running[-20:]).mean().item())
+                    bar.set_postfix(iteration=self.iteration, loss=f'{recent:.3f}',
                                     lr=f'{lr:.5f}', images=f'{speed:.1f}/s')
                 if self.iteration % self.config['validate_every'] == 0:
                     self._validate(torch.stack(running).mean().item(), lr)
@@ -140,10 +154,14 @@ class Training:
         images = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
         return images.contiguous(memory_format=torch.channels_last), labels
 
-    def _validate(self, loss: float, lr: float) -> None:
+    def _require_finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise ArithmeticError(f'the loss is {loss} at iteration {self.iteration}: '
                                   'lower optimizer.lr or lengthen schedule.warmup')
+        return loss
+
+    def _validate(self, loss: float, lr: float) -> None:
+        self._require_finite(loss)
         network = self.average.module.eval()
         predict = network_predictor(network, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
@@ -183,28 +201,53 @@ class Training:
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'network': self.network.state_dict(), 'average': self.average.state_dict(),
-                 'optimizer': self.optimizer.state_dict(),
+        state = {'settings': self._lasting_settings(),
+                 'network': self.network.state_dict(), 'average': self.average.state_dict(),
+                 'optimizer': self.optimizer.state_dict(), 'scaler': self.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
-        torch.save(state, self.output / 'checkpoint.part')
+        try:
+            torch.save(state, self.output / 'checkpoint.part')
+        except RuntimeError as error:  # how PyTorch says that the disk is full
+            raise OSError(f'{self.output}/checkpoint.part cannot be written: {error}') from error
         (self.output / 'checkpoint.part').replace(self.output / 'checkpoint.pth')
 
+    def _lasting_settings(self) -> dict:
+        """Return what a run must not change when it is resumed."""
+        lasting = {name: value for name, value in flat_settings(self.config).items()
+                   if not name.startswith(_PASSING_SETTINGS)}
+        return lasting | {'label_set': [label.name for label in self.label_set.labels]}
+
     def resume(self) -> None:
-        """Go on from the checkpoint in the output folder."""
+        """
+        Go on from the checkpoint in the output folder.
+
+        :raises ConfigError: where the settings are not that run's; those of the schedule may be.
+        """
         # To the CPU, where the optimizer counts its steps; the rest goes to where it belongs.
         state = torch.load(self.output / 'checkpoint.pth', map_location='cpu', weights_only=True)
+        for name, value in self._lasting_settings().items():
+            if value != state['settings'][name]:
+                raise ConfigError(
+                    f'{name} is {value}, in the run to resume {state["settings"][name]}: give '
+                    f'{self.output}/config.yaml, or begin a new run with network.init='
+                    f'{self.output}/last.safetensors')
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
+        self.scaler.load_state_dict(state['scaler'])
         self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
-    """Whether a GPU does, from Ampere on; older ones emulate it, slowly."""
-    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
+def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision != 'auto':
+        return PRECISIONS[precision]
+    if device.type == 'cuda':  # GPUs before Ampere emulate bf16, slowly.
+        is_ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if is_ampere else torch.float16
+    return torch.bfloat16 if cpu_computes_in_bf16() else torch.float32
 
 
 def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tuple]:
@@ -220,7 +263,10 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
         raise ConfigError(f'network.init {settings["init"]} has the variant '
                           f'{weights.variant!r}: set network.variant to that')
     state = weights.network.state_dict()
-    if weights.class_names != names:
+    # CoinCheung's checkpoints name no classes, but are taken for Cityscapes.
+    same_classes = weights.class_names == names or (
+        not weights.class_names and weights.label_set == label_set.name)
+    if not same_classes:
         state = {key: value for key, value in state.items()
                  if not key.startswith('conv_out.conv_out.')}
         print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
@@ -268,6 +314,10 @@ def main(argv: list[str] | None = None) -> None:
         _train(load_config(arguments.config, arguments.set), output, arguments.resume)
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f'train: {error}')
+    except torch.OutOfMemoryError:
+        sys.exit('train: the GPU has too little memory: lower batch_size or augmentation.crop')
+    except KeyboardInterrupt:
+        sys.exit('train: interrupted before anything was trained')
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:
@@ -279,14 +329,16 @@ def _train(config: dict, output: Path, resume: bool) -> None:
         training.resume()
     (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def stop(*_):  # the iteration in progress is finished, scored and saved
+    def stop(*_):
         training.stop = True
+        tqdm.write('stopping: the iteration is finished, scored and saved')
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     training.run()
     print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
-          + ('; go on with --resume' if training.stop else ''))
+          + (f'; go on: train {output}/config.yaml --output {output} --resume'
+             if training.stop else ''))
 
 
 def _check_output(output: Path, resume: bool) -> None:

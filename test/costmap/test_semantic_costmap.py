@@ -55,10 +55,10 @@ def distance_of(row):
 
 
 def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidence=None,
-           camera_pose=LEVEL, camera=CAMERA):
+           camera_pose=LEVEL, camera=CAMERA, least_confidence=0.0):
     x, y, yaw = base
     return target.update(key, camera, camera_pose, pose_from_rpy((x, y, 0), (0, 0, yaw)), mask,
-                         confidence, stamp)
+                         confidence, stamp, least_confidence)
 
 
 def show(target, *masks):
@@ -606,3 +606,34 @@ def test_class_ids_may_have_gaps():
     assert target.class_grids().shape[0] == 2
     points, classes = target.obstacle_points()
     assert len(points) and set(classes) == {5}
+
+
+def test_uncertain_ground_is_unknown_and_uncertain_obstacles_stay():
+    """Networks are least sure where an obstacle stands on the ground."""
+    row = row_at(4.0)
+    mask = wall_at(row)
+    confidence = np.full(mask.shape, 255, np.uint8)
+    confidence[row - 40:row + 20] = 100
+    sure, careful = costmap(), costmap()
+    update(sure, mask, confidence=confidence)
+    update(careful, mask, confidence=confidence, least_confidence=0.5)
+    sure, careful = sure.combined(), careful.combined()
+    assert (sure == 100).any()
+    np.testing.assert_array_equal(careful == 100, sure == 100)
+    changed = careful != sure
+    assert changed.any() and (careful[changed] == -1).all()
+    target = costmap()
+    update(target, mask, confidence=confidence, least_confidence=0.5)
+    assert cost(target, distance_of(row + 10), 0) == -1
+    assert cost(target, distance_of(row + 30), 0) == 0
+
+
+def test_a_camera_that_lags_does_not_take_the_window_back():
+    target = costmap()
+    update(target, road(), stamp=1.0, base=(3.0, 0.0, 0.0))
+    seen = target.info, cost(target, 7.5, 0)
+    assert seen[1] == 0
+    update(target, road(), stamp=0.7, base=(2.0, 0.0, 0.0), key='rear', camera_pose=BEHIND)
+    assert (target.info, cost(target, 7.5, 0)) == seen
+    assert cost(target, -1.5, 0) == 0  # What it saw counts, where it saw it.
+    assert target.newest_stamp == 1.0

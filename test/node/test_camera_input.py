@@ -81,6 +81,22 @@ def test_images_lost_lately(make_input):
     assert camera.lost_lately() == 0
 
 
+def test_two_publishers_of_one_topic_lose_nothing(make_input):
+    """Each counts on its own; one that was started again begins anew."""
+    camera, node = make_input()
+    publishers = [node.create_publisher(Image, camera.image_topic, 1) for _ in range(2)]
+    for count in range(10):
+        for number in (1000 + count, count):
+            camera._on_image(Image(), {'publication_sequence_number': number})
+        camera.follow_publishers()
+    assert camera.counts.missed == 0
+    node.destroy_publisher(publishers[0])
+    camera.follow_publishers()
+    for number in (10, 11, 14):
+        camera._on_image(Image(), {'publication_sequence_number': number})
+    assert camera.counts.missed == 2
+
+
 @pytest.mark.parametrize(('message_type', 'reliability', 'said'), [
     (Image, 'auto', ''),
     (CompressedImage, 'auto', 'image_transport'),

@@ -22,9 +22,10 @@ from bisenet_ros.costmap.semantic_costmap import (  # noqa: E402
     CostmapSettings,
     SemanticCostmap,
 )
+from bisenet_ros.node.camera_info import calibration_values  # noqa: E402
 from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
 from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
-from bisenet_ros.segmentation import load_label_set  # noqa: E402
+from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -65,6 +66,22 @@ class Robot:
         """Send two frames per second until the condition holds; return its value."""
         return self.probe.repeat_until(lambda: self.send(**what), condition, 0.5)
 
+    def newest_mask(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return class ids and confidence of the newest mask, (480, 640) uint8."""
+        return tuple(pixels_of(self.probe.received[f'segmentation/{topic}'][-1])
+                     for topic in ('mask', 'confidence'))
+
+    def expected_costmap(self, class_ids, confidence, base_pose=None,
+                         least_confidence: float = 0.0) -> SemanticCostmap:
+        """Return what the library makes of one mask."""
+        camera = Calibration(*calibration_values(self.calibration)).for_image(640, 480)
+        costmap = SemanticCostmap(CostmapSettings(
+            resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
+            footprint_radius=0.25), load_label_set('camvid'))
+        costmap.update('', camera, fixed_camera_pose(self.drive.camera_xyz, self.drive.camera_rpy),
+                       base_pose, class_ids, confidence, 1.0, least_confidence)
+        return costmap
+
     def newest(self, topic: str):
         """Return the newest message that says something; wait for it if need be."""
         def find():
@@ -79,7 +96,7 @@ class Robot:
         return np.array(message.data, np.int8).reshape(message.info.height, message.info.width)
 
 
-def start(start_node, odometry: str, **parameters) -> Robot:
+def start(start_node, odometry: str, robot_class=Robot, **parameters):
     drive = StreetDrive
     node, probe = start_node(**{
         'costmap.camera_pose.source': 'parameters',
@@ -95,7 +112,7 @@ def start(start_node, odometry: str, **parameters) -> Robot:
     probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
     for topic in ('mask', 'confidence'):
         probe.listen(f'segmentation/{topic}', Image)
-    return Robot(node, probe)
+    return robot_class(node, probe)
 
 
 @pytest.fixture(scope='module')
@@ -143,18 +160,8 @@ def test_unknown_before_the_first_image(standing):
 
 def test_all_grids_are_what_the_library_makes_of_the_mask(standing):
     standing.send_until(known(standing))
-    received = standing.probe.received
-    mask, confidence = (pixels_of(received[f'segmentation/{topic}'][-1])
-                        for topic in ('mask', 'confidence'))
-    info = standing.calibration
-    camera = Calibration(info.width, info.height, info.distortion_model, tuple(info.d),
-                         tuple(info.k), tuple(info.r), tuple(info.p)).for_image(640, 480)
+    costmap = standing.expected_costmap(*standing.newest_mask())
     label_set = load_label_set('camvid')
-    costmap = SemanticCostmap(CostmapSettings(
-        resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
-        footprint_radius=0.25), label_set)
-    costmap.update('', camera, fixed_camera_pose(
-        standing.drive.camera_xyz, standing.drive.camera_rpy), None, mask, confidence, 1.0)
     np.testing.assert_array_equal(standing.grid(), costmap.combined())
     for name in ('road', 'building'):
         topic = f'segmentation/costmap/{name}'
@@ -238,6 +245,19 @@ def test_odometry_sent_twice_is_as_good_as_once(driving):
     send_until(lambda: newest_instant() > earlier + JUMP_BACK)
     late = image_message(driving.frame.image, 'rgb8', stamp=earlier)
     driving.probe.send_until(driving.images, late, lambda: newest_instant() == earlier)
+
+
+def test_an_uncertain_obstacle_stays_where_masks_say_no_decision(start_node):
+    """Uncertain ground becomes unknown, though; a threshold must not make walls vanish."""
+    robot = start(start_node, 'none', confidence_threshold=0.7)
+    grid = robot.grid()
+    assert (robot.newest_mask()[0] == 255).any()
+    segmentation, = Segmenter().segment([robot.frame.image])
+    expected = robot.expected_costmap(*segmentation, least_confidence=0.7).combined()
+    assert (grid == expected).mean() > 0.99
+    lethal = robot.expected_costmap(*segmentation).combined() == 100
+    assert lethal.sum() > 50
+    assert (grid[lethal] == 100).mean() > 0.95
 
 
 def test_uncalibrated_is_said_and_unknown_while_masks_go_on(standing):

@@ -13,12 +13,11 @@ tf2_ros = pytest.importorskip('tf2_ros', reason='PyPI has no tf2_ros; a ROS dist
 import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from geometry_msgs.msg import Quaternion, TransformStamped  # noqa: E402
-from probe import image_message, pixels_of  # noqa: E402
+from probe import image_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_costmap_output import (  # noqa: E402
     CELLS,
-    MAX_RANGE,
     RESOLUTION,
     Robot,
     assert_valid_for_static_layer,
@@ -27,11 +26,8 @@ from test_costmap_output import (  # noqa: E402
     unknown,
 )
 
-from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
-from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
-from bisenet_ros.segmentation import load_label_set  # noqa: E402
+from bisenet_ros.node.poses import IMPATIENCE  # noqa: E402
 
 # By REP-103: x right, y down, z forward, in a body frame with x forward, y left, z up.
 OPTICAL_IN_BODY = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
@@ -43,10 +39,9 @@ CACHE = 10
 class TransformedRobot(Robot):
     """Drives in a curve and tells so on /tf half a second before and after each image."""
 
-    def __init__(self, probe, clock: 'SimulatedClock | None' = None) -> None:
-        super().__init__(probe)
-        self.clock = clock
-        self.stamp = 1000
+    def __init__(self, node, probe) -> None:
+        super().__init__(node, probe)
+        self.clock: SimulatedClock | None = None
         self._moving = tf2_ros.TransformBroadcaster(probe)
         self._fixed = tf2_ros.StaticTransformBroadcaster(probe)
         _, pitch, _ = self.drive.camera_rpy
@@ -135,22 +130,25 @@ def transform(frame: str, child: str, stamp: float, xyz, rotation) -> TransformS
     return message
 
 
-def start_on_tf(start_node, **parameters):
-    """Start a node that takes all poses from TF and return its probe."""
-    return start(start_node, 'tf', **{'costmap.camera_pose.source': 'tf', **parameters}).probe
+def start_on_tf(start_node, **parameters) -> TransformedRobot:
+    """Start a node that takes all poses from TF and return its robot."""
+    return start(start_node, 'tf', TransformedRobot,
+                 **{'costmap.camera_pose.source': 'tf', **parameters})
 
 
 @pytest.fixture(scope='module')
 def robot(start_node):
     """Return a robot whose node takes all poses from TF."""
-    return TransformedRobot(start_on_tf(start_node))
+    return start_on_tf(start_node)
 
 
 @pytest.fixture(scope='module')
 def simulated_robot(start_node):
     """Return such a robot whose time is that of /clock."""
     clock = SimulatedClock(start=1000.0)
-    yield TransformedRobot(start_on_tf(start_node, use_sim_time=True), clock)
+    robot = start_on_tf(start_node, use_sim_time=True)
+    robot.clock = clock
+    yield robot
     clock.stop()
 
 
@@ -174,17 +172,9 @@ def test_one_image_is_placed_as_the_library_places_it(robot):
     assert_valid_for_static_layer(grid)
     assert grid.header.frame_id == 'odom'
 
-    mask, confidence = (pixels_of(robot.probe.received[f'segmentation/{topic}'][-1])
-                        for topic in ('mask', 'confidence'))
-    info = robot.calibration
-    camera = Calibration(info.width, info.height, info.distortion_model, tuple(info.d),
-                         tuple(info.k), tuple(info.r), tuple(info.p)).for_image(640, 480)
-    costmap = SemanticCostmap(CostmapSettings(
-        resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
-        footprint_radius=0.25), load_label_set('camvid'))
     x, y, yaw = robot.base_pose(robot.stamp)
-    costmap.update('', camera, fixed_camera_pose(robot.drive.camera_xyz, robot.drive.camera_rpy),
-                   pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, confidence, 1.0)
+    costmap = robot.expected_costmap(
+        *robot.newest_mask(), pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)))
     np.testing.assert_allclose(
         centre(grid), [costmap.info.origin_x + 10.0, costmap.info.origin_y + 10.0], atol=1e-5)
     cells = np.array(grid.data, np.int8).reshape(CELLS, CELLS)
@@ -204,7 +194,7 @@ def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
         assert robot.grid_of(robot.stamp) is None
         time.sleep(0.1)
         robot.send_transform(robot.stamp + 0.5)
-        time.sleep(1.5)  # after a wait in vain the node does not wait again for a second
+        time.sleep(2 * IMPATIENCE)  # after a wait in vain the node does not wait again at once
         return robot.grid_of(robot.stamp)
     # More than once, for a machine too busy to let 0.1 s be 0.1 s.
     assert any(answered_late_transform() for _ in range(5))

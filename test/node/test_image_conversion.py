@@ -94,6 +94,17 @@ def test_compressed(extension, tolerance):
     np.testing.assert_allclose(as_rgb(image).astype(int), smooth.astype(int), atol=tolerance)
 
 
+@pytest.mark.parametrize('encoding, dtype', [
+    ('bayer_rggb8', np.uint8), ('bayer_rggb16', np.uint16)])
+def test_a_mosaic_compressed_as_it_is(encoding, dtype):
+    """As compressed_image_transport writes PNGs of Bayer images."""
+    mosaic = np.random.default_rng(5).integers(0, np.iinfo(dtype).max, (20, 30)).astype(dtype)
+    data = cv2.imencode('.png', mosaic)[1].tobytes()
+    compressed = CompressedImage(format=f'{encoding}; png compressed ', data=array('B', data))
+    np.testing.assert_array_equal(as_rgb(to_color_image(compressed)),
+                                  as_rgb(to_color_image(message(mosaic, encoding))))
+
+
 def test_exif_does_not_turn_an_image():
     """camera_info describes the image as the sensor saw it."""
     upright = np.zeros((16, 16, 3), np.uint8)

@@ -1,5 +1,8 @@
 """The robot's pose from odometry messages, without DDS between."""
 
+import threading
+import time
+
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
@@ -7,7 +10,7 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
-from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError  # noqa: E402
+from bisenet_ros.node.poses import PATIENCE, OdometryTopic, PoseUnavailableError  # noqa: E402
 
 
 @pytest.fixture
@@ -34,9 +37,9 @@ def test_where_it_was_seconds_ago_is_known_at_any_rate(odometry, rate):
         tell(odometry, 10 ** 18 + count * 10 ** 9 // rate, count / rate)
     for seconds in (0.55, 3.0, 7.456):
         instant = Time(nanoseconds=10 ** 18 + int(seconds * 1e9))
-        assert odometry.pose(instant)[0, 3] == pytest.approx(seconds, abs=1e-6)
+        assert odometry.pose(instant, 'front')[0, 3] == pytest.approx(seconds, abs=1e-6)
     with pytest.raises(PoseUnavailableError, match='has told of'):
-        odometry.pose(Time(nanoseconds=10 ** 18 - 1))
+        odometry.pose(Time(nanoseconds=10 ** 18 - 1), 'front')
     tell(odometry, 10 ** 18 + 30 * 10 ** 9, 30.0)
     assert len(odometry._poses) == 1
 
@@ -45,4 +48,18 @@ def test_a_stamp_before_the_epoch_is_survived(odometry):
     """A simulation that has just begun: now, less a latency."""
     tell(odometry, -10 ** 8, 1.0)
     tell(odometry, 10 ** 8, 3.0)
-    assert odometry.pose(Time(nanoseconds=0))[0, 3] == pytest.approx(2.0)
+    assert odometry.pose(Time(nanoseconds=0), 'front')[0, 3] == pytest.approx(2.0)
+
+
+def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry):
+    tell(odometry, 10 ** 18, 1.0)
+    future = Time(nanoseconds=10 ** 18 + 10 ** 9)
+    for waits in (True, False):  # Having waited in vain, it does not wait again at once.
+        began = time.monotonic()
+        with pytest.raises(PoseUnavailableError, match='has told of'):
+            odometry.pose(future, 'ahead of time')
+        assert (time.monotonic() - began >= PATIENCE) == waits
+    message = threading.Timer(0.2 * PATIENCE, tell, (odometry, 10 ** 18 + 10 ** 8, 2.0))
+    message.start()
+    pose = odometry.pose(Time(nanoseconds=10 ** 18 + 5 * 10 ** 7), 'on time')
+    assert pose[0, 3] == pytest.approx(1.5)

@@ -10,15 +10,19 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 import cv2  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from probe import image_message, pixels_of  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
-from bisenet_ros.node.segmentation_node import spin  # noqa: E402
+from bisenet_ros.node.camera_input import Frame  # noqa: E402
+from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
+from bisenet_ros.node.segmentation_node import SegmentationNode, spin  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -233,6 +237,63 @@ def test_topics_that_cannot_be_subscribed_are_said(start_node):
     probe.wait(lambda: 'not activated' in probe.diagnostics()['message'])
     assert probe.diagnostics()['level'] == b'\x02'
     probe.wait(lambda: probe.count_subscribers(f'{probe.namespace}/camera/image_raw') == 0)
+
+
+def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
+    node, probe = start_node(
+        state='unconfigured', autostart=False, camera_info_topic='camera/image_raw',
+        image_topic='camera/image_raw')
+
+    def enable(data):
+        return probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=data))
+    assert enable(False).success
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert change_state(probe, transition)
+    refusal = enable(True)
+    assert not refusal.success and 'not enabled: ' in refusal.message
+    probe.wait(lambda: probe.diagnostics()['state'] == 'paused')
+    assert probe.diagnostics()['last_error'] == refusal.message
+
+
+def test_a_node_that_cannot_be_configured_takes_back_an_old_costmap(start_node):
+    """One that was started again, but whose weights or GPU are gone."""
+    _, probe = start_node(state='unconfigured', weights='no_such_file.pth')
+    probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
+    probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
+    grid, = probe.wait(lambda: probe.received['segmentation/costmap'])
+    assert (grid.header.frame_id, grid.info.width, grid.info.height) == ('odom', 200, 200)
+    assert set(grid.data) == {-1}
+    cloud, = probe.wait(lambda: probe.received['segmentation/obstacles'])
+    assert (cloud.header.frame_id, cloud.width) == ('odom', 0)
+    assert change_state(probe, Transition.TRANSITION_CONFIGURE) is False
+    probe.wait(lambda: len(probe.received['segmentation/costmap']) > 1)
+    assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 1
+
+
+def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch):
+    """A GPU may have too little memory for one of several cameras' images."""
+    rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]'])
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        segment = node._segmenter.segment
+
+        def segment_small(images, *arguments, **options):
+            if any(image.shape[1] > 64 for image in images):
+                raise RuntimeError('CUDA out of memory')
+            return segment(images, *arguments, **options)
+
+        monkeypatch.setattr(node._segmenter, 'segment', segment_small)
+        images = [(Frame(name, Image(), None, rectified=False, received=0.0),
+                   ColorImage(np.zeros((48, width, 3), np.uint8), 'rgb'))
+                  for name, width in (('front', 640), ('rear', 64))]
+        segmented = node._segment(images, 'rgb', with_confidence=True)
+        assert [frame.camera for frame, _, _ in segmented] == ['rear']
+        assert 'CUDA out of memory' in node._camera_errors['front']
+        assert 'rear' not in node._camera_errors
+        node.close()
+    finally:
+        rclpy.shutdown()
 
 
 def test_compressed_images(start_node, street_image):

@@ -348,6 +348,10 @@ def test_the_weights_classes_in_another_order_are_refused(tmp_path):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match='another order; .* weights do: sky, building, pole, '):
         Segmenter('camvid_xception39', label_set=path, device='cpu')
+    content['classes'][4]['name'] = 'promenade'  # As wrong if another class is renamed besides.
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match='another order'):
+        Segmenter('camvid_xception39', label_set=path, device='cpu')
 
 
 @pytest.mark.parametrize('image', [

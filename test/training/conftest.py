@@ -38,21 +38,17 @@ def signals_as_before():
         signal.signal(number, handler)
 
 
-@pytest.fixture
-def camvid_like(tmp_path):
-    """Six training and two validation images of two sequences; the folder that holds them."""
-    root = tmp_path / 'camvid_like'
+def write_camvid_like(root):
+    """Write six training and two validation images of two sequences."""
     random = np.random.default_rng(0)
     for split, count in (('train', 6), ('val', 2)):
         for index in range(count):
             write_pair(root, split, f'{"AB"[index % 2]}_{index}', random)
-    return root
 
 
-@pytest.fixture
-def small_config(camvid_like, tmp_path):
-    """Write a configuration that trains a few iterations on camvid_like; its path."""
-    data = {'layout': 'camvid', 'root': str(camvid_like)}
+def write_small_config(path, data_root):
+    """Write a configuration that trains a few iterations on what write_camvid_like wrote."""
+    data = {'layout': 'camvid', 'root': str(data_root)}
     config = {
         'network': {'variant': 'paper', 'backbone': 'xception39', 'init': ''},
         'label_set': 'camvid', 'image_size': [96, 64],
@@ -66,6 +62,32 @@ def small_config(camvid_like, tmp_path):
         'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},
         'batch_size': 2, 'ema_decay': 0.9, 'validate_every': 2, 'device': 'cpu',
         'precision': 'fp32', 'seed': 0}
-    path = tmp_path / 'small.yaml'
     path.write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def camvid_like(tmp_path):
+    """Return the folder of a small data set in CamVid's form."""
+    root = tmp_path / 'camvid_like'
+    write_camvid_like(root)
+    return root
+
+
+@pytest.fixture
+def small_config(camvid_like, tmp_path):
+    """Return the path of a configuration that trains on camvid_like."""
+    path = tmp_path / 'small.yaml'
+    write_small_config(path, camvid_like)
     return path
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory):
+    """Return the path of weights trained for a moment, so long that 8 bits change little."""
+    from bisenet_ros.training import train  # Needs torchmetrics, as only some tests here do.
+    folder = tmp_path_factory.mktemp('trained')
+    write_camvid_like(folder / 'data')
+    write_small_config(folder / 'small.yaml', folder / 'data')
+    train.main([str(folder / 'small.yaml'), '--output', str(folder / 'run'),
+                '--set', 'schedule.iterations=40', 'validate_every=40'])
+    return str(folder / 'run' / 'last.safetensors')

@@ -45,6 +45,37 @@ def test_labels_are_resized_without_mixing_classes(camvid_like):
     assert set(dataset.labels.unique().tolist()) <= {0, 1, 3, IGNORED}
 
 
+def test_labels_stay_where_the_image_is_when_both_are_reduced(tmp_path):
+    """An edge between two classes, at 4/9 of the width, is at 4/9 of a third of the width."""
+    labels = np.zeros((90, 90), np.uint8)
+    labels[:, 40:] = 1
+    for folder, pixels in (('images', labels * 255), ('labels', labels)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'a.png'), pixels)
+    dataset = load(tmp_path, layout='folders', size=(30, 30))
+    np.testing.assert_array_equal(dataset.labels[0], dataset.images[0, 0] > 127)
+
+
+def test_a_squeezed_image_is_told(camvid_like, caplog):
+    load(camvid_like, size=(48, 32))
+    assert not caplog.text
+    load(camvid_like, size=(48, 48))
+    assert 'images of 96x64 are squeezed to 48x48' in caplog.text
+
+
+def test_labels_that_say_nothing_are_refused(tmp_path):
+    for folder, value in (('images', 0), ('labels', CAMVID.ignore_id)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'a.png'), np.full((64, 96), value, np.uint8))
+    with pytest.raises(DatasetError, match='every pixel of its labels is ignored .*a.png'):
+        load(tmp_path, layout='folders')
+
+
+def test_a_home_folder_is_found(camvid_like, monkeypatch):
+    monkeypatch.setenv('HOME', str(camvid_like.parent))
+    assert len(load('~/camvid_like')) == 6
+
+
 def test_images_are_resized_as_the_node_does(camvid_like):
     image = cv2.imread(str(camvid_like / 'train' / 'A_0.png'))
     prepared = HostPipeline(None, None).prepare(Frame(image, (48, 24), (96, 64)), bgr=True)

@@ -13,7 +13,7 @@ from bisenet_ros.network import WeightsError, load_weights, save_weights  # noqa
 from bisenet_ros.segmentation import Segmenter  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.onnx_model import export_onnx  # noqa: E402
-from bisenet_ros.training import evaluate, export, train  # noqa: E402
+from bisenet_ros.training import evaluate, export  # noqa: E402
 
 
 @pytest.fixture
@@ -23,13 +23,6 @@ def onnxruntime():
 
 
 needs_onnx = pytest.mark.usefixtures('onnxruntime')
-
-
-@pytest.fixture
-def weights(small_config, tmp_path):
-    train.main([str(small_config), '--output', str(tmp_path / 'run'),
-                '--set', 'schedule.iterations=10', 'validate_every=10'])
-    return str(tmp_path / 'run' / 'last.safetensors')
 
 
 def run_evaluate(weights, root, output, *options):

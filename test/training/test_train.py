@@ -2,15 +2,18 @@
 
 import csv
 import os
+import shutil
 import signal
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
-from bisenet_ros.network import load_weights  # noqa: E402
+from bisenet_ros.network import build_network, load_weights  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.train import Training, main  # noqa: E402
@@ -89,9 +92,24 @@ def test_the_learning_rate_warms_up_and_falls_by_its_power(small_config, tmp_pat
 
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path):
-    training = run(small_config, tmp_path / 'out', 'optimizer.name=sgd', 'optimizer.lr=0.01',
-                   'loss.ohem_threshold=0.7', 'loss.class_balance=0', 'precision=bf16')
+    overrides = ['schedule.iterations=20', 'validate_every=10', 'optimizer.name=sgd',
+                 'optimizer.lr=0.01', 'loss.ohem_threshold=0.7', 'loss.class_balance=0']
+    training = run(small_config, tmp_path / 'bf16', 'precision=bf16', *overrides)
+    exact = run(small_config, tmp_path / 'fp32', *overrides)
+    for row, exact_row in zip(training.history, exact.history, strict=True):
+        assert row['loss'] == pytest.approx(exact_row['loss'], rel=0.1)
+    assert exact.history[-1]['loss'] < 0.9 * exact.history[0]['loss']
+    assert not same(training.network, exact.network)
+
+
+def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp_path):
+    training = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]')
     assert all(parameter.isfinite().all() for parameter in training.network.parameters())
+    first_scale = torch.amp.GradScaler('cpu').get_scale()
+    assert 0 < training.scaler.get_scale() < first_scale
+    resumed = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]',
+                  resume=True)
+    assert resumed.scaler.get_scale() == training.scaler.get_scale()
 
 
 def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
@@ -115,6 +133,55 @@ def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
     assert loaded.class_names == ('sky', 'building', 'road')
 
 
+def test_classes_that_change_are_not_resumed(small_config, tmp_path):
+    shutil.copy(config_path('labels/camvid.yaml'), tmp_path / 'mine.yaml')
+    mine = f'label_set={tmp_path}/mine.yaml'
+    run(small_config, tmp_path / 'run', mine)
+    text = (tmp_path / 'mine.yaml').read_text()
+    (tmp_path / 'mine.yaml').write_text(text.replace('name: road', 'name: track'))
+    with pytest.raises(ConfigError, match="label_set is .*'track'.*'road'.*network.init"):
+        run(small_config, tmp_path / 'run', mine, resume=True)
+
+
+def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
+    run(small_config, tmp_path / 'run')
+    assert 'in no training picture: pole, pavement, tree, sign' in capsys.readouterr().out
+
+
+def test_no_text_may_be_set(small_config):
+    assert load_config(str(small_config), ['network.init='])['network']['init'] == ''
+
+
+def test_a_full_disk_leaves_what_was_there(small_config, tmp_path):
+    training = run(small_config, tmp_path / 'run')
+    written = {file.name: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
+    for name in ('checkpoint.part', 'last.safetensors.part'):
+        (tmp_path / 'run' / name).symlink_to('/dev/full')
+    for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors')):
+        with pytest.raises(OSError):
+            save()
+    for name, content in written.items():
+        assert (tmp_path / 'run' / name).read_bytes() == content, name
+
+
+def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
+    """A CoinCheung checkpoint names no classes; with 19 they are Cityscapes'."""
+    network = build_network('coincheung', 'resnet18', 19)
+    torch.save(network.state_dict(), tmp_path / 'model_final_v1.pth')
+    cityscapes = tmp_path / 'cityscapes'
+    for folder, name in ('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds'):
+        city = cityscapes / folder / 'train' / 'ulm'
+        city.mkdir(parents=True)
+        cv2.imwrite(str(city / f'ulm_0_{name}.png'), np.full((64, 96), 7, np.uint8))
+    data = f'[{{layout: cityscapes, root: {cityscapes}, split: train}}]'
+    training = Training(load_config(str(small_config), [
+        f'network.init={tmp_path}/model_final_v1.pth', 'network.variant=coincheung',
+        'network.backbone=resnet18', 'label_set=cityscapes', f'data.train={data}',
+        f'data.val={data}']), tmp_path)
+    for key, value in network.state_dict().items():
+        assert torch.equal(training.network.state_dict()[key], value), key
+
+
 def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     with pytest.raises(ArithmeticError, match='lower optimizer.lr'):
         run(small_config, tmp_path / 'out', 'optimizer.name=sgd', 'optimizer.lr=1.0e+30')
@@ -126,7 +193,10 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('batch_size=1', 'batch_size is 1; give at least 2'),
     ('loss={alpha: 1}', 'missing loss.auxiliary_weight'),
     ('optimizer.name=adam', "optimizer.name is 'adam'; give one of adamw, sgd"),
-    ('precision=fp16', "precision is 'fp16'; give one of auto, fp32, bf16"),
+    ('precision=fp8', "precision is 'fp8'; give one of auto, fp32, fp16, bf16"),
+    ('ema_decay=1.5', 'ema_decay is 1.5; give at most 1'),
+    ('augmentation.scale=[0, 1]', 'augmentation.scale is 0.0; give at least 0.05'),
+    ('data.train=[{layout: folders, root: mine, share: 0}]', 'data.train share is 0.0'),
     ('optimizer.lr=fast', "optimizer.lr is 'fast'; give a number"),
     ('optimizer.lr=true', 'optimizer.lr is True; give a number'),
     ('optimizer.lr=[', "cannot set 'optimizer.lr=\\['"),
@@ -200,6 +270,8 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
     with pytest.raises(SystemExit, match='train: .*run holds an earlier run.*--resume.*--output'):
         main([*command, '--set', 'seed=1'])
     assert written == {file: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
+    with pytest.raises(SystemExit, match='optimizer.lr is 0.1, in the run to resume 0.003'):
+        main([*command, '--resume', '--set', 'optimizer.lr=0.1'])
     main([*command, '--resume', '--set', 'schedule.iterations=6'])
     assert 'iterations: 6' in (tmp_path / 'run' / 'config.yaml').read_text()
 
@@ -218,7 +290,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, 'step', interrupted)
         main(command)
-    assert 'go on with --resume' in capsys.readouterr().out
+    assert f'go on: train {command[2]}/config.yaml' in capsys.readouterr().out
     assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
     main([*command, '--resume'])
     assert '--resume' not in capsys.readouterr().out
