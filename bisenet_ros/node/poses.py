@@ -34,7 +34,7 @@ PATIENCE = 0.2
 # After a wait in vain, a camera's images do not wait at all for so long (s): waiting makes masks
 # late. Much shorter than stale_after, or one late message would make the costmap unknown.
 IMPATIENCE = 0.5
-# Between odometry messages further apart (s) the robot may have been anywhere.
+# Between poses further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 10.0  # s: a slow network's masks are late
 ODOMETRY_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -68,7 +68,7 @@ class TransformSource:
         self._listener = None
         self._patience = Patience()
         if tf2_ros is not None:
-            self._buffer = TransformBuffer()
+            self._buffer = TransformBuffer(LARGEST_GAP)
             self._listener = tf2_ros.TransformListener(self._buffer, node)
 
     def destroy(self) -> None:
@@ -101,6 +101,19 @@ class TransformSource:
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
         return _matrix(transform.translation, transform.rotation)
+
+    def robot_pose(self, frame: str, base_frame: str, stamp: Time, camera: str) -> np.ndarray:
+        """
+        Return what `pose` does, of a base that moves.
+
+        :raises PoseUnavailableError: if TF was silent for longer than LARGEST_GAP, too.
+        """
+        pose = self.pose(frame, base_frame, stamp, camera)
+        if silence := self._buffer.silence(frame, base_frame, stamp.nanoseconds):
+            raise PoseUnavailableError(
+                f'TF was silent for {silence:.2f} s about where {base_frame!r} is in {frame!r} '
+                'when the image was taken')
+        return pose
 
 
 class OdometryTopic:
@@ -230,7 +243,8 @@ class RobotPoses:
         if self._odometry is not None:
             return self._odometry.pose(stamp, camera)
         if self._transforms is not None and self._odometry_source == 'tf':
-            return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
+            return self._transforms.robot_pose(
+                self._frame, self._base_frame, stamp, camera)
         return None
 
 

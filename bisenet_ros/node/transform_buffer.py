@@ -1,4 +1,6 @@
-"""A TF buffer for time that jumps back: a bag that loops, a simulation that starts again."""
+"""A TF buffer that knows when time jumped back and when a transform was silent."""
+
+from collections import defaultdict, deque
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
@@ -9,15 +11,22 @@ from bisenet_ros.node.stamps import nanoseconds
 
 class TransformBuffer(tf2_ros.Buffer):
     """
-    A tf2 buffer that forgets the moving transforms when time jumps back.
+    A tf2 buffer that forgets the moving transforms when time jumps back, and remembers gaps.
 
-    tf2 would mix the new ones with the old, and refuse those older than its cache of 10 s.
-    tf2_ros clears it only when a simulated clock jumps, which not every bag comes with.
+    Time jumps back where a bag loops or a simulation starts again. tf2 would mix the new ones with
+    the old, and refuse those older than its cache of 10 s. tf2_ros clears it only when a simulated
+    clock jumps, which not every bag comes with.
+
+    :param largest_gap: between two transforms that are taken for one motion, seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, largest_gap: float) -> None:
         super().__init__()
+        self._largest_gap = largest_gap
         self._last: dict[str, int] = {}
+        self._parents: dict[str, str] = {}
+        # The latest of each child frame: instants of the transforms before and after, ns.
+        self._gaps: dict[str, deque[tuple[int, int]]] = defaultdict(lambda: deque(maxlen=100))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
@@ -25,5 +34,40 @@ class TransformBuffer(tf2_ros.Buffer):
         if self._last.get(transform.child_frame_id, 0) - instant > JUMP_BACK * 1e9:
             self.clear()
             self._last.clear()
-        self._last[transform.child_frame_id] = instant
+            self._gaps.clear()
+        child = transform.child_frame_id
+        last = self._last.get(child, instant)
+        if instant - last > self._largest_gap * 1e9:
+            self._gaps[child].append((last, instant))
+        self._last[child] = max(last, instant)
+        self._parents[child] = transform.header.frame_id
         super().set_transform(transform, authority)
+
+    def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
+        """Add a fixed transform; called by tf2_ros.TransformListener."""
+        self._parents[transform.child_frame_id] = transform.header.frame_id
+        super().set_transform_static(transform, authority)
+
+    def silence(self, frame: str, child: str, instant: int) -> float:
+        """
+        Return for how long nothing was told of where `child` was in `frame` around an instant.
+
+        tf2 draws a straight line across such a gap, however long.
+
+        :param instant: nanoseconds.
+        :returns: seconds, 0 where there is no gap longer than largest_gap.
+        """
+        links = self._way_up(child, frame) or self._way_up(frame, child)
+        return max((1e-9 * (after - before) for link in links
+                    for before, after in list(self._gaps.get(link, ()))
+                    if before < instant < after), default=0.0)
+
+    def _way_up(self, child: str, ancestor: str) -> list[str]:
+        """Return the children of the transforms from child to its ancestor; [] if it is none."""
+        way = []
+        while child != ancestor:
+            if child not in self._parents or child in way:
+                return []
+            way.append(child)
+            child = self._parents[child]
+        return way

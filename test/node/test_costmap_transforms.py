@@ -37,7 +37,7 @@ CACHE = 10
 
 
 class TransformedRobot(Robot):
-    """Drives in a curve and tells so on /tf half a second before and after each image."""
+    """Drives in a curve and tells so on /tf just before and after each image."""
 
     def __init__(self, node, probe) -> None:
         super().__init__(node, probe)
@@ -68,8 +68,8 @@ class TransformedRobot(Robot):
         """Send one frame, its calibration, and the transforms around `self.stamp`."""
         self.stamp += 1
         if transforms:
-            self.send_transform(self.stamp - 0.5)
-            self.send_transform(self.stamp + 0.5)
+            self.send_transform(self.stamp - 0.2)
+            self.send_transform(self.stamp + 0.2)
         self.calibrations.publish(self.calibration)
         image = image_message(self.frame.image, 'rgb8',
                               stamp=self.stamp if image_stamp is None else image_stamp)
@@ -188,12 +188,13 @@ def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
     masks = robot.probe.received['segmentation/mask']
 
     def answered_late_transform():
+        robot.send_transform(robot.stamp + 1 - 0.2)
         robot.send(transforms=False)
         # When its mask is here the node looks for the pose.
         robot.probe.wait(lambda: any(mask.header.stamp.sec == robot.stamp for mask in masks))
         assert robot.grid_of(robot.stamp) is None
         time.sleep(0.1)
-        robot.send_transform(robot.stamp + 0.5)
+        robot.send_transform(robot.stamp + 0.2)
         time.sleep(2 * IMPATIENCE)  # after a wait in vain the node does not wait again at once
         return robot.grid_of(robot.stamp)
     # More than once, for a machine too busy to let 0.1 s be 0.1 s.
@@ -210,6 +211,22 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
     robot.send_until(lambda: all(
         name in robot.probe.diagnostics()['message'] for name in named), **what)
     assert robot.probe.diagnostics()['level'] == b'\x02'
+    robot.send_until(known(robot))
+
+
+def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
+    robot.send_until(known(robot))
+    robot.send()
+    began = robot.stamp
+    robot.send_transform(began + 5)
+
+    def answered():
+        robot.send(transforms=False)
+        robot.stamp = began
+        return 'TF was silent for 4.80 s' in robot.probe.diagnostics()['message']
+    robot.probe.repeat_until(lambda: None, answered, 0.3)
+    assert robot.grid_of(began + 1) is None
+    robot.stamp = began + 5
     robot.send_until(known(robot))
 
 
