@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bisenet_ros.resources import config_path
 
+IMAGE_TOPIC = '/camera/image_raw'  # as in the node's parameters
 # With any of these the user has chosen how Fast DDS transports data.
 FAST_DDS_CHOICES = (
     'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE',
@@ -24,9 +25,14 @@ def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
     if any(name in environment for name in FAST_DDS_CHOICES):
         return {}
     # Fast DDS 3 renamed the variable, and warns of the old name.
-    has_fast_dds_2 = environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    has_fast_dds_2 = environment.get('ROS_DISTRO') == 'jazzy'
     prefix = 'FASTRTPS' if has_fast_dds_2 else 'FASTDDS'
     return {f'{prefix}_DEFAULT_PROFILES_FILE': str(config_path('fastdds_large_images.xml'))}
+
+
+def own_domain() -> dict[str, str]:
+    """Return the variables that give a process and its children a DDS domain of their own."""
+    return {'ROS_DOMAIN_ID': str(free_domain_id()), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
 
 
 def free_domain_id() -> int:

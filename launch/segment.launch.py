@@ -26,13 +26,16 @@ NODE_PARAMETERS = {
 
 
 def generate_launch_description():
-    """Return the node with its launch arguments, and RViz for who wants it."""
+    """Return the node with its launch arguments, and RViz if asked for."""
     return LaunchDescription([
         argument(
             'params_file', 'YAML file with the parameters of the node',
             str(CONFIG / 'segment.yaml')),
-        argument('image_topic', 'topic of the camera images (of several, params_file says)'),
-        argument('camera_info_topic', "topic of the camera's calibration (likewise)"),
+        argument(
+            'image_topic', 'topic of the camera images; several cameras are set in params_file'),
+        argument(
+            'camera_info_topic',
+            "topic of the camera's calibration; several are set in params_file"),
         argument('weights', 'name of shipped weights, or a .safetensors, .pth or .onnx file'),
         argument('device', 'auto, cuda, cuda:N or cpu'),
         argument('namespace', 'namespace of the node and what it publishes', ''),

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bisenet_ros.transport import free_domain_id
+from bisenet_ros.transport import own_domain
 
 ROOT = Path(__file__).parents[1]
 
 
 # Before any test module creates a node or starts a process.
-os.environ['ROS_DOMAIN_ID'] = str(free_domain_id())
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ.update(own_domain())
 # Run as a background job of a script, pytest inherits an ignored Ctrl-C and would hand it on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -132,14 +132,14 @@ class Calibration:
                          (self.binning_x, self.binning_y), self.roi)
         x_offset, y_offset, _, _ = self.roi
         if self.rectified:
-            focal = self.p[0], self.p[5]
-            centre = self.p[2], self.p[6]
+            focal_length = self.p[0], self.p[5]
+            cx, cy = self.p[2], self.p[6]
         else:
-            focal = self.k[0], self.k[4]
-            centre = self.k[2], self.k[5]
+            focal_length = self.k[0], self.k[4]
+            cx, cy = self.k[2], self.k[5]
         region = CameraModel(
-            width=view[0], height=view[1], focal=focal,
-            centre=(centre[0] - x_offset, centre[1] - y_offset),
+            width=view[0], height=view[1], focal_length=focal_length,
+            principal_point=(cx - x_offset, cy - y_offset),
             distortion=() if self.rectified else self.d,
             fisheye=self.distortion_model == 'equidistant' and not self.rectified,
             rotation=self.r if self.rectified else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -177,8 +177,8 @@ class CameraModel:
     Pixel centres lie at whole numbers, as in OpenCV: the image spans -0.5 to width - 0.5.
 
     :param width, height: the image's size, pixels.
-    :param focal: (fx, fy), pixels.
-    :param centre: (cx, cy), pixels.
+    :param focal_length: (fx, fy), pixels.
+    :param principal_point: (cx, cy), pixels.
     :param distortion: coefficients in OpenCV's order.
     :param fisheye: equidistant model (cv2.fisheye), else OpenCV's polynomial one.
     :param rotation: 9 values, row-major, turns optical-frame vectors before they are projected.
@@ -186,8 +186,8 @@ class CameraModel:
 
     width: int
     height: int
-    focal: tuple
-    centre: tuple
+    focal_length: tuple
+    principal_point: tuple
     distortion: tuple
     fisheye: bool
     rotation: tuple
@@ -197,8 +197,8 @@ class CameraModel:
         scale = width / self.width, height / self.height
         return CameraModel(
             width=width, height=height,
-            focal=(self.focal[0] * scale[0], self.focal[1] * scale[1]),
-            centre=tuple(map(resized_pixel, self.centre, scale)),
+            focal_length=(self.focal_length[0] * scale[0], self.focal_length[1] * scale[1]),
+            principal_point=tuple(map(resized_pixel, self.principal_point, scale)),
             distortion=self.distortion, fisheye=self.fisheye, rotation=self.rotation)
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -214,7 +214,7 @@ class CameraModel:
         seen = rays[:, 2] > math.cos(self.max_angle) * np.linalg.norm(rays, axis=1)
         pixels = np.full((len(rays), 2), np.nan)
         if seen.any():
-            pixels[seen] = self._distort(rays[seen]) * self.focal + self.centre
+            pixels[seen] = self._distort(rays[seen]) * self.focal_length + self.principal_point
         return pixels.reshape(*np.shape(points)[:-1], 2)
 
     def _distort(self, rays):
@@ -253,5 +253,6 @@ class CameraModel:
         """Distance of the image's farthest corner from the optical axis, in the plane z = 1."""
         x, y = (
             max(abs(-0.5 - c), abs(size - 0.5 - c)) / f
-            for size, c, f in zip((self.width, self.height), self.centre, self.focal))
+            for size, c, f in zip(
+                (self.width, self.height), self.principal_point, self.focal_length))
         return math.hypot(x, y)

@@ -27,6 +27,7 @@ def pose_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
     :param xyz: position in the parent frame, metres.
     :param rpy: roll, pitch, yaw about the parent's fixed x, y, z axes, in this order, radians
         (REP-103). For a body frame, pitch > 0 looks down.
+    :raises PoseError: values that are not finite, or not three each.
     """
     if len(xyz) != 3 or len(rpy) != 3 or not np.isfinite([*xyz, *rpy]).all():
         raise PoseError(f'pose xyz={list(xyz)} rpy={list(rpy)}: give three finite numbers each')
@@ -43,6 +44,7 @@ def pose_from_quaternion(xyz: Sequence[float], xyzw: Sequence[float]) -> np.ndar
 
     :param xyz: position in the parent frame, metres.
     :param xyzw: quaternion, scalar last; need not be of unit length.
+    :raises PoseError: values that are not finite, or a quaternion of zero length.
     """
     norm = float(np.linalg.norm(xyzw))
     if not np.isfinite([*xyz, norm]).all() or norm < 1e-6:

@@ -16,7 +16,7 @@ _STRIDE = 4
 # must not hide small obstacles.
 _LONGEST_STEP = 0.025
 _WIDEST_ANGLE = 0.005
-# Flat index of a sample at the camera's foot that is given up to stand for all that is not seen.
+# Flat index that means "no sample": the first sample of the first ray, which is never used as one.
 _NOWHERE = 0
 # Outside any image: there cv2.remap fills in.
 _UNSEEN = -1
@@ -37,20 +37,20 @@ class PolarGrid:
     def __init__(self, resolution: float, max_range: float) -> None:
         """Build the table that finds the polar cell of a point."""
         self.range_step = resolution / 2
-        self.ranges = math.ceil(max_range / self.range_step)
+        self.range_count = math.ceil(max_range / self.range_step)
         self.sample_step = min(self.range_step, _LONGEST_STEP)
         angle = min(self.sample_step / max_range, _WIDEST_ANGLE)
-        self.azimuths = _STRIDE * math.ceil(2 * math.pi / (angle * _STRIDE))
-        self.angle_step = 2 * math.pi / self.azimuths
+        self.azimuth_count = _STRIDE * math.ceil(2 * math.pi / (angle * _STRIDE))
+        self.angle_step = 2 * math.pi / self.azimuth_count
         # The table reaches a little beyond max_range.
-        self._half = self.ranges + 1
+        self._half = self.range_count + 1
         offset = (np.arange(2 * self._half) + 0.5 - self._half) * self.range_step
         distance = np.hypot(offset[None, :], offset[:, None])
         azimuth = np.arctan2(offset[:, None], offset[None, :])
-        row = np.minimum(distance / self.range_step, self.ranges).astype(np.int32)
-        column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuths
-        # Of each point of the table; row self.ranges is all that lies beyond max_range.
-        self.cells = row * self.azimuths + column
+        row = np.minimum(distance / self.range_step, self.range_count).astype(np.int32)
+        column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuth_count
+        # Of each point of the table; row self.range_count is all that lies beyond max_range.
+        self.cells = row * self.azimuth_count + column
 
     def points_of_cells(self, first_cell: tuple[float, float], resolution: float,
                         yaw: float) -> np.ndarray:
@@ -64,11 +64,11 @@ class PolarGrid:
         :returns: (2, 3) float64, takes (column, row, 1) of the grid to column and row of the
             table.
         """
-        turn = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
+        rotation = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
         middle = self._half - 0.5
         return np.column_stack([
-            turn * (resolution / self.range_step),
-            turn @ first_cell / self.range_step + middle])
+            rotation * (resolution / self.range_step),
+            rotation @ first_cell / self.range_step + middle])
 
 
 class GroundTable:
@@ -98,13 +98,13 @@ class GroundTable:
                 'base frame), which it must be above: check its pose and ground_z')
         self.camera = camera
         self.pose = np.array(pose)
-        self.foot = pose[:2, 3]
+        self.camera_xy = pose[:2, 3]
         self.angle_step, self._sample_step = polar.angle_step, polar.sample_step
         # On the optical axis.
-        self.pixel_angle = 1 / max(camera.focal)
+        self.pixel_angle = 1 / max(camera.focal_length)
         self.ranges = _sample_ranges(
             polar.sample_step, max_range, height, self.pixel_angle, max_pixel_footprint)
-        self._limits = min_range, max_range
+        self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
         self._drop_blind_start()
@@ -117,7 +117,7 @@ class GroundTable:
     def _project(self, polar, height):
         """Return pixels u + iv (samples, rays) complex64 and the rays' azimuths' indices."""
         from_base = self.pose[:3, :3].T
-        angles = np.arange(0, polar.azimuths, _STRIDE) * polar.angle_step
+        angles = np.arange(0, polar.azimuth_count, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
         down = from_base @ (0, 0, -height)
         pixels = self.camera.project(self.ranges[::_STRIDE, None, None] * outwards + down)
@@ -159,10 +159,10 @@ class GroundTable:
 
         _NOWHERE where there is none.
         """
-        samples = np.full((polar.ranges + 1, polar.azimuths), _NOWHERE, np.int32)
-        centres = (np.arange(polar.ranges) + 0.5) * polar.range_step
+        samples = np.full((polar.range_count + 1, polar.azimuth_count), _NOWHERE, np.int32)
+        centres = (np.arange(polar.range_count) + 0.5) * polar.range_step
         nearest = np.searchsorted((self.ranges[1:] + self.ranges[:-1]) / 2, centres)
-        first = int(np.searchsorted(centres, self._limits[0]))
+        first = int(np.searchsorted(centres, self._min_range))
         samples[first:-1, columns] = nearest[first:, None] * len(columns) + np.arange(len(columns))
         return samples.reshape(-1)[polar.cells]
 
@@ -210,9 +210,9 @@ class GroundTable:
         share = ((middle - before) / way).real
         share = np.minimum(np.maximum(share, 0), 1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
-        # A little beyond, so that a foot on the line between two cells lies in the second.
+        # A little beyond, so that a contact on the line between two cells lies in the second.
         distance = near + share * (far - near) + self._sample_step / 2
-        usable = (distance >= self._limits[0]) & (distance <= self._limits[1])
+        usable = (distance >= self._min_range) & (distance <= self._max_range)
         return distance[:, None] * self._directions[rays], usable
 
 
@@ -225,7 +225,7 @@ def _between(start, end, axis):
 
 
 def _sample_ranges(step, max_range, height, pixel_angle, max_pixel_footprint):
-    """Return ranges from near the foot to beyond max_range, a step or half a pixel apart."""
+    """Return ranges, a step or half a pixel apart, from below the camera to beyond max_range."""
     nodes = [step / 2]
     # One more node, so that what touches the ground at max_range is seen beyond it, too.
     while len(nodes) < 3 or nodes[-2] < max_range:

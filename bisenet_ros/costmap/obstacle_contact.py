@@ -8,14 +8,15 @@ import numpy as np
 GROUND, OBSTACLE = 1, 2
 # In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
 # a wall's face must not make the ground behind the wall free, one on the road no obstacle. Free
-# ground takes more evidence than an obstacle's foot.
+# ground takes more evidence than an obstacle's contact.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
 # Stray samples allowed between the last ground and the obstacle that stands on it.
 _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
-# Metres. Walls that pass the camera's foot at this distance or more give contacts on every ray.
+# Metres. Walls that pass the point below the camera at this distance or more give contacts on
+# every ray.
 _PASSING_DISTANCE = 0.5
 # How many samples farther out find_contacts must see to judge one.
 LOOK_AHEAD = _MIN_FREE_RUN
@@ -23,7 +24,7 @@ LOOK_AHEAD = _MIN_FREE_RUN
 
 def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Tell real ground and obstacle contacts apart from what obstacles hide.
+    Find the ground that is really seen and the obstacle contacts, not what obstacles hide.
 
     A ray on the ground is walked outwards from below the camera. An obstacle that begins right
     after ground touches the ground there. Its samples beyond that point are its face and what it
@@ -34,7 +35,7 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
     :returns: seen ground; contacts, the first sample of each obstacle on the ground; and the first
-        sample of each obstacle whose foot is not seen; all (samples, rays) bool.
+        sample of each obstacle whose contact is not seen; all (samples, rays) bool.
     """
     # Steps go along the rays, so that eight of these fit into a byte.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
@@ -42,25 +43,27 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     ground_before = _any_of_last(_drop_short_runs(ground, _MIN_RUN), _MAX_GAP + 1)
     contacts = np.zeros_like(obstacle)
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
-    without_foot = obstacle.copy()
-    without_foot[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
-    without_foot[0] = 0  # below the camera, where its own robot is
+    without_contact = obstacle.copy()
+    without_contact[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
+    without_contact[0] = 0  # below the camera, where its own robot is
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
-    # The last sample before an obstacle may lie beyond its foot: samples take the nearest pixel.
+    # The last sample before an obstacle may lie beyond its contact: samples take the nearest
+    # pixel.
     ground[:-1] &= ~obstacle[1:]
     return tuple(
         np.unpackbits(bits, axis=1, count=kinds.shape[1]).view(bool)
-        for bits in (ground, contacts, without_foot))
+        for bits in (ground, contacts, without_contact))
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
                 angle_step: float, pixel_angle: float) -> np.ndarray:
     """
-    Tell contacts apart that are only the outline of an obstacle on the next ray.
+    Find the contacts that are only the outline of an obstacle on a neighbouring ray.
 
     The outline of an upright thing runs along a ray, and pixels near it fall to either side: a
-    ray just beside the thing shows ground at its foot and the thing only beyond. On a ray a pixel
-    away the same thing then touches the ground much nearer than even a wall seen at a slant would.
+    ray just beside the thing shows ground at its contact and the thing only beyond. On a ray a
+    pixel away the same thing then touches the ground much nearer than even a wall seen at a slant
+    would.
 
     :param samples, rays: (N,) int, indices of the contacts in classes.
     :param classes: (samples, rays) uint8, class ids.

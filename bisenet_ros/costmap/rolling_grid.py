@@ -186,7 +186,7 @@ class RollingGrid:
         :param cells: (N,) int, none twice.
         :param classes: (N,) int, which class of the grid.
         :param weights: (N,) float32, 0 to 1.
-        :param stamp: seconds.
+        :param stamp: seconds; one more than decay_time before the newest is ignored.
         """
         if stamp < self._now - self._decay_time:
             return

@@ -186,8 +186,10 @@ class SemanticCostmap:
         The ground is the plane z = ground_z of the base frame: the robot stands on what it sees,
         so roll and pitch of the base in the odometry frame tilt the ground with it, and of
         T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
-        A stamp more than a second before the same camera's last clears everything first: time
-        jumped back. A mask less than that too late is not used, it only came out of order.
+        Everything is cleared first where the stamp is more than JUMP_BACK before the same camera's
+        last (time jumped back), where it is more than decay_time before that of a camera forgotten
+        since, or where T_odom_base begins or ceases to be given. A mask up to JUMP_BACK too late
+        is not used, it only came out of order.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the
@@ -198,7 +200,7 @@ class SemanticCostmap:
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
         :param least_confidence: 0 to 1; ground seen with less says nothing. Obstacles always
-            count: networks are least sure at their feet, and none may vanish for that.
+            count: networks are least sure at their contacts, and none may vanish for that.
         :raises PoseError: where the camera is not above the ground, or a pose not finite.
         :raises ValueError: where camera, mask and confidence differ in size, where a camera's
             stamp is that of its last mask (0 may be, it stands for none), or so far behind another
@@ -280,16 +282,16 @@ class SemanticCostmap:
                  least_confidence) -> _Observation:
         """Pull the ground's classes into the cells, then push obstacle contacts into theirs."""
         x, y, yaw = base_pose
-        turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        foot = turn @ table.foot + (x, y)
-        box, reach = self._view(table, turn, foot)
+        rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        camera_xy = rotation @ table.camera_xy + (x, y)
+        box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
-        ground, contacts, without_foot = find_contacts(cv2.LUT(classes, self._kinds))
+        ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))
         samples = np.zeros((self.info.height, self.info.width), np.int32)
-        samples[box] = self._samples_of_cells(table, foot, yaw, box)
+        samples[box] = self._samples_of_cells(table, camera_xy, yaw, box)
         observed = np.zeros(samples.shape, bool)
         observed[box] = ground.reshape(-1).take(samples[box])
 
@@ -297,9 +299,9 @@ class SemanticCostmap:
         contacts = contacts[~on_outlines(
             *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
             table.pixel_angle)]
-        contact_cells, contacts = self._cells_of_starts(table, turn, foot, contacts)
+        contact_cells, contacts = self._cells_of_starts(table, rotation, camera_xy, contacts)
         other_cells, others = self._cells_of_starts(
-            table, turn, foot, np.flatnonzero(without_foot))
+            table, rotation, camera_xy, np.flatnonzero(without_contact))
         observed.reshape(-1)[contact_cells] = True
         # What comes onto ground held free may stand on what it hides, too.
         arrived = np.concatenate([contacts, others])[
@@ -314,10 +316,10 @@ class SemanticCostmap:
         class_ids = classes.reshape(-1).take(samples)
         return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
 
-    def _cells_of_starts(self, table, turn, foot, starts):
+    def _cells_of_starts(self, table, rotation, camera_xy, starts):
         """Return the cells in which obstacles start at samples (flat indices), and these."""
         points, usable = table.borders(*np.divmod(starts, table.ray_ends.shape[1]))
-        cells, inside = self._grid.cells_of(points @ turn.T + foot, usable)
+        cells, inside = self._grid.cells_of(points @ rotation.T + camera_xy, usable)
         return cells, starts[inside]
 
     def _hidden_cells(self, starts, samples, box, observed, ray_count):
@@ -335,22 +337,25 @@ class SemanticCostmap:
             self._settings.obstacle_probability, total, cells)
         return (total > 0) & (evidence[self._obstacles].sum(axis=0) < required)
 
-    def _view(self, table, turn, foot):
+    def _view(self, table, rotation, camera_xy):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
-        ends = turn @ table.ray_ends
+        ends = rotation @ table.ray_ends
         rows, columns = self._grid.box_of(
-            foot + np.minimum(ends.min(axis=1), 0), foot + np.maximum(ends.max(axis=1), 0))
+            camera_xy + np.minimum(ends.min(axis=1), 0),
+            camera_xy + np.maximum(ends.max(axis=1), 0))
         x, y = self._grid.centres()
-        reach = math.hypot(max(foot[0] - x[columns.start], x[columns.stop - 1] - foot[0]),
-                           max(foot[1] - y[rows.start], y[rows.stop - 1] - foot[1]))
+        reach = math.hypot(
+            max(camera_xy[0] - x[columns.start], x[columns.stop - 1] - camera_xy[0]),
+            max(camera_xy[1] - y[rows.start], y[rows.stop - 1] - camera_xy[1]))
         return (rows, columns), reach + self._settings.resolution
 
-    def _samples_of_cells(self, table, foot, yaw, box):
+    def _samples_of_cells(self, table, camera_xy, yaw, box):
         """Return the table's sample of each cell in a box, (rows, columns) int32."""
         rows, columns = box
         x, y = self._grid.centres()
         points = self._polar.points_of_cells(
-            (x[columns.start] - foot[0], y[rows.start] - foot[1]), self._settings.resolution, yaw)
+            (x[columns.start] - camera_xy[0], y[rows.start] - camera_xy[1]),
+            self._settings.resolution, yaw)
         return table.samples_of_cells(
             points, columns.stop - columns.start, rows.stop - rows.start)
 

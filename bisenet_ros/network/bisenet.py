@@ -153,17 +153,17 @@ class BiSeNet(nn.Module):
         Segment a batch of normalised RGB images.
 
         :param x: (N, 3, H, W) float, H and W at least 32.
-        :return: logits (N, classes, H, W); in training mode with auxiliary heads the tuple
+        :returns: logits (N, classes, H, W); in training mode with auxiliary heads the tuple
             (main, auxiliary of the 1/8 context, auxiliary of the 1/16 context), all of that size.
         """
         size = x.shape[2:]
         context8, context16 = self.cp(x)
-        logits = _upsample_logits(self.conv_out(self.ffm(self.sp(x), context8)), 8, size)
+        logits = upsample_logits(self.conv_out(self.ffm(self.sp(x), context8)), 8, size)
         if not (self.training and self.auxiliary_heads):
             return logits
         return (logits,
-                _upsample_logits(self.conv_out16(context8), 8, size),
-                _upsample_logits(self.conv_out32(context16), 16, size))
+                upsample_logits(self.conv_out16(context8), 8, size),
+                upsample_logits(self.conv_out32(context16), 16, size))
 
     def low_resolution_logits(self, x: Tensor) -> Tensor:
         """Return the main head's logits as computed: (N, classes, ceil(H/8), ceil(W/8))."""
@@ -171,7 +171,8 @@ class BiSeNet(nn.Module):
         return self.conv_out(self.ffm(self.sp(x), context8))
 
 
-def _upsample_logits(logits: Tensor, factor: int, size: torch.Size) -> Tensor:
+def upsample_logits(logits: Tensor, factor: int, size: torch.Size) -> Tensor:
+    """Return logits (N, classes, h, w) enlarged by a factor and cut to size, (height, width)."""
     # Whole factor first, then cut: an odd size must not stretch the map against the image.
     logits = F.interpolate(logits, scale_factor=factor, mode='bilinear', align_corners=False)
     return logits[:, :, :size[0], :size[1]]

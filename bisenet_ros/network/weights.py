@@ -15,6 +15,10 @@ from bisenet_ros.network.bisenet import BiSeNet, build_network
 CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
 CITYSCAPES_STD = (0.2112, 0.2148, 0.2115)
 CITYSCAPES_CLASSES = 19
+# Beginnings of the names of what only training uses.
+_AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
+# What a file says besides the tensors, and need not.
+_DESCRIBED = ('mean', 'std', 'label_set', 'network_size', 'class_names')
 
 
 class WeightsError(ValueError):
@@ -26,11 +30,13 @@ class Weights:
     """
     A trained network and what is needed to use it.
 
-    network: in evaluation mode, without auxiliary heads, fp32, on the CPU.
-    mean, std: of RGB on a scale of 0 to 1; the network's input is (rgb / 255 - mean) / std.
-    label_set: the name of the label set it was trained on, None if the file does not say.
-    network_size: (width, height) in pixels it was trained for, None if the file does not say.
-    class_names: by class id; empty if the file does not say.
+    :ivar network: in evaluation mode, without auxiliary heads, fp32, on the CPU.
+    :ivar variant, backbone, classes: as build_network takes them.
+    :ivar mean, std: of RGB on a scale of 0 to 1; the network's input is (rgb / 255 - mean) / std.
+    :ivar label_set: the name of the label set it was trained on, None if the file does not say.
+    :ivar network_size: (width, height) in pixels it was trained for, None if the file does not
+        say.
+    :ivar class_names: by class id; empty if the file does not say.
     """
 
     network: BiSeNet
@@ -50,7 +56,8 @@ def load_weights(path: str | Path) -> Weights:
 
     Variant, backbone and number of classes are inferred from the tensors, so checkpoints of
     CoinCheung's BiSeNetV1 load as they are; `module.` prefixes (DataParallel) and the heads that
-    only training uses are dropped.
+    only training uses are dropped. A file without metadata, as every .pth, is taken to have
+    Cityscapes' mean and std, and with 19 classes its label set.
 
     :raises FileNotFoundError: if there is no such file.
     :raises WeightsError: if it is not a weights file, would execute code, or does not fit;
@@ -67,7 +74,7 @@ def load_weights(path: str | Path) -> Weights:
         raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt')
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     state = {key: value for key, value in state.items()
-             if not key.startswith(('conv_out16.', 'conv_out32.'))}
+             if not key.startswith(_AUXILIARY_HEADS)}
     variant, backbone, classes = _infer(path, state)
     network = build_network(variant, backbone, classes)
     _check_fit(path, network, state)
@@ -76,9 +83,7 @@ def load_weights(path: str | Path) -> Weights:
     if 'label_set' not in metadata and classes == CITYSCAPES_CLASSES:
         metadata = {**metadata, 'label_set': '"cityscapes"'}
     try:
-        described = {key: _from_json(metadata[key]) for key in
-                     ('mean', 'std', 'label_set', 'network_size', 'class_names')
-                     if key in metadata}
+        described = {key: _from_json(metadata[key]) for key in _DESCRIBED if key in metadata}
     except json.JSONDecodeError as error:
         raise WeightsError(f'{path}: metadata is not readable: {error}') from error
     return Weights(network, variant, backbone, classes, **described)
@@ -93,13 +98,12 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
     """
     state = {}
     for key, value in weights.network.state_dict().items():
-        if key.startswith(('conv_out16.', 'conv_out32.')):
+        if key.startswith(_AUXILIARY_HEADS):
             continue
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.ndim == 4 else value
-    metadata = {key: json.dumps(getattr(weights, key)) for key in
-                ('variant', 'backbone', 'classes', 'mean', 'std', 'label_set', 'network_size',
-                 'class_names')}
+    metadata = {key: json.dumps(getattr(weights, key))
+                for key in ('variant', 'backbone', 'classes', *_DESCRIBED)}
     # A full disk must not cost what was there before.
     part = Path(f'{path}.part')
     part.write_bytes(save(state, metadata))

@@ -1,10 +1,15 @@
-"""sensor_msgs/CameraInfo: its values, and that of a mask."""
+"""sensor_msgs/CameraInfo: from and to plain values, and that of a mask."""
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import resized_pixel, view_size
+
+
+def camera_info_message(fields: dict) -> CameraInfo:
+    """Return the message of plain fields, as tools.calibration describes them; `roi` may lack."""
+    return CameraInfo(**{**fields, 'roi': RegionOfInterest(**fields.get('roi', {}))})
 
 
 def calibration_values(info: CameraInfo) -> tuple:

@@ -19,7 +19,8 @@ class Frame:
     """
     One image as it came.
 
-    `rectified`: camera_info's P describes it, not K and D. `received`: monotonic clock (s).
+    :ivar rectified: camera_info's P describes it, not K and D.
+    :ivar received: monotonic clock (s).
     """
 
     camera: str
@@ -34,8 +35,8 @@ class FrameCounts:
     """
     Frames since activation.
 
-    `dropped`: received, but a newer one came before the network was free.
-    `missed`: published, but lost on the way here; None if the middleware cannot tell.
+    :ivar dropped: received, but a newer one came before the network was free.
+    :ivar missed: published, but lost on the way here; None if the middleware cannot tell.
     """
 
     received: int = 0

@@ -17,12 +17,24 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from bisenet_ros.segmentation.engine_choice import ENGINES
+from bisenet_ros.segmentation.segmenter import PRECISIONS
+
 LARGEST_IMAGE_SIDE = 16384
 
 
 @dataclass(frozen=True)
 class ParameterSpecification:
-    """One parameter. `limits` hold for every element of an array; `both_or_none`: a size."""
+    """
+    One parameter.
+
+    :ivar limits: lowest and highest value, of each element of a list.
+    :ivar choices: the texts allowed; empty: any.
+    :ivar both_or_none: of a size: both numbers above 0, or both 0.
+    :ivar live: may be changed while the node is configured.
+    :ivar read_only: can only be set at start.
+    :ivar type: needed where the default is an empty list.
+    """
 
     name: str
     default: Any
@@ -112,14 +124,14 @@ NODE_PARAMETERS = (
     P('label_set', 'auto', 'Name of a shipped label set or path of a YAML file; auto: the one '
       'the weights name.'),
     P('device', 'auto', 'auto, cuda, cuda:N or cpu.'),
-    P('engine', 'auto', 'What runs the network.', choices=('auto', 'torch', 'onnxruntime')),
-    P('precision', 'auto', 'Number format of the network.',
-      choices=('auto', 'fp32', 'fp16', 'bf16')),
+    P('engine', 'auto', 'What runs the network.', choices=ENGINES),
+    P('precision', 'auto', 'Number format of the network.', choices=('auto', *PRECISIONS)),
     P('network_size', [0, 0], 'Width and height at which the network sees the image; '
       '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on or, if they '
       'do not say, as the image has.',
       limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
-    P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision.',
+    P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision; '
+      'in the costmap such ground is unknown, obstacles stay.',
       limits=(0.0, 1.0), live=True),
     P('mask_size', [0, 0], 'Width and height of the mask and all that goes with it; '
       '[0, 0]: those of the input image.', limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
@@ -184,7 +196,7 @@ class Parameters:
             self._declare(specification)
         cameras = self['cameras']
         if len(set(cameras)) < len(cameras):
-            self._faults['cameras'] = f'cameras is {cameras}; give each another name'
+            self._faults['cameras'] = f'cameras is {cameras}; give each camera a name of its own'
         for camera in dict.fromkeys(cameras or ['']):
             for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
                 self._declare(_of_camera(specification, camera))

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,10 +33,15 @@ class Throughput:
         """Return the median and the 99th percentile (s) of the last frames, NaN if none."""
         with self._lock:
             latencies = list(self._latencies)
-        if not latencies:
-            return float('nan'), float('nan')
-        median, p99 = np.percentile(latencies, (50, 99))
-        return float(median), float(p99)
+        return median_and_p99(latencies)
+
+
+def median_and_p99(latencies: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the 99th percentile, in the unit given; NaN if there are none."""
+    if not latencies:
+        return float('nan'), float('nan')
+    median, p99 = np.percentile(latencies, (50, 99))
+    return float(median), float(p99)
 
 
 class Rate:

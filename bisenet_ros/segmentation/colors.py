@@ -11,7 +11,7 @@ def color_mask(class_ids: np.ndarray, label_set: LabelSet) -> np.ndarray:
     Draw each pixel in its class's colour.
 
     :param class_ids: (H, W) uint8.
-    :return: (H, W, 3) uint8 RGB; no decision is black.
+    :returns: (H, W, 3) uint8 RGB; no decision is black.
     """
     # applyColorMap copies the palette's channels in their order: an RGB palette gives RGB.
     # It is ten times as fast as palette[class_ids].
@@ -26,7 +26,7 @@ def overlay(image: np.ndarray, class_ids: np.ndarray, label_set: LabelSet,
     :param image: (H, W, 3) uint8 RGB.
     :param class_ids: (h, w) uint8; a mask of another size is enlarged or reduced to the image's.
     :param alpha: weight of the colours, 0 (image only) to 1 (colours only).
-    :return: (H, W, 3) uint8 RGB; where there is no decision, the image itself.
+    :returns: (H, W, 3) uint8 RGB; where there is no decision, the image itself.
     """
     height, width = image.shape[:2]
     if class_ids.shape != (height, width):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
 
@@ -47,19 +47,22 @@ class DevicePipeline:
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
 
-    def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float,
+    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool, threshold: float,
                 with_confidence: bool) -> list[Segmentation]:
         """Segment the frames; confidences cost nothing here and always come."""
         return self.submit(frames, bgr, threshold)()
 
     @torch.inference_mode()
-    def submit(self, frames: Sequence[Frame], bgr: bool,
+    def submit(self, frames: Sequence[SegmentationRequest], bgr: bool,
                threshold: float) -> Callable[[], list[Segmentation]]:
         """
         Start to segment the frames, and return what waits for the result.
 
         While one submission computes, the pixels of the next may go up and the result of the last
         come down. As many submissions as wait for their result hold device memory.
+
+        :param bgr: the images are BGR, else RGB.
+        :param threshold: 0 to 1; less probable pixels get NO_DECISION.
         """
         members: dict[_Shape, list[int]] = defaultdict(list)
         for index, frame in enumerate(frames):
@@ -223,7 +226,7 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
     :param pixels: (N, H, W, 3) uint8.
     :param size: (width, height).
-    :return: (N, height, width, 3) float32 in 0 to 255, or the pixels if they have the size.
+    :returns: (N, height, width, 3) float32 in 0 to 255, or the pixels if they have the size.
     """
     width, height = size
     if pixels.shape[1:3] == (height, width):
@@ -244,7 +247,7 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
     :param size: (width, height) of the masks.
     :param channel_ids: (classes,) uint8.
     :param least_confidence: (), pixels with less, of 255, are not decided.
-    :return: (N, 2, height, width) uint8, class ids and confidences.
+    :returns: (N, 2, height, width) uint8, class ids and confidences.
     """
     width, height = size
     relative = logits - logits.amax(1, keepdim=True)

@@ -59,6 +59,7 @@ class OnnxRuntimeDeviceEngine:
     in their weights alone.
 
     :param model: an ONNX model, as onnx_model.export_onnx returns it.
+    :param device: a GPU; the CPU serves for tests.
     :param half: whether TensorRT may compute in fp16 what the model has in fp32.
     :param cache: folder; made for TensorRT if it does not exist.
     :raises ValueError: if this ONNX Runtime has nothing that runs on the device, or what it has
@@ -68,8 +69,7 @@ class OnnxRuntimeDeviceEngine:
     def __init__(self, model: bytes, device: torch.device, half: bool, cache: Path):
         import onnxruntime
         self._device = device
-        if device.type != 'cpu':
-            cache = cache / hashlib.sha256(model).hexdigest()[:16]
+        cache = cache / hashlib.sha256(model).hexdigest()[:16]
         self._session = onnxruntime.InferenceSession(
             model, enable_fallback=0, providers=_device_providers(
                 device, onnxruntime.get_available_providers(), half, cache))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.postprocess import classify, find_classes, without_uncertain
 
 
@@ -25,7 +25,7 @@ class HostPipeline:
         self.engine = engine
         self._channel_ids = channel_ids
 
-    def segment(self, frames: Sequence[Frame], bgr: bool, threshold: float,
+    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool, threshold: float,
                 with_confidence: bool) -> list[Segmentation]:
         """Segment the frames one by one: a CPU gains nothing from a batch."""
         return [
@@ -33,7 +33,7 @@ class HostPipeline:
                         with_confidence)
             for frame in frames]
 
-    def prepare(self, frame: Frame, bgr: bool) -> np.ndarray:
+    def prepare(self, frame: SegmentationRequest, bgr: bool) -> np.ndarray:
         """Return (1, h, w, 3) uint8 RGB of the network's size, contiguous and writable."""
         image = frame.image
         if image.shape[1::-1] != frame.network_size:

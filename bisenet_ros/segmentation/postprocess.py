@@ -24,7 +24,7 @@ def classify(logits: np.ndarray, size: tuple[int, int],
     :param logits: (classes, h, w) float32.
     :param size: (width, height) of the mask in pixels.
     :param channel_ids: (classes,) uint8, the class id of each channel.
-    :return: class ids (height, width) uint8, NO_DECISION where no logit is a number; softmax
+    :returns: class ids (height, width) uint8, NO_DECISION where no logit is a number; softmax
         probability of that class (height, width) uint8, 0 to 255.
     """
     width, height = size

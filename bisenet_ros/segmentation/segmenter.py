@@ -10,7 +10,7 @@ import torch
 
 from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
-from bisenet_ros.segmentation.frame import Frame, Segmentation
+from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 
@@ -92,7 +92,7 @@ class Segmenter:
         :param sizes: (width, height) of each mask in pixels; None: the images' own.
         :param channel_order: `rgb` or `bgr`, of all the images.
         :param with_confidence: False saves a CPU half of what follows the network.
-        :return: for each image class ids and confidence, (height, width) uint8.
+        :returns: for each image class ids and confidence, (height, width) uint8.
         :raises ValueError: an image or a size is none of the above.
         """
         if channel_order not in ('rgb', 'bgr'):
@@ -107,9 +107,10 @@ class Segmenter:
         if len(sizes) != len(images) or any(min(size) < 1 for size in sizes):
             raise ValueError(f'sizes are {list(sizes)} for {len(images)} images; '
                              'give a (width, height) of at least 1 for each image')
-        frames = [Frame(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
-                  for image, size in zip(images, sizes)]
-        return self.pipeline.segment(frames, channel_order == 'bgr', self.confidence_threshold,
+        requests = [
+            SegmentationRequest(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
+            for image, size in zip(images, sizes)]
+        return self.pipeline.segment(requests, channel_order == 'bgr', self.confidence_threshold,
                                      with_confidence)
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
@@ -124,6 +125,7 @@ def size_like_trained(trained_size: tuple[int, int], width: int, height: int) ->
     Return the (width, height) with an image's aspect and about as many pixels as in training.
 
     :param trained_size: (width, height); (0, 0) is as many pixels as the image has.
+    :returns: multiples of 8, at least 32.
     """
     trained_width, trained_height = trained_size
     scale = math.sqrt(trained_width * trained_height / (width * height)) or 1.0

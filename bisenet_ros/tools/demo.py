@@ -24,13 +24,10 @@ from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
 from bisenet_ros.tools.monitor import Monitor
 from bisenet_ros.tools.pictures import Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
-from bisenet_ros.tools.processes import ModuleProcess
+from bisenet_ros.tools.processes import START_TIMEOUT, ModuleProcess
 from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
 from bisenet_ros.tools.sources import Source, StreetSource
-from bisenet_ros.transport import free_domain_id, large_image_environment
-
-IMAGE_TOPIC = '/camera/image_raw'
-TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
+from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
 
 class DemoError(RuntimeError):
@@ -80,8 +77,8 @@ def choose_transport() -> None:
     and a transport that delivers camera images.
     """
     if 'ROS_DOMAIN_ID' not in os.environ:
-        os.environ['ROS_DOMAIN_ID'] = str(free_domain_id())
-        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        for name, value in own_domain().items():
+            os.environ.setdefault(name, value)
     os.environ.update(large_image_environment(os.environ))
     print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}',
           flush=True)
@@ -128,9 +125,9 @@ def wait_until(condition: Callable[[], object], what: str, monitor: Monitor,
         if monitor.diagnostics.get('state') == 'unconfigured':
             raise DemoError(f'the node says: {monitor.health}')
         seconds = time.monotonic() - start
-        if seconds > TIMEOUT:
+        if seconds > START_TIMEOUT:
             logs = ', '.join(str(process.log) for process in processes)
-            raise DemoError(f'{what}: nothing within {TIMEOUT:g} s. The node says: '
+            raise DemoError(f'{what}: nothing within {START_TIMEOUT:g} s. The node says: '
                             f'{monitor.health}. Look into {logs}')
         line.show(f'{what} ... {seconds:.0f} s')
         time.sleep(0.05)
@@ -182,7 +179,7 @@ def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
     costs = np.full(256, -1, np.int8)
     for label in label_set.labels:
         costs[label.id] = label.cost
-    classes = [street.ground_truth(moment.costmap.robot, *moment.costmap.cell_centers(),
+    classes = [street.ground_truth(moment.costmap.robot, *moment.costmap.cell_centres(),
                                    clearance=moment.costmap.resolution) for moment in moments]
     return {
         **compare_masks([moment.class_ids for moment in moments],

@@ -6,13 +6,14 @@ from dataclasses import replace
 from queue import Empty, Full, Queue
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid, Odometry
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from bisenet_ros.node.image_conversion import to_color_image
+from bisenet_ros.node.stamps import nanoseconds
+from bisenet_ros.node.statistics import median_and_p99
+from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.pictures import Costmap, Moment
 
 # As many as may be on their way through the node; older ones were dropped by it.
@@ -21,7 +22,7 @@ MOMENTS_WAITING = 4
 AT_THE_ORIGIN = (0.0, 0.0, 0.0)
 
 
-class Monitor(Node):
+class Monitor(DiagnosticsListener):
     """
     Counts frames in and out, measures latency, and puts together what belongs to one image.
 
@@ -32,13 +33,11 @@ class Monitor(Node):
     """
 
     def __init__(self, image_topic: str, with_costmap: bool, with_odometry: bool) -> None:
-        super().__init__('demo', start_parameter_services=False)
+        super().__init__('demo')
         self._image_topic = image_topic
         self._with_costmap = with_costmap
         self._with_odometry = with_odometry
         self._without_costmap: tuple[int, Moment] | None = None
-        self.diagnostics: dict[str, str] = {}
-        self.health = 'nothing on /diagnostics'
         self.latencies: list[float] = []
         self.moments: Queue[Moment] = Queue(MOMENTS_WAITING)
         self._stamps_in: list[int] = []
@@ -52,8 +51,7 @@ class Monitor(Node):
                 (Image, 'segmentation/mask', self._on_mask, 10),
                 (Image, 'segmentation/overlay', self._on_overlay, 10),
                 (OccupancyGrid, 'segmentation/costmap', self._on_costmap, latched),
-                (Odometry, '/odom', self._on_odometry, 10),
-                (DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)):
+                (Odometry, '/odom', self._on_odometry, 10)):
             self.create_subscription(message_type, topic, callback, qos)
 
     def node_subscribes(self) -> bool:
@@ -80,10 +78,7 @@ class Monitor(Node):
 
     def latency_percentiles(self) -> tuple[float, float]:
         """Return the median and the 99th percentile (s); NaN before the first mask."""
-        if not self.latencies:
-            return float('nan'), float('nan')
-        median, p99 = np.percentile(self.latencies, (50, 99))
-        return float(median), float(p99)
+        return median_and_p99(self.latencies)
 
     def next_moment(self, timeout: float) -> Moment | None:
         """Return the next moment, or None if none comes within `timeout` (s)."""
@@ -93,14 +88,14 @@ class Monitor(Node):
             return None
 
     def _on_image(self, message: Image) -> None:
-        stamp = _nanoseconds(message.header.stamp)
+        stamp = nanoseconds(message.header.stamp)
         _keep(self._images, stamp, message)
         self._stamps_in.append(stamp)
         if not self._stamps_out:
             del self._stamps_in[:-STAMPS_KEPT]
 
     def _on_mask(self, message: Image) -> None:
-        stamp = _nanoseconds(message.header.stamp)
+        stamp = nanoseconds(message.header.stamp)
         if not self._stamps_in or stamp < self._stamps_in[0]:
             return  # Of an image from before we were connected to its publisher.
         self.latencies.append((time.time_ns() - stamp) * 1e-9)
@@ -111,7 +106,7 @@ class Monitor(Node):
 
     def _on_overlay(self, message: Image) -> None:
         """Put the moment together: the node publishes the overlay after the mask."""
-        stamp = _nanoseconds(message.header.stamp)
+        stamp = nanoseconds(message.header.stamp)
         image, mask = self._images.pop(stamp, None), self._masks.pop(stamp, None)
         if image is None or mask is None or not self._knows_pose(stamp):
             return
@@ -126,7 +121,7 @@ class Monitor(Node):
 
     def _on_costmap(self, message: OccupancyGrid) -> None:
         """Complete the moment that waits for it with the first costmap that knows its image."""
-        grid_stamp = _nanoseconds(message.header.stamp)
+        grid_stamp = nanoseconds(message.header.stamp)
         if (self._without_costmap is None or self._without_costmap[0] > grid_stamp
                 or not self._knows_pose(grid_stamp)):
             return
@@ -150,18 +145,8 @@ class Monitor(Node):
     def _on_odometry(self, message: Odometry) -> None:
         pose = message.pose.pose
         yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
-        _keep(self._base_poses, _nanoseconds(message.header.stamp),
+        _keep(self._base_poses, nanoseconds(message.header.stamp),
               (pose.position.x, pose.position.y, float(yaw)))
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == 'segmentation':
-                self.health = status.message
-                self.diagnostics = {value.key: value.value for value in status.values}
-
-
-def _nanoseconds(stamp) -> int:
-    return stamp.sec * 10**9 + stamp.nanosec
 
 
 def _keep(messages: OrderedDict, stamp: int, message) -> None:

@@ -29,7 +29,7 @@ class Costmap:
     robot: tuple[float, float, float]
     """x, y (m) and yaw (rad) of the robot in the grid's frame."""
 
-    def cell_centers(self) -> tuple[np.ndarray, np.ndarray]:
+    def cell_centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y (m) of the cells in the grid's frame, each (rows, columns)."""
         rows, columns = self.costs.shape
         return np.meshgrid(self.origin[0] + self.resolution * (np.arange(columns) + 0.5),
@@ -67,11 +67,12 @@ def draw_costmap(costmap: Costmap, size: int) -> np.ndarray:
     row = (y - costmap.origin[1]) / costmap.resolution - 0.5
     scale = size / max(costmap.costs.shape)
     sine, cosine = scale * np.sin(yaw), scale * np.cos(yaw)
-    turn = np.array([[sine, -cosine], [-cosine, -sine]])
+    cells_to_pixels = np.array([[sine, -cosine], [-cosine, -sine]])
     center = np.array([size / 2, 0.62 * size])
-    shift = center - turn @ (column, row)
-    picture = cv2.warpAffine(colors, np.column_stack([turn, shift]), (size, size),
-                             flags=cv2.INTER_NEAREST, borderValue=_cost_palette()[255].tolist())
+    shift = center - cells_to_pixels @ (column, row)
+    picture = cv2.warpAffine(
+        colors, np.column_stack([cells_to_pixels, shift]), (size, size), flags=cv2.INTER_NEAREST,
+        borderValue=_cost_palette()[255].tolist())
     triangle = center + size / 36 * np.array([[0, -1.3], [0.8, 1], [0, 0.6], [-0.8, 1]])
     return cv2.fillPoly(picture, [np.int32(triangle * 16)], (30, 110, 230), cv2.LINE_AA, 4)
 
@@ -145,9 +146,7 @@ class Video:
 
 def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
     """Save the moments as rows of pictures over a legend of the class colours (PNG)."""
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     columns = [('camera', [moment.image for moment in moments]),
@@ -157,10 +156,9 @@ def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
                         [draw_costmap(moment.costmap, 2 * PANEL_HEIGHT) for moment in moments]))
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
     width = ROW_HEIGHT * sum(aspects)
-    figure, axes = pyplot.subplots(
-        len(moments), len(columns), squeeze=False, layout='constrained',
-        figsize=(width, ROW_HEIGHT * len(moments) + 0.8),
-        gridspec_kw={'width_ratios': aspects})
+    figure = Figure(figsize=(width, ROW_HEIGHT * len(moments) + 0.8), layout='constrained')
+    axes = figure.subplots(
+        len(moments), len(columns), squeeze=False, gridspec_kw={'width_ratios': aspects})
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for column, (title, pictures) in enumerate(columns):
         axes[0, column].set_title(title, fontsize=11)
@@ -174,4 +172,3 @@ def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
         loc='outside lower center', ncols=math.ceil(len(label_set.labels) / legend_rows),
         frameon=False, fontsize=9, handlelength=1.2, handleheight=1.2, columnspacing=1.2)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)

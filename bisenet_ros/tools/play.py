@@ -25,14 +25,15 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.calibration import load_calibration
 from bisenet_ros.tools.sources import ACCEPTED, Source, SourceFrame, open_source
-from bisenet_ros.transport import camera_info_topic, large_image_environment
+from bisenet_ros.transport import IMAGE_TOPIC, camera_info_topic, large_image_environment
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -42,7 +43,7 @@ except ImportError:  # Not on PyPI; every ROS distribution has it.
 FRAMES_AHEAD = 4
 JPEG_QUALITY = 90
 # REP-103: the optical frame (z forward, x right, y down) in the body frame (x forward, z up).
-OPTICAL_IN_BODY = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+BODY_FROM_OPTICAL_QUATERNION = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
 
 
 class Player(Node):
@@ -60,8 +61,7 @@ class Player(Node):
             f'{topic}/compressed' if self._compressed else topic, qos)
         self._calibration = None
         if source.camera_info is not None:
-            region = RegionOfInterest(**source.camera_info.get('roi', {}))
-            self._calibration = CameraInfo(**{**source.camera_info, 'roi': region})
+            self._calibration = camera_info_message(source.camera_info)
             self._calibrations = self.create_publisher(
                 CameraInfo, options.camera_info_topic or camera_info_topic(topic), qos)
         if source.camera_pose is not None:
@@ -152,7 +152,7 @@ class Player(Node):
             _transform(Header(stamp=stamp, frame_id='base_link'), camera_link, pose[:3],
                        _quaternion(*pose[3:])),
             _transform(Header(stamp=stamp, frame_id=camera_link), self._frame_id,
-                       (0.0, 0.0, 0.0), OPTICAL_IN_BODY)]))
+                       (0.0, 0.0, 0.0), BODY_FROM_OPTICAL_QUATERNION)]))
 
 
 def _quaternion(roll: float, pitch: float, yaw: float) -> Quaternion:
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='play', description=__doc__)
     add_source_arguments(parser)
     parser.add_argument('--loop', action='store_true', help='start again at the end')
-    parser.add_argument('--image-topic', default='/camera/image_raw', metavar='TOPIC')
+    parser.add_argument('--image-topic', default=IMAGE_TOPIC, metavar='TOPIC')
     parser.add_argument('--camera-info-topic', metavar='TOPIC',
                         help='default: camera_info beside the image topic')
     parser.add_argument('--frame-id', default='camera_optical_frame', metavar='FRAME')

@@ -34,8 +34,6 @@ class SourceFrame:
     """(H, W, 3) uint8."""
     channel_order: str
     """'rgb' or 'bgr'."""
-    stamp: float
-    """Seconds on the source's own clock; starts anywhere."""
     base_pose: tuple[float, float, float] | None = None
     """x, y (m) and yaw (rad) of base_link in odom, where the source knows them."""
 
@@ -74,9 +72,9 @@ class StreetSource(Source):
     def __iter__(self) -> Iterator[SourceFrame]:
         last = len(self._clip) - 1
         # Back again, so that playing it in a loop makes no jump.
-        for count, index in enumerate([*range(last), *range(last, 0, -1)]):
+        for index in [*range(last), *range(last, 0, -1)]:
             frame = self._clip[index]
-            yield SourceFrame(frame.image, 'rgb', count / self.rate, frame.base_pose)
+            yield SourceFrame(frame.image, 'rgb', frame.base_pose)
 
     def class_ids(self, base_pose: tuple[float, float, float]) -> np.ndarray:
         """Return the true classes, (H, W) uint8, of the frame taken at a pose."""
@@ -119,11 +117,11 @@ class FolderSource(Source):
                               f'in {folder}')
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for index, path in enumerate(self.paths):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        for path in self.paths:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
                 raise SourceError(f'{path} is not a readable image')
-            yield SourceFrame(image, 'bgr', index / self.rate)
+            yield SourceFrame(image, 'bgr')
 
 
 class VideoSource(Source):
@@ -144,16 +142,13 @@ class VideoSource(Source):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         capture = self._open()
-        index = 0
-        while True:
-            readable, image = capture.read()
-            if not readable:
-                break
-            yield SourceFrame(image, 'bgr', index / self.rate)
-            index += 1
-        capture.release()
-        if index == 0:
+        readable, image = capture.read()
+        if not readable:
             raise SourceError(f'{self.path} holds no readable frame')
+        while readable:
+            yield SourceFrame(image, 'bgr')
+            readable, image = capture.read()
+        capture.release()
 
 
 class CameraSource(Source):
@@ -176,7 +171,7 @@ class CameraSource(Source):
             readable, image = self._capture.read()
             if not readable:
                 raise SourceError(f'{self._name} stopped delivering images')
-            yield SourceFrame(image, 'bgr', cv2.getTickCount() / cv2.getTickFrequency())
+            yield SourceFrame(image, 'bgr')
 
 
 class BagSource(Source):
@@ -197,9 +192,9 @@ class BagSource(Source):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         with self._open() as reader:
-            for connection, stamp, data in reader.messages(self._connections(reader)):
+            for connection, _, data in reader.messages(self._connections(reader)):
                 message = reader.deserialize(data, connection.msgtype)
-                yield SourceFrame(self._image(message), 'bgr', stamp * 1e-9)
+                yield SourceFrame(self._image(message), 'bgr')
 
     @contextmanager
     def _open(self):

@@ -14,15 +14,17 @@ IGNORED = 255
 @dataclass(frozen=True)
 class Augmentation:
     """
-    How far training images may stray from the recorded ones. Every number is a half-range.
+    How far training images may stray from the recorded ones.
 
-    crop: (width, height) in pixels of what the network is given.
-    scale: (smallest, largest) zoom, drawn log-uniformly.
-    aspect: width against height, 0.1 = up to 10 % wider or narrower.
-    rotation: degrees.
-    flip: probability of mirroring left and right.
-    brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
-    channel_gain: the same for each of R, G and B on its own: the colour of the light.
+    0 (scale: 1) leaves them as they are.
+
+    :ivar crop: (width, height) in pixels of what the network is given.
+    :ivar scale: (smallest, largest) zoom, drawn log-uniformly.
+    :ivar aspect: width against height, 0.1 = up to 10 % wider or narrower.
+    :ivar rotation: up to so many degrees either way.
+    :ivar flip: probability of mirroring left and right.
+    :ivar brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
+    :ivar channel_gain: the same for each of R, G and B on its own: the colour of the light.
     """
 
     crop: tuple[int, int]
@@ -45,7 +47,7 @@ class Augmentation:
         :param labels: (N, H, W) uint8.
         :param mean: (3,) colour on a scale of 0 to 1 that fills what lies outside the image.
         :param generator: of the CPU; the same state gives the same batch on any device.
-        :return: images (N, 3, crop height, crop width) float in 0 to 1, labels (N, ...) int64
+        :returns: images (N, 3, crop height, crop width) float in 0 to 1, labels (N, ...) int64
             with `IGNORED` outside the image.
         """
         grid = self._sampling_grid(images, generator)

@@ -29,7 +29,7 @@ def load_config(name_or_path: str, overrides: list[str] = ()) -> dict:
 
     :param name_or_path: a shipped one by name (`camvid_xception39`), or a YAML file.
     :param overrides: `optimizer.lr=0.01`, the value in YAML; only settings the file has.
-    :return: the settings, each in the type it has in the shipped file.
+    :returns: the settings, each in the type it has in the shipped file.
     :raises ConfigError: for an unreadable file, a missing or unknown setting, or a value that is
         none of those allowed.
     """

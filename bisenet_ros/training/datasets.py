@@ -29,9 +29,9 @@ class Dataset:
     """
     Images and labels of one size.
 
-    images: (N, 3, H, W) uint8 RGB.
-    labels: (N, H, W) uint8, the network's output channels, `IGNORED` where nothing counts.
-    names: the image files' stems.
+    :ivar images: (N, 3, H, W) uint8 RGB.
+    :ivar labels: (N, H, W) uint8, the network's output channels, `IGNORED` where nothing counts.
+    :ivar names: the image files' stems.
     """
 
     images: Tensor
@@ -150,14 +150,15 @@ def read_image(path: Path, flags: int) -> np.ndarray:
 
     :raises DatasetError: if it is no image.
     """
-    image = cv2.imread(str(path), flags)
+    # As stored: EXIF, which turns images, says nothing of their labels.
+    image = cv2.imread(str(path), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise DatasetError(f'{path} cannot be read as an image')
     return image
 
 
 def _warn_of_squeezing(root: Path, image: Path, size: tuple[int, int]) -> None:
-    height, width = read_image(image, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).shape[:2]
+    height, width = read_image(image, cv2.IMREAD_COLOR).shape[:2]
     if abs(width / height / (size[0] / size[1]) - 1) > _SQUEEZE:
         _logger.warning(
             '%s: images of %dx%d are squeezed to %dx%d, but the node keeps the aspect: choose '
@@ -170,9 +171,8 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
     """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
     if not label_path.is_file():
         raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
-    # Both as stored: EXIF, which turns images, says nothing of their labels.
-    image = read_image(image_path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    values = read_image(label_path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = read_image(image_path, cv2.IMREAD_COLOR)
+    values = read_image(label_path, cv2.IMREAD_GRAYSCALE)
     _require_ids(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '

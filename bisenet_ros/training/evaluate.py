@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from bisenet_ros.network import load_weights
+from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.segmentation.labels import LabelSet
 from bisenet_ros.segmentation.onnx_model import load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
@@ -33,8 +33,7 @@ def onnx_predictor(model: bytes) -> Predictor:
     def predict(images: Tensor) -> Tensor:
         pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         logits = torch.from_numpy(session.run(None, {'images': pixels})[0])
-        logits = F.interpolate(logits, scale_factor=8, mode='bilinear', align_corners=False)
-        return logits[:, :, :images.shape[2], :images.shape[3]].softmax(1)
+        return upsample_logits(logits, 8, images.shape[2:]).softmax(1)
 
     return predict
 

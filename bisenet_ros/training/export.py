@@ -30,7 +30,7 @@ def compare(model: bytes, network: DeployedNetwork,
     Run images through ONNX Runtime and PyTorch.
 
     :param images: each (H, W, 3) uint8 RGB.
-    :return: share of 1/8 cells with the same class, largest difference between logits.
+    :returns: share of 1/8 cells with the same class, largest difference between logits.
     """
     import onnxruntime
     session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])

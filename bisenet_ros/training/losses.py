@@ -15,8 +15,9 @@ class JointLoss(nn.Module):
 
     :param class_weights: (classes,), how much a pixel of each class counts; None: all the same.
     :param auxiliary_weight: the paper's alpha.
-    :param ohem_threshold: only pixels whose true class has a probability below it count (online
-        hard example mining, as in both public codes: 0.7); 0 = all pixels count.
+    :param ohem_threshold: only pixels whose true class has a probability below it count, but at
+        least the hardest sixteenth of the labelled ones (online hard example mining, as in both
+        public codes: 0.7); 0 = all pixels count.
     """
 
     def __init__(self, class_weights: Tensor | None, auxiliary_weight: float,
@@ -61,6 +62,6 @@ def log_class_weights(counts: Tensor) -> Tensor:
     Weigh rare classes more: 1 / ln(1.02 + share of pixels), as ENet does (arXiv 1606.02147).
 
     :param counts: (classes,) how many pixels each class has.
-    :return: (classes,) float.
+    :returns: (classes,) float.
     """
     return 1 / torch.log(1.02 + counts / counts.sum())

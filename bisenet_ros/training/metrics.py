@@ -13,7 +13,10 @@ from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import Dataset
 
 Predictor = Callable[[Tensor], Tensor]
-"""Images (N, 3, H, W) uint8 RGB -> scores (N, classes, H, W)."""
+"""
+Images (N, 3, H, W) RGB, 0 to 255, uint8 or float -> class probabilities (N, classes, H, W), up to
+a common factor.
+"""
 
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The scales of `msf`, multi-scale and flip, as in CoinCheung's and the author's evaluation."""
@@ -24,7 +27,7 @@ class Scores:
     """
     Scores over a data set.
 
-    confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
+    :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
     """
 
     confusion: np.ndarray
@@ -61,7 +64,11 @@ def network_predictor(network: torch.nn.Module, mean: Sequence[float],
 
 
 def multi_scale_flip(predict: Predictor) -> Predictor:
-    """Return the predictor that averages over `MULTI_SCALES` and mirror images ("msf")."""
+    """
+    Return the predictor for multi-scale and flip ("msf").
+
+    It sums the probabilities over `MULTI_SCALES` and mirror images.
+    """
     def predict_all(images: Tensor) -> Tensor:
         size = images.shape[2:]
         total = 0

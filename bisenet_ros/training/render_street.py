@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
-
-DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
+from bisenet_ros.tools.street.camera import DISTORTION_MODELS
 
 
 def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: int = 1) -> None:

@@ -7,16 +7,16 @@ from bisenet_ros.costmap.obstacle_contact import GROUND, OBSTACLE, find_contacts
 
 
 def walk(ray):
-    """Return seen ground as 'g', contacts as 'X', obstacles without a foot to see as '?'."""
+    """Return seen ground as 'g', contacts as 'X', obstacles without a contact to see as '?'."""
     samples = np.array(list(ray))[:, None]
-    ground, contacts, without_foot = find_contacts(np.select(
+    ground, contacts, without_contact = find_contacts(np.select(
         [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)]))
     return ''.join(np.select(
-        [contacts[:, 0], without_foot[:, 0], ground[:, 0]], ['X', '?', 'g'], '.'))
+        [contacts[:, 0], without_contact[:, 0], ground[:, 0]], ['X', '?', 'g'], '.'))
 
 
 @pytest.mark.parametrize('ray, expected', [
-    # A wall hides all behind it; ground stops a sample before its foot.
+    # A wall hides all behind it; ground stops a sample before its contact.
     ('gggggggwwwwwwww', 'gggggg.X.......'),
     # Ground seen over a low obstacle is ground.
     ('gggggggwwwwgggggggg', 'gggggg.X...gggggggg'),
@@ -28,9 +28,9 @@ def walk(ray):
     # Stray obstacles on the ground are none, and hide nothing but themselves.
     ('gggggggwggggggg', 'ggggggg.ggggggg'),
     ('gggggggwwggggggg', 'ggggggg..ggggggg'),
-    # A stray pixel at the foot does not hide the contact.
+    # A stray pixel before it does not hide the contact.
     ('gggggg..wwwwwww', 'gggggg..X......'),
-    # The foot of what begins at the image's border is not seen,
+    # The contact of what begins at the image's border is not seen,
     ('.wwwwwwwgggggggg', '.?......gggggggg'),
     # and right below the camera is the robot itself.
     ('wwwwwwwgggggggg', '.......gggggggg'),
@@ -38,7 +38,7 @@ def walk(ray):
     ('ggggggg......wwwww', 'ggggggg......?....'),
     # Ground behind something hanging is ground.
     ('ggggggg......gggggg', 'ggggggg......gggggg'),
-    # Another obstacle right behind the first one hides its foot.
+    # Another obstacle right behind the first one hides its contact.
     ('ggggggwwwoooooo', 'ggggg.X........'),
     ('...............', '...............'),
 ])
@@ -56,7 +56,7 @@ def outline(rays, pixel_angle=0.002):
     return {int(column) for column in columns[flags]}
 
 
-def test_a_contact_beside_a_nearer_foot_of_the_same_thing_is_its_outline():
+def test_a_contact_beside_a_nearer_one_of_the_same_thing_is_its_outline():
     pole = 'ggggPppppppppppppppp'
     beside = 'ggggggggggggggPppppp'
     assert outline([pole, pole, beside]) == {2}

@@ -143,17 +143,17 @@ def test_a_wall_is_where_it_touches_the_ground_and_hides_what_is_behind():
     row = row_at(3.0)
     target = costmap()
     update(target, wall_at(row))
-    foot = distance_of(row)
+    contact = distance_of(row)
     for y in np.arange(-1.5, 1.5, RESOLUTION) + RESOLUTION / 2:
         line = target.combined()[math.floor((y - target.info.origin_y) / RESOLUTION)]
         lethal = target.info.origin_x + (np.flatnonzero(line == 100) + 0.5) * RESOLUTION
-        assert len(lethal) and np.abs(lethal - foot).max() <= 1.5 * RESOLUTION
-        assert (line[math.ceil((foot + 0.1 - target.info.origin_x) / RESOLUTION):] == -1).all()
+        assert len(lethal) and np.abs(lethal - contact).max() <= 1.5 * RESOLUTION
+        assert (line[math.ceil((contact + 0.1 - target.info.origin_x) / RESOLUTION):] == -1).all()
     assert cost(target, 2.5, 0.0) == 0
     points, classes = target.obstacle_points()
     assert points.dtype == np.float32 and points.shape == (len(classes), 3)
     assert set(classes) == {ID['building']}
-    assert np.abs(points[:, 0] - foot).max() <= 1.5 * RESOLUTION and not points[:, 2].any()
+    assert np.abs(points[:, 0] - contact).max() <= 1.5 * RESOLUTION and not points[:, 2].any()
 
 
 def test_ground_seen_over_a_low_obstacle_is_ground():
@@ -272,10 +272,10 @@ def test_what_was_not_seen_for_decay_time_is_unknown():
 
 
 def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obstacle():
-    """Each cell's evidence is made by hand: n masks of road, then one with an obstacle's foot."""
+    """Each cell's evidence is made by hand: n masks of road, then one with a wall's contact."""
     row = row_at(2.0)
     wall = wall_at(row)
-    foot = distance_of(row)
+    contact = distance_of(row)
     share = 1 / len(LABELS.labels)
     # 0.25: of two masks of road and one of a wall, the wall is not the most probable but enough.
     for times, confidence, enough in (
@@ -285,7 +285,7 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
             update(target, road(), stamp=index * 1e-3)
         weight = confidence / 255
         update(target, wall, stamp=0.1, confidence=np.full(wall.shape, confidence, np.uint8))
-        around = [foot - RESOLUTION, foot, foot + RESOLUTION]
+        around = [contact - RESOLUTION, contact, contact + RESOLUTION]
         probability = (weight + share) / (times + weight + 1)
         highest = max(value(target, target.class_grid('building'), x, 0.0) for x in around)
         assert highest == pytest.approx(100 * probability, abs=0.51)
@@ -309,7 +309,7 @@ def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
 
 
 def test_what_comes_onto_free_ground_may_cover_what_it_hides():
-    """A car's foot is seen, how long it is not: behind it, free becomes unknown."""
+    """A car's contact is seen, how long it is not: behind it, free becomes unknown."""
     target = costmap()
     row = row_at(3.0)
     show(target, *[road()] * 20, *[wall_at(row, 'car')] * 3)
@@ -330,8 +330,8 @@ def test_what_comes_onto_free_ground_may_cover_what_it_hides():
 
 
 @pytest.mark.parametrize('rows_without_decision', [None, 8])
-def test_an_obstacle_whose_foot_is_not_seen_takes_free_ground_away(rows_without_decision):
-    """It stands too near for the camera to see its foot, or the network is unsure there."""
+def test_an_obstacle_whose_contact_is_not_seen_takes_free_ground_away(rows_without_decision):
+    """It stands too near for the camera to see its contact, or the network is unsure there."""
     target = costmap()
     row = row_at(2.5)
     mask = wall_at(HEIGHT if rows_without_decision is None else row, 'car')

@@ -9,10 +9,10 @@ the camera covers less ground than the costmap still uses; others are unknown by
 import numpy as np
 import pytest
 
-from bisenet_ros.costmap.camera_model import Calibration
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools.benchmark.driving_costmap import camera_model
 from bisenet_ros.tools.street import Street, StreetCamera, StreetDrive, camera_pose, things
 
 LABELS = load_label_set('camvid')
@@ -35,14 +35,6 @@ def obstacle_course():
         *things.fence(5.6, 0.3, 1.2, height=0.15, heading=(0.28, 0.96)),
         *things.wall(8.6, 1.5, 3.0, heading=(0.8, -0.6)), *things.tree(8.3, -2.3, rng),
         *things.wall(6.5, -4.6, 4.0, height=1.0), *things.car(10.3, -1.2, look=3)])
-
-
-def camera_model(camera):
-    """Return the CameraModel of a StreetCamera, by way of its CameraInfo."""
-    info = camera.camera_info()
-    calibration = Calibration(*(info[name] for name in (
-        'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p')))
-    return calibration.for_image(camera.width, camera.height)
 
 
 def base_from_optical(xyz, rpy):

@@ -8,7 +8,7 @@ from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
-from bisenet_ros.node.camera_info import scaled_camera_info  # noqa: E402
+from bisenet_ros.node.camera_info import calibration_values, scaled_camera_info  # noqa: E402
 
 K = (400.0, 0.0, 320.0, 0.0, 410.0, 235.0, 0.0, 0.0, 1.0)
 P = (380.0, 0.0, 318.0, -40.0, 0.0, 390.0, 236.0, 20.0, 0.0, 0.0, 1.0, 0.0)
@@ -32,12 +32,7 @@ def camera_info(binning_x=0, binning_y=0, roi=(0, 0, 0, 0)):
 
 
 def camera_model(info, size, rectified):
-    roi = info.roi
-    calibration = Calibration(
-        info.width, info.height, info.distortion_model, info.d, info.k, info.r, info.p,
-        info.binning_x, info.binning_y, (roi.x_offset, roi.y_offset, roi.width, roi.height),
-        rectified=rectified)
-    return calibration.for_image(*size)
+    return Calibration(*calibration_values(info), rectified=rectified).for_image(*size)
 
 
 @pytest.mark.parametrize('view', VIEWS)
@@ -50,8 +45,8 @@ def test_a_mask_and_its_camera_info_show_what_the_image_shows(view, mask_size, r
     assert (of_mask.width, of_mask.height, of_mask.header.frame_id) == (*mask_size, 'camera')
     found = camera_model(of_mask, mask_size, rectified)
     expected = camera_model(info, image_size, rectified).resized(*mask_size)
-    assert found.focal == pytest.approx(expected.focal)
-    assert found.centre == pytest.approx(expected.centre)
+    assert found.focal_length == pytest.approx(expected.focal_length)
+    assert found.principal_point == pytest.approx(expected.principal_point)
     assert found.distortion == expected.distortion
 
 

@@ -13,7 +13,7 @@ from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import image_message, pixels_of  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, RegionOfInterest  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
@@ -22,7 +22,7 @@ from bisenet_ros.costmap.semantic_costmap import (  # noqa: E402
     CostmapSettings,
     SemanticCostmap,
 )
-from bisenet_ros.node.camera_info import calibration_values  # noqa: E402
+from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
 from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
@@ -45,8 +45,7 @@ class Robot:
         self.images = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
         self.calibrations = probe.create_publisher(CameraInfo, 'camera/camera_info', RELIABLE)
         self.odometry = probe.create_publisher(Odometry, 'odom', RELIABLE)
-        values = self.drive.camera.camera_info()
-        self.calibration = CameraInfo(**{**values, 'roi': RegionOfInterest(**values['roi'])})
+        self.calibration = camera_info_message(self.drive.camera.camera_info())
         self.x = 0.0
         self.stamp = 1000
 

@@ -30,7 +30,7 @@ from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
 from bisenet_ros.node.poses import IMPATIENCE  # noqa: E402
 
 # By REP-103: x right, y down, z forward, in a body frame with x forward, y left, z up.
-OPTICAL_IN_BODY = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
+BODY_FROM_OPTICAL_QUATERNION = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
 SPEED, TURN_RATE = 0.4, 0.1
 # How long tf2 remembers (s).
 CACHE = 10
@@ -49,7 +49,7 @@ class TransformedRobot(Robot):
             transform('base_link', 'camera_link', 0, self.drive.camera_xyz,
                       Quaternion(y=math.sin(pitch / 2), w=math.cos(pitch / 2))),
             transform('camera_link', 'camera_optical_frame', 0, (0.0, 0.0, 0.0),
-                      OPTICAL_IN_BODY)])
+                      BODY_FROM_OPTICAL_QUATERNION)])
 
     def base_pose(self, stamp: float) -> tuple[float, float, float]:
         """Return x, y, yaw in odom."""

@@ -7,32 +7,32 @@ import pytest
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
 
-def save_random_network(path, variant, backbone, classes, **described):
-    save_random_weights(path, backbone, variant, classes, **described)
-    return path
-
-
 @pytest.fixture(scope='session')
 def camvid_weights(tmp_path_factory):
     """11 classes, Xception39, recommended size 160x96."""
-    return save_random_network(
-        tmp_path_factory.mktemp('weights') / 'random11.safetensors', 'paper', 'xception39', 11,
-        mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), label_set='camvid', network_size=(160, 96))
+    path = tmp_path_factory.mktemp('weights') / 'random11.safetensors'
+    save_random_weights(
+        path, 'paper', 'xception39', 11, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3),
+        label_set='camvid', network_size=(160, 96))
+    return path
 
 
 @pytest.fixture(scope='session')
 def sizeless_weights(tmp_path_factory):
     """The same without a recommended size."""
-    return save_random_network(
-        tmp_path_factory.mktemp('weights') / 'sizeless.safetensors', 'paper', 'xception39', 11,
-        mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), label_set='camvid')
+    path = tmp_path_factory.mktemp('weights') / 'sizeless.safetensors'
+    save_random_weights(
+        path, 'paper', 'xception39', 11, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3),
+        label_set='camvid')
+    return path
 
 
 @pytest.fixture(scope='session')
 def unlabelled_weights(tmp_path_factory):
     """Three classes that no label set is named for."""
-    return save_random_network(
-        tmp_path_factory.mktemp('weights') / 'unlabelled.safetensors', 'paper', 'xception39', 3)
+    path = tmp_path_factory.mktemp('weights') / 'unlabelled.safetensors'
+    save_random_weights(path, 'paper', 'xception39', 3)
+    return path
 
 
 @pytest.fixture(scope='session')

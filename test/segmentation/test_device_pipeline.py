@@ -13,7 +13,7 @@ from bisenet_ros.segmentation import NO_DECISION, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
-from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import export_onnx
 
 IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
@@ -105,7 +105,7 @@ def test_results_of_submissions_that_overlap(network, colorful_image):
     """Each keeps its own pixels, though all have the same shape and are asked for late."""
     pipeline = make_pipeline(network)
     images = [np.roll(colorful_image, 31 * shift, axis=1) for shift in range(3)]
-    frames = [Frame(image, (160, 96), (200, 120)) for image in images]
+    frames = [SegmentationRequest(image, (160, 96), (200, 120)) for image in images]
     waiting = [pipeline.submit([frame], bgr=False, threshold=0.0) for frame in frames]
     overlapping = [result()[0] for result in waiting]
     alone = [pipeline.segment([frame], False, 0.0, True)[0] for frame in frames]
@@ -115,9 +115,12 @@ def test_results_of_submissions_that_overlap(network, colorful_image):
 
 def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image):
     pipeline = make_pipeline(network)
-    first, = pipeline.segment([Frame(colorful_image, (160, 96), (200, 120))], False, 0.0, True)
+    upright, upside_down = (
+        SegmentationRequest(image, (160, 96), (200, 120))
+        for image in (colorful_image, colorful_image[::-1]))
+    first, = pipeline.segment([upright], False, 0.0, True)
     kept = first.class_ids.copy()
-    pipeline.segment([Frame(colorful_image[::-1], (160, 96), (200, 120))], False, 0.0, True)
+    pipeline.segment([upside_down], False, 0.0, True)
     np.testing.assert_array_equal(first.class_ids, kept)
 
 
@@ -129,8 +132,9 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
         return network(images)
 
     small = colorful_image[:96, :160]
-    frames = [Frame(colorful_image, (160, 96), (200, 120)), Frame(small, (160, 96), (160, 96)),
-              Frame(colorful_image[::-1], (160, 96), (200, 120))]
+    frames = [SegmentationRequest(colorful_image, (160, 96), (200, 120)),
+              SegmentationRequest(small, (160, 96), (160, 96)),
+              SegmentationRequest(colorful_image[::-1], (160, 96), (200, 120))]
     pipeline = make_pipeline(counting)
     together = pipeline.segment(frames, False, 0.0, True)
     assert counts == [2, 1]
@@ -148,7 +152,8 @@ def test_a_size_that_fails_leaves_the_others_free(network, colorful_image):
         return network(images)
 
     pipeline = make_pipeline(failing)
-    good, bad = (Frame(colorful_image, (width, 96), (160, 96)) for width in (160, 96))
+    good, bad = (
+        SegmentationRequest(colorful_image, (width, 96), (160, 96)) for width in (160, 96))
     for _ in range(3):
         with pytest.raises(RuntimeError, match='out of memory'):
             pipeline.segment([good, bad], False, 0.0, True)
@@ -162,7 +167,8 @@ def test_only_the_shapes_used_last_keep_their_buffers(network):
 
     def sizes_kept(*widths):
         for width in widths:
-            pipeline.segment([Frame(image[:, :width], (32, 32), (32, 32))], False, 0.0, True)
+            frame = SegmentationRequest(image[:, :width], (32, 32), (32, 32))
+            pipeline.segment([frame], False, 0.0, True)
         return {each.shape[2] for each in gc.get_objects()
                 if type(each) is torch.Tensor and each.dtype == torch.uint8
                 and each.ndim == 4 and each.shape[:2] == (1, 64)}
@@ -181,11 +187,11 @@ def test_onnx_runtime_that_knows_no_gpu_says_what_helps(network, tmp_path):
     assert not (tmp_path / 'cache').exists()
 
 
-def test_onnx_runtime_on_a_devices_tensors(network):
+def test_onnx_runtime_on_a_devices_tensors(network, tmp_path):
     """TensorRT and CUDA are reached by the same calls as the CPU here."""
     pytest.importorskip('onnxruntime')
     engine = OnnxRuntimeDeviceEngine(
-        export_onnx(network), torch.device('cpu'), half=False, cache=None)
+        export_onnx(network), torch.device('cpu'), half=False, cache=tmp_path)
     images = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = network(images)
@@ -200,7 +206,7 @@ def test_onnx_runtime_on_a_devices_tensors(network):
 def test_half_precision_on_a_gpu(street_images, captures):
     """Issue 5: at least 99.5 % of the pixels as in fp32, on real images."""
     weights = load_weights(shipped_weights()['camvid_xception39'])
-    frames = [Frame(image, (480, 360), (640, 480)) for image in street_images]
+    frames = [SegmentationRequest(image, (480, 360), (640, 480)) for image in street_images]
     expected = make_pipeline(DeployedNetwork(weights)).segment(frames, False, 0.0, True)
     half = DeployedNetwork(load_weights(shipped_weights()['camvid_xception39']), torch.float16)
     pipeline = make_pipeline(half.to('cuda'), 'cuda', captures)

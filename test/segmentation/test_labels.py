@@ -7,7 +7,7 @@ import yaml
 from bisenet_ros.segmentation import LabelSetError, load_label_set
 
 
-def camvid_as_dict():
+def garden_as_dict():
     """Return the smallest valid label set, to be spoilt."""
     return {'name': 'garden', 'ignore_id': 255, 'classes': [
         {'id': 0, 'name': 'grass', 'color': [0, 255, 0], 'cost': 0,
@@ -42,7 +42,7 @@ def test_cityscapes_has_the_data_sets_names_ids_and_colors():
 
 
 def test_own_file_and_palette(tmp_path):
-    label_set = load_label_set(write(tmp_path, camvid_as_dict()))
+    label_set = load_label_set(write(tmp_path, garden_as_dict()))
     assert [label.name for label in label_set.labels] == ['grass', 'hedge']
     expected = np.zeros((256, 3), np.uint8)
     expected[0] = (0, 255, 0)
@@ -51,7 +51,7 @@ def test_own_file_and_palette(tmp_path):
 
 
 def spoilt(change):
-    content = camvid_as_dict()
+    content = garden_as_dict()
     change(content)
     return content
 
@@ -106,6 +106,6 @@ def test_missing_file_and_unknown_name():
 
 
 def test_home_folder(tmp_path, monkeypatch):
-    write(tmp_path, camvid_as_dict())
+    write(tmp_path, garden_as_dict())
     monkeypatch.setenv('HOME', str(tmp_path))
     assert load_label_set('~/garden.yaml').name == 'garden'

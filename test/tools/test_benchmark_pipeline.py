@@ -105,13 +105,13 @@ def test_naive_chain_that_ends_is_an_error(image, tmp_path):
             chain()
 
 
-@pytest.mark.parametrize('backbone, variant, label_set', [
-    ('xception39', 'paper', 'camvid'), ('resnet18', 'coincheung', 'cityscapes')])
-def test_random_weights_load_and_tell_classes_apart(backbone, variant, label_set, tmp_path, image):
+@pytest.mark.parametrize('variant, backbone, label_set', [
+    ('paper', 'xception39', 'camvid'), ('coincheung', 'resnet18', 'cityscapes')])
+def test_random_weights_load_and_tell_classes_apart(variant, backbone, label_set, tmp_path, image):
     names = tuple(label.name for label in load_label_set(label_set).labels)
     path = tmp_path / 'random.safetensors'
     random_weights.save_random_weights(
-        path, backbone, variant, len(names), label_set=label_set, class_names=names)
+        path, variant, backbone, len(names), label_set=label_set, class_names=names)
     segmenter = Segmenter(path, device='cpu', engine='torch', network_size=NETWORK_SIZE)
     assert len(segmenter.label_set.labels) == len(names)
     segmentation, = segmenter.segment([image])

@@ -90,7 +90,7 @@ def test_source_knows_the_ground(clip, source):
 def perfect_moment(source, frame, label_set):
     """Return what a node makes of a frame that sees all classes and costs as they are."""
     costmap = Costmap(np.full((100, 100), -1, np.int8), 0.4, (-20.0, -20.0), frame.base_pose)
-    classes = source.ground_truth(frame.base_pose, *costmap.cell_centers(), clearance=0.4)
+    classes = source.ground_truth(frame.base_pose, *costmap.cell_centres(), clearance=0.4)
     for label in label_set.labels:
         costmap.costs[classes == label.id] = label.cost
     return Moment(frame.stamp, frame.image, frame.image, frame.class_ids, costmap, frame.base_pose)

@@ -58,8 +58,8 @@ def test_beyond_the_grid_is_unknown():
     assert tuple(picture[0, 0].tolist()) == DARK
 
 
-def test_cell_centers():
-    x, y = Costmap(np.zeros((2, 3), np.int8), 0.5, (10.0, -4.0), (0, 0, 0)).cell_centers()
+def test_cell_centres():
+    x, y = Costmap(np.zeros((2, 3), np.int8), 0.5, (10.0, -4.0), (0, 0, 0)).cell_centres()
     assert x.tolist() == 2 * [[10.25, 10.75, 11.25]]
     assert y.tolist() == [3 * [-3.75], 3 * [-3.25]]
 

@@ -77,7 +77,7 @@ from bisenet_ros.tools.sources import Source, SourceFrame
 class PosedCamera(Source):
     camera_pose = (0.3, 0.1, 1.2, 0.02, 0.4, -0.5)
     def __iter__(self):
-        yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', 0.0, (3.0, -2.0, 0.7))
+        yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', (3.0, -2.0, 0.7))
 
 play.open_source_arguments = lambda options: PosedCamera()
 play.main(['--loop'])

@@ -20,7 +20,6 @@ def test_calibration_topic_is_the_sibling(image_topic, expected):
 
 
 @pytest.mark.parametrize('environment, name', [
-    ({'ROS_DISTRO': 'humble'}, 'FASTRTPS_DEFAULT_PROFILES_FILE'),
     ({'ROS_DISTRO': 'jazzy'}, 'FASTRTPS_DEFAULT_PROFILES_FILE'),
     ({'ROS_DISTRO': 'kilted'}, 'FASTDDS_DEFAULT_PROFILES_FILE'),
     ({}, 'FASTDDS_DEFAULT_PROFILES_FILE'),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.training.augmentation import IGNORED
@@ -78,7 +78,8 @@ def test_a_home_folder_is_found(camvid_like, monkeypatch):
 
 def test_images_are_resized_as_the_node_does(camvid_like):
     image = cv2.imread(str(camvid_like / 'train' / 'A_0.png'))
-    prepared = HostPipeline(None, None).prepare(Frame(image, (48, 24), (96, 64)), bgr=True)
+    request = SegmentationRequest(image, (48, 24), (96, 64))
+    prepared = HostPipeline(None, None).prepare(request, bgr=True)
     resized = load(camvid_like, size=(48, 24)).images[0].permute(1, 2, 0)
     np.testing.assert_array_equal(resized, prepared[0])
 

@@ -10,9 +10,14 @@ from collections.abc import Callable
 
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
-from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import beside_network, positive, take_turns
+from bisenet_ros.tools.benchmark.report import (
+    add_segmenter_arguments,
+    beside_network,
+    positive,
+    take_turns,
+)
 
 MASK_SIZE = (1920, 1080)
 PAN = 1e-3  # rad the camera turns between updates where it pans
@@ -30,7 +35,7 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
         costmap.add(segmentation)
     pipeline = segmenter.pipeline
     prepared = pipeline.prepare(
-        Frame(image, segmenter.network_size_for(*MASK_SIZE), MASK_SIZE), bgr=False)
+        SegmentationRequest(image, segmenter.network_size_for(*MASK_SIZE), MASK_SIZE), bgr=False)
     return {
         NETWORK: lambda: pipeline.engine(prepared),
         'costmap update and combined grid': lambda: costmap.add(segmentation),
@@ -41,7 +46,7 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
     parser.add_argument('--repeats', type=positive(int), default=100)
-    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
+    add_segmenter_arguments(parser, 'weights')
 
 
 def run(options: argparse.Namespace) -> dict:

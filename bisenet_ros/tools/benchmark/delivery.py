@@ -7,7 +7,12 @@ import numpy as np
 
 
 class Receipt(NamedTuple):
-    """One frame: its number at the player, when it was published and its mask received (ns)."""
+    """
+    One frame and its mask.
+
+    :ivar sequence: its number at the player.
+    :ivar published, received: when it was published and its mask received (ns).
+    """
 
     sequence: int
     published: int
@@ -16,11 +21,13 @@ class Receipt(NamedTuple):
 
 class Delivery(NamedTuple):
     """
-    What came of the frames from the first to the last one received.
+    What came of the frames from the first to the last one received; NaN where too few came.
 
-    `published`, `received`: frames. `rate_in`, `rate_out`: Hz. `latency_p50`, `latency_p99` (ms):
-    from publishing an image to receiving its mask. `jitter` (ms): mean difference of successive
-    latencies, as RFC 3550 (6.4.1) has it, but not smoothed. NaN where too few frames came.
+    :ivar published, received: frames.
+    :ivar rate_in, rate_out: Hz.
+    :ivar latency_p50, latency_p99: ms from publishing an image to receiving its mask.
+    :ivar jitter: ms, mean difference of successive latencies, as RFC 3550 (6.4.1) has it, but not
+        smoothed.
     """
 
     published: int

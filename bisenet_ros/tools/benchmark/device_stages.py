@@ -9,7 +9,7 @@ import torch
 
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, resize
-from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids'
@@ -21,7 +21,7 @@ _CYCLES_ASLEEP = 1_000_000
 def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dict:
     """Measure and print; return the figures."""
     size = image.shape[1::-1]
-    frame = Frame(image, segmenter.network_size_for(*size), size)
+    frame = SegmentationRequest(image, segmenter.network_size_for(*size), size)
     pipeline = segmenter.pipeline
     if pipeline.device.type == 'cuda':
         torch.cuda.set_device(pipeline.device)  # whose events and streams are meant below
@@ -37,7 +37,8 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dic
     return report
 
 
-def device_stages(pipeline: DevicePipeline, frame: Frame) -> dict[str, Callable[[], object]]:
+def device_stages(pipeline: DevicePipeline,
+                  frame: SegmentationRequest) -> dict[str, Callable[[], object]]:
     """Return what to measure by name: each stage of the pipeline for one BGR image."""
     device = pipeline.device
     on_gpu = device.type == 'cuda'
@@ -100,7 +101,7 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
     return np.array(times)
 
 
-def frames_per_second(pipeline: DevicePipeline, frame: Frame) -> float:
+def frames_per_second(pipeline: DevicePipeline, frame: SegmentationRequest) -> float:
     """Return the rate from pixels in host memory to ids there, with several on their way."""
     waiting: deque[Callable] = deque()
     for number in range(-FRAMES_ON_THEIR_WAY, FRAMES_FOR_RATE):

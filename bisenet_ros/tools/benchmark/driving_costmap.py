@@ -8,7 +8,7 @@ from bisenet_ros.costmap.camera_model import Calibration, CameraModel
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation import LabelSet, Segmentation
-from bisenet_ros.tools.street import StreetDrive
+from bisenet_ros.tools.street import StreetCamera, StreetDrive
 
 STREET_FRAME = 240  # has road, pavement and obstacles within the grid
 FRAME_RATE = 30  # Hz
@@ -25,7 +25,7 @@ class DrivingCostmap:
     def __init__(self, settings: CostmapSettings, label_set: LabelSet,
                  mask_size: tuple[int, int]) -> None:
         drive = StreetDrive(size=mask_size)
-        self._camera = camera_model(drive)
+        self._camera = camera_model(drive.camera)
         self._camera_pose = pose_from_rpy(drive.camera_xyz, drive.camera_rpy) @ BODY_FROM_OPTICAL
         self._costmap = SemanticCostmap(settings, label_set)
         self._frame = 0
@@ -46,12 +46,12 @@ class DrivingCostmap:
         return self._costmap.combined()
 
 
-def camera_model(drive: StreetDrive) -> CameraModel:
-    """Return the model of the drive's camera."""
-    info = drive.camera.camera_info()
-    return Calibration(*(info[name] for name in (
-        'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p'))).for_image(
-            info['width'], info['height'])
+def camera_model(camera: StreetCamera) -> CameraModel:
+    """Return the model of a rendered street's camera, by way of its CameraInfo."""
+    info = camera.camera_info()
+    calibration = Calibration(*(info[name] for name in (
+        'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p')))
+    return calibration.for_image(camera.width, camera.height)
 
 
 def street_image(size: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
 from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
-from bisenet_ros.tools.benchmark.report import positive, quartiles, ratio, table
+from bisenet_ros.tools.benchmark.report import (
+    SEGMENTER_OPTIONS,
+    add_segmenter_arguments,
+    positive,
+    quartiles,
+    ratio,
+    table,
+)
 from bisenet_ros.tools.benchmark.running_graph import (
     COSTMAP_TOPIC,
     Graph,
@@ -54,10 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_node_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that configure the node."""
-    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
-    parser.add_argument('--engine', default='auto', help='auto, torch or onnxruntime')
-    parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, fp16 or bf16')
+    add_segmenter_arguments(parser, *SEGMENTER_OPTIONS)
     parser.add_argument('--network-size', type=int, nargs=2, default=(0, 0),
                         metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('-p', '--parameter', action='append', default=[], metavar='NAME:=VALUE',
@@ -99,7 +103,7 @@ def run(options: argparse.Namespace) -> dict:
         windows = [graph.measure(rate, options.seconds, 'fixed rate') for rate in options.rates]
         windows.append(search.confirm(highest, options.seconds))
         highest = windows[-1].requested_rate
-        turns = take_turns(graph, network, highest, options)
+        turns = alternate(graph, network, highest, options)
     limited_by = search.limited_by(highest)
     print(highest_text(highest, limited_by))
     print(windows_table(windows))
@@ -179,8 +183,8 @@ def sustained(window: Window) -> bool:
             and of_delivery.received >= fewest)
 
 
-def take_turns(graph: Graph, network: NetworkAlone, rate: float,
-               options: argparse.Namespace) -> list[tuple[Window, Cost]]:
+def alternate(graph: Graph, network: NetworkAlone, rate: float,
+              options: argparse.Namespace) -> list[tuple[Window, Cost]]:
     """Return what the node at `rate` (Hz) and the network alone cost, turn by turn."""
     turns = []
     for turn in range(options.turns):

@@ -23,7 +23,7 @@ from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
-from bisenet_ros.segmentation.frame import Frame
+from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import weights_path
@@ -32,6 +32,8 @@ from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_i
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 from bisenet_ros.tools.benchmark.report import (
+    SEGMENTER_OPTIONS,
+    add_segmenter_arguments,
     beside_network,
     plot_stages,
     positive,
@@ -49,18 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar=('WIDTH', 'HEIGHT'), help='of camera and mask (default 1280 720)')
     parser.add_argument('--network-size', type=int, nargs=2, default=(0, 0),
                         metavar=('WIDTH', 'HEIGHT'))
-    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
+    add_segmenter_arguments(parser, *SEGMENTER_OPTIONS)
     parser.add_argument('--random', choices=('xception39', 'resnet18', 'coincheung'),
                         help='random weights: one of the paper\'s networks, or CoinCheung\'s '
                         'with ResNet-18')
     parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file; with '
                         '--random it says how many classes there are')
-    parser.add_argument('--engine', default='auto', help='auto, torch or onnxruntime')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, fp16 or bf16')
     parser.add_argument('--int8', action='store_true',
                         help='convolutions in 8 bits, as `export --int8` makes them, scaled by '
                         'the measured image; the naive chain computes in fp32 all the same')
-    parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
     parser.add_argument('--repeats', type=positive(int), default=40)
 
 
@@ -97,7 +96,7 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
     label_set = 'camvid' if options.label_set == 'auto' else options.label_set
     loaded = load_label_set(label_set)
     names = tuple(label.name for label in loaded.labels)
-    save_random_weights(path, backbone, variant, len(names), label_set=loaded.name,
+    save_random_weights(path, variant, backbone, len(names), label_set=loaded.name,
                         class_names=names)
     options.weights, options.label_set = path, label_set
 
@@ -141,7 +140,7 @@ def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[
     """Return what to measure by name, but for what needs ROS or another process."""
     size = image.shape[1::-1]
     pipeline, network_size = segmenter.pipeline, segmenter.network_size_for(*size)
-    frame = Frame(image, network_size, size)
+    frame = SegmentationRequest(image, network_size, size)
     prepared = pipeline.prepare(frame, bgr=True)
     logits = pipeline.engine(prepared)
     segmentation = pipeline.decide(logits, size, 0.0, with_confidence=True)

@@ -15,10 +15,11 @@ import time
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, Header
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.street import StreetDrive
@@ -45,9 +46,7 @@ class Player(Node):
             to_image_message(drive.frame(SCENE_PERIOD * scene).image[..., ::-1], 'bgr8', Header())
             for scene in range(SCENES)]
         self._images = [self.create_publisher(Image, topic, IMAGE_QOS) for topic in topics]
-        calibration = drive.camera.camera_info()
-        calibration['roi'] = RegionOfInterest(**calibration['roi'])
-        self._camera_info = CameraInfo(**calibration)
+        self._camera_info = camera_info_message(drive.camera.camera_info())
         self._camera_infos = [
             self.create_publisher(CameraInfo, camera_info_topic(topic), IMAGE_QOS)
             for topic in topics if with_camera_info]

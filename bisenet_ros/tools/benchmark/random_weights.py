@@ -10,7 +10,7 @@ LOGIT_SPREAD = 5.0  # of trained networks; some arithmetic is slower with number
 SETTLING_BATCHES = 5
 
 
-def save_random_weights(path: Path, backbone: str, variant: str, classes: int,
+def save_random_weights(path: Path, variant: str, backbone: str, classes: int,
                         **described) -> None:
     """
     Save a network with random weights, and batch norms that fit them, so that no map is all zero.

@@ -18,6 +18,9 @@ from matplotlib.figure import Figure
 from bisenet_ros.tools.live_line import LiveLine
 
 WARM_UPS = 3
+SEGMENTER_OPTIONS = {
+    'weights': 'shipped name, or a file', 'engine': 'auto, torch or onnxruntime',
+    'device': 'auto, cuda, cuda:N or cpu', 'precision': 'auto, fp32, fp16 or bf16'}
 PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
 
 
@@ -31,6 +34,12 @@ def positive(number: Callable[[str], float]) -> Callable[[str], float]:
 
     parse.__name__ = number.__name__  # what argparse calls it where the text is none
     return parse
+
+
+def add_segmenter_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the named options of a Segmenter; each is `auto` by default."""
+    for name in names:
+        parser.add_argument(f'--{name}', default='auto', help=SEGMENTER_OPTIONS[name])
 
 
 def take_turns(stages: dict[str, Callable[[], object]], repeats: int,

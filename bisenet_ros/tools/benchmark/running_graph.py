@@ -10,23 +10,22 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float64
 
 from bisenet_ros.msg import ClassCostmaps
+from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.delivery import Delivery, Receipt, delivery
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.process_usage import Usage, usage_of
+from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
-from bisenet_ros.tools.processes import ModuleProcess
+from bisenet_ros.tools.processes import START_TIMEOUT, ModuleProcess
 from bisenet_ros.tools.street import StreetDrive
-from bisenet_ros.transport import free_domain_id, large_image_environment
+from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
-IMAGE_TOPIC = '/camera/image_raw'
 MASK_TOPIC = 'segmentation/mask'
 COSTMAP_TOPIC = 'segmentation/costmap'
 OTHER_OUTPUTS = {
@@ -34,7 +33,6 @@ OTHER_OUTPUTS = {
     'segmentation/overlay': Image, 'segmentation/camera_info': CameraInfo,
     COSTMAP_TOPIC: OccupancyGrid, 'segmentation/class_costmaps': ClassCostmaps,
     'segmentation/obstacles': PointCloud2}
-START_TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
 FIRST_RATE = 5.0  # Hz, while waiting for the first mask
 SETTLING = 1.0  # s from a change of rate until measuring begins
 POLL = 0.05  # s
@@ -49,8 +47,11 @@ class Window:
     """
     A stretch of time at one rate.
 
-    `seconds`: its length. `requested_rate`: Hz that the player was told. `cpu`: s that the node
-    used, all threads. `rss`: bytes that the node has resident at the end.
+    :ivar requested_rate: Hz that the player was told.
+    :ivar seconds: its length.
+    :ivar delivery: what came of the frames.
+    :ivar cpu: s that the node used, all threads.
+    :ivar rss: bytes that the node has resident at the end.
     """
 
     requested_rate: float
@@ -82,37 +83,28 @@ class Window:
             'rss_mb': self.rss / 1e6}
 
 
-class Monitor(Node):
+class Monitor(DiagnosticsListener):
     """Records each mask's receipt, counts the other outputs, commands the player's rate."""
 
     def __init__(self, outputs: Sequence[str]) -> None:
-        super().__init__('monitor', start_parameter_services=False)
+        super().__init__('monitor')
         self.receipts: list[Receipt] = []
         self.counts: Counter[str] = Counter()
-        self.diagnostics: dict[str, str] = {}
-        self.health = 'nothing on /diagnostics'
         self.rate = self.create_publisher(Float64, RATE_TOPIC, RATE_QOS)
         self.create_subscription(Image, MASK_TOPIC, self._on_mask, 10)
         for topic in outputs:
             self._count(topic)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def _on_mask(self, message: Image) -> None:
-        received, stamp = time.time_ns(), message.header.stamp
+        received = time.time_ns()
         self.receipts.append(Receipt(
-            int(message.header.frame_id), stamp.sec * 10**9 + stamp.nanosec, received))
+            int(message.header.frame_id), nanoseconds(message.header.stamp), received))
 
     def _count(self, topic: str) -> None:
         def on_message(_: bytes) -> None:
             self.counts[topic] += 1
         # Serialized, because nobody looks at them.
         self.create_subscription(OTHER_OUTPUTS[topic], topic, on_message, 10, raw=True)
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == 'segmentation':
-                self.health = status.message
-                self.diagnostics = {value.key: value.value for value in status.values}
 
 
 class Graph:
@@ -136,7 +128,7 @@ class Graph:
         start = time.monotonic()
         while not self.monitor.receipts:
             seconds = time.monotonic() - start
-            self._show(f'waiting for the first mask ... {seconds:.0f} s')
+            self._line.show(f'waiting for the first mask ... {seconds:.0f} s')
             if self.monitor.diagnostics.get('state') == 'unconfigured' or seconds > START_TIMEOUT:
                 raise self.failure(f'no mask within {seconds:.0f} s')
             self.sleep(POLL)
@@ -159,8 +151,8 @@ class Graph:
         first, before, start = len(self.monitor.receipts), self.usage(), time.monotonic()
         while (passed := time.monotonic() - start) < seconds:
             frames = len(self.monitor.receipts) - first
-            self._show(f'{name}: {rate:.1f} Hz   {passed:.0f} of {seconds:.0f} s   '
-                       f'{frames} masks')
+            self._line.show(f'{name}: {rate:.1f} Hz   {passed:.0f} of {seconds:.0f} s   '
+                            f'{frames} masks')
             self.sleep(min(POLL, seconds - passed))
         receipts, after = self.monitor.receipts[first:], self.usage()
         passed = time.monotonic() - start
@@ -176,9 +168,6 @@ class Graph:
             if (left := deadline - time.monotonic()) <= 0:
                 return
             time.sleep(min(POLL, left))
-
-    def _show(self, line: str) -> None:
-        self._line.show(line)
 
 
 @contextmanager
@@ -215,8 +204,7 @@ def costmap_parameters() -> dict[str, object]:
 
 def isolate() -> None:
     """Choose, for this process and its children, a DDS domain of its own and the transport."""
-    os.environ['ROS_DOMAIN_ID'] = str(free_domain_id())
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.update(own_domain())
     os.environ.update(large_image_environment(os.environ))
 
 

@@ -16,7 +16,13 @@ from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.postprocess import classify
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import positive, summary, table, take_turns
+from bisenet_ros.tools.benchmark.report import (
+    add_segmenter_arguments,
+    positive,
+    summary,
+    table,
+    take_turns,
+)
 
 SIZE = (1280, 720)
 SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440))
@@ -30,9 +36,7 @@ Stages = dict[float, Callable[[], object]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    parser.add_argument('--weights', default='auto', help='shipped name, or a file')
-    parser.add_argument('--engine', default='auto', help='auto, torch or onnxruntime')
-    parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
+    add_segmenter_arguments(parser, 'weights', 'engine', 'device')
     parser.add_argument('--repeats', type=positive(int), default=20)
 
 

@@ -29,8 +29,10 @@ class Sample(NamedTuple):
     """
     Memory at one moment.
 
-    `seconds` since the start, `frames`: masks so far, `rss`: bytes that the node has resident,
-    `device`: bytes in use on its GPU, by whomever; None on a CPU.
+    :ivar seconds: since the start.
+    :ivar frames: masks so far.
+    :ivar rss: bytes that the node has resident.
+    :ivar device: bytes in use on its GPU, by whomever; None on a CPU.
     """
 
     seconds: float

@@ -25,6 +25,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
+from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.relay import KINDS, image_topic, mask_topic
 from bisenet_ros.tools.benchmark.report import positive, ratio, summary, table
@@ -82,9 +83,9 @@ class MaskMonitor(Node):
 
     def _listen(self, kind: str) -> None:
         def on_mask(message: Image) -> None:
-            received, stamp = time.time_ns(), message.header.stamp
+            received = time.time_ns()
             self.latencies[kind][int(message.header.frame_id)] = (
-                received - stamp.sec * 10**9 - stamp.nanosec)
+                received - nanoseconds(message.header.stamp))
         self.create_subscription(Image, mask_topic(kind), on_mask, 10)
 
 

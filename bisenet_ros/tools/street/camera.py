@@ -1,4 +1,8 @@
-"""Cameras of the rendered street: from a pixel to the ray it looks along."""
+"""
+Cameras of the rendered street: from a pixel to the ray it looks along.
+
+Written independently of bisenet_ros.costmap, which is tested against it.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,6 +10,10 @@ from functools import cached_property
 import numpy as np
 
 TILE = 16  # Rays are kept in tiles of 16 x 16 pixels, so that whole tiles can be skipped.
+
+# How many coefficients D has.
+_COEFFICIENTS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
+DISTORTION_MODELS = tuple(_COEFFICIENTS)
 
 # Focal length over image width, and D as a calibration of such a lens gives it.
 _LENSES = {
@@ -60,13 +68,13 @@ class StreetCamera:
 
     def __post_init__(self):
         """Raise ValueError where the calibration does not make a camera."""
-        if self.distortion_model not in ('plumb_bob', 'rational_polynomial', 'equidistant'):
-            raise ValueError(f'distortion_model {self.distortion_model!r}: use plumb_bob, '
-                             'rational_polynomial or equidistant')
-        wanted = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
-        if len(self.d) != wanted[self.distortion_model]:
+        if self.distortion_model not in _COEFFICIENTS:
+            raise ValueError(f'distortion_model {self.distortion_model!r}: use one of '
+                             f'{", ".join(DISTORTION_MODELS)}')
+        wanted = _COEFFICIENTS[self.distortion_model]
+        if len(self.d) != wanted:
             raise ValueError(f'd has {len(self.d)} coefficients; {self.distortion_model} takes '
-                             f'{wanted[self.distortion_model]}')
+                             f'{wanted}')
 
     @classmethod
     def preset(cls, lens='plumb_bob', width=640, height=480):

@@ -17,8 +17,10 @@ class DriveFrame:
     """
     One frame of a drive.
 
-    image (H, W, 3) uint8 RGB, class_ids (H, W) uint8, stamp in s from the start, base_pose
-    (x, y, yaw) in the world, which serves as odom.
+    :ivar image: (H, W, 3) uint8 RGB.
+    :ivar class_ids: (H, W) uint8.
+    :ivar stamp: s from the start.
+    :ivar base_pose: (x, y, yaw) in the world, which serves as odom.
     """
 
     image: np.ndarray

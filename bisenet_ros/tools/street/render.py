@@ -12,7 +12,7 @@ NO_RAY = 255  # The class of pixels the lens maps no direction to.
 
 
 @dataclass(frozen=True)
-class Frame:
+class View:
     """One rendered view: image (H, W, 3) uint8 RGB, class_ids (H, W) uint8, points or None."""
 
     image: np.ndarray
@@ -21,18 +21,18 @@ class Frame:
 
 
 def render(street, solids, camera, camera_pose, time, with_geometry):
-    """Return the Frame of solids on a street's ground; see Street.render."""
+    """Return the View of solids on a street's ground; see Street.render."""
     rays = camera.tiled_rays
     origin = camera_pose[:3, 3]
-    turn = camera_pose[:3, :3].T.astype(np.float32)
-    directions = rays.reshape(-1, 3) @ turn
+    rotation = camera_pose[:3, :3].T.astype(np.float32)
+    directions = rays.reshape(-1, 3) @ rotation
     axes, half_angles = camera.tile_cones
     with np.errstate(divide='ignore'):
         depth = np.float32(-origin[2]) / directions[:, 2]
     depth = np.where(directions[:, 2] < 0, depth, np.float32(np.inf))
     tiles = len(axes), -1
     depth, index = cast(solids, origin, directions.reshape(*tiles, 3), depth.reshape(tiles),
-                        (axes @ turn, half_angles))
+                        (axes @ rotation, half_angles))
     depth, index = depth.ravel(), index.ravel()
     blind = np.isnan(directions[:, 0])
     index[np.isinf(depth)] = NOTHING
@@ -51,4 +51,4 @@ def render(street, solids, camera, camera_pose, time, with_geometry):
     class_ids = untile(class_ids)
     image = paint.expose(untile(colors), street.seed, time)
     image[class_ids == NO_RAY] = 0
-    return Frame(image, class_ids, untile(points) if with_geometry else None)
+    return View(image, class_ids, untile(points) if with_geometry else None)

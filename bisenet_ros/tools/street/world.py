@@ -43,10 +43,10 @@ class Street:
 
     def render(self, camera, camera_pose, time, with_geometry=False):
         """
-        Return what a StreetCamera sees as a Frame: image (H, W, 3) uint8 RGB, class_ids (H, W).
+        Return what a StreetCamera sees as a View: image (H, W, 3) uint8 RGB, class_ids (H, W).
 
         camera_pose is the optical frame's (4, 4) pose in the world, time in s. With geometry
-        Frame.points (H, W, 3) float32 holds the world points hit, NaN for the sky. Pixels the
+        View.points (H, W, 3) float32 holds the world points hit, NaN for the sky. Pixels the
         lens maps no ray to are black, of class 255.
         """
         solids = self.solids(camera_pose[0, 3] - VIEW_DISTANCE, camera_pose[0, 3] + VIEW_DISTANCE,
