@@ -99,11 +99,12 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
             self._last_error = self._configuration_error = f'not configured: {error}'
             self.get_logger().error(self._configuration_error)
-            self._release()
-            return TransitionCallbackReturn.FAILURE
-        self._configuration_error = ''
-        self._settings.configured = True
-        return super().on_configure(state)
+        else:
+            self._configuration_error = ''
+            self._settings.configured = True
+            return super().on_configure(state)
+        self._release()  # Not in the clause: the error would hold the GPU's memory.
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras, unless paused."""
@@ -216,9 +217,15 @@ class SegmentationNode(LifecycleNode):
                                  self._settings.of_camera(camera, 'camera_pose.rpy'))
 
     def _warm_up(self) -> None:
-        """Run the network once, so that the first frame is as fast as the others."""
+        """
+        Run the network, so that the first frames are as fast as the others.
+
+        A GPU prepares itself for each number of images, as cameras do not wait for each other, and
+        once more for images of another size than these.
+        """
         blank = np.zeros((480, 640, 3), np.uint8)
-        self._segmenter.segment([blank] * len(self._inputs))
+        for count in range(1, len(self._inputs) + 1):
+            self._segmenter.segment([blank] * count)
 
     def _start(self) -> None:
         self._camera_errors = {}
@@ -303,12 +310,15 @@ class SegmentationNode(LifecycleNode):
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
         except Exception as error:  # The network's failures have no common type; the node lives.
-            if len(images) > 1:
-                return [done for pair in images
-                        for done in self._segment([pair], order, with_confidence)]
-            self._report_camera(images[0][0].camera, f'segmentation failed: {error}')
-            return []
-        return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
+            failure = f'segmentation failed: {error}'
+        else:
+            return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
+        # Not in the clause: the error would hold the GPU's memory.
+        if len(images) > 1:
+            return [done for pair in images
+                    for done in self._segment([pair], order, with_confidence)]
+        self._report_camera(images[0][0].camera, failure)
+        return []
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                  least_confidence: float) -> None:

@@ -209,12 +209,14 @@ def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cud
     # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
     benchmark, cudnn.benchmark = cudnn.benchmark, True
     try:
+        # The outer one gives the stream's device, and this thread's stream back if that fails.
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 compute()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            compute()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads of the process may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
+                compute()
     finally:
         cudnn.benchmark = benchmark
     return graph

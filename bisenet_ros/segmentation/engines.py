@@ -6,13 +6,20 @@ float32 of any height, width and N.
 """
 
 import hashlib
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_logger = logging.getLogger(__name__)
 
 _INSTEAD = "device 'cpu' or, if the weights are no .onnx file, engine 'torch'"
 
@@ -70,9 +77,8 @@ class OnnxRuntimeDeviceEngine:
         import onnxruntime
         self._device = device
         cache = cache / hashlib.sha256(model).hexdigest()[:16]
-        self._session = onnxruntime.InferenceSession(
-            model, enable_fallback=0, providers=_device_providers(
-                device, onnxruntime.get_available_providers(), half, cache))
+        self._session = _open_session(model, _device_providers(
+            device, onnxruntime.get_available_providers(), half, cache))
         if device.type != 'cpu' and self._session.get_providers()[0] == 'CPUExecutionProvider':
             raise ValueError(
                 f"engine 'onnxruntime' on {device}: its CUDA libraries do not load, as ONNX "
@@ -97,6 +103,17 @@ class OnnxRuntimeDeviceEngine:
             torch.cuda.current_stream(self._device).synchronize()
         self._session.run_with_iobinding(binding)
         return logits
+
+
+def _open_session(model: bytes, providers: list) -> 'onnxruntime.InferenceSession':
+    import onnxruntime
+    try:
+        return onnxruntime.InferenceSession(model, enable_fallback=0, providers=providers)
+    except Exception as error:  # onnxruntime-gpu lists TensorRT, whether its libraries are there.
+        if len(providers) < 2:
+            raise
+        _logger.warning('ONNX Runtime runs without TensorRT: %s', error)
+    return onnxruntime.InferenceSession(model, enable_fallback=0, providers=providers[1:])
 
 
 def _device_providers(device, available, half, cache):

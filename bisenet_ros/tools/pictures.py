@@ -146,19 +146,30 @@ class Video:
 
 def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
     """Save the moments as rows of pictures over a legend of the class colours (PNG)."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     columns = [('camera', [moment.image for moment in moments]),
                ('classes', [moment.overlay for moment in moments])]
     if all(moment.costmap is not None for moment in moments):
         columns.append(('costmap, robot facing up',
                         [draw_costmap(moment.costmap, 2 * PANEL_HEIGHT) for moment in moments]))
+    save_pictures(path, columns, label_set)
+
+
+def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
+                  label_set: LabelSet) -> None:
+    """
+    Save pictures in columns over a legend of the class colours.
+
+    :param columns: title and pictures of each, as many in all; pictures (H, W, 3) uint8 RGB.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
     width = ROW_HEIGHT * sum(aspects)
-    figure = Figure(figsize=(width, ROW_HEIGHT * len(moments) + 0.8), layout='constrained')
+    rows = len(columns[0][1])
+    figure = Figure(figsize=(width, ROW_HEIGHT * rows + 0.8), layout='constrained')
     axes = figure.subplots(
-        len(moments), len(columns), squeeze=False, gridspec_kw={'width_ratios': aspects})
+        rows, len(columns), squeeze=False, gridspec_kw={'width_ratios': aspects})
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for column, (title, pictures) in enumerate(columns):
         axes[0, column].set_title(title, fontsize=11)

@@ -243,7 +243,8 @@ class BagSource(Source):
 
     def _image(self, message) -> np.ndarray:
         if hasattr(message, 'format'):
-            image = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
+            image = cv2.imdecode(
+                message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
                 raise SourceError(f'{self.path}: {self.topic} holds an image that OpenCV cannot '
                                   f'decode (format {message.format!r})')

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
-from bisenet_ros.segmentation.labels import LabelSet
+from bisenet_ros.segmentation.colors import color_mask
+from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
-from bisenet_ros.training.datasets import LAYOUTS, load_dataset
+from bisenet_ros.tools.pictures import save_pictures
+from bisenet_ros.training.datasets import LAYOUTS, Dataset, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
     Scores,
@@ -23,6 +25,9 @@ from bisenet_ros.training.metrics import (
     network_predictor,
     score,
 )
+
+# Images in worst.png.
+WORST_COUNT = 4
 
 
 def onnx_predictor(model: bytes) -> Predictor:
@@ -73,6 +78,23 @@ def confusion_figure(scores: Scores, label_set: LabelSet) -> Figure:
     return figure
 
 
+@torch.inference_mode()
+def save_worst(path: Path, scores: Scores, predict: Predictor, dataset: Dataset,
+               label_set: LabelSet) -> None:
+    """Save the images with the fewest right pixels, their labels and what was made of them."""
+    worst = np.argsort(scores.image_accuracy)[:WORST_COUNT]  # NaN comes last
+    ids = np.full(256, NO_DECISION, np.uint8)
+    ids[:len(label_set.labels)] = [label.id for label in label_set.labels]
+    images, labels, predictions = [], [], []
+    for index in worst.tolist():
+        predicted = predict(dataset.images[index:index + 1]).argmax(1)[0].cpu().numpy()
+        images.append(dataset.images[index].permute(1, 2, 0).cpu().numpy())
+        labels.append(color_mask(ids[dataset.labels[index].cpu().numpy()], label_set))
+        predictions.append(color_mask(ids[predicted], label_set))
+    save_pictures(path, [('image', images), ('labels', labels), ('prediction', predictions)],
+                  label_set)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,12 +115,14 @@ def main(argv: list[str] | None = None) -> None:
                         help='single scale, or multi-scale and flip')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=Path, default=Path('runs/evaluation'),
-                        help='folder for scores.json and confusion.png')
+                        help='folder for scores.json, confusion.png and worst.png')
     arguments = parser.parse_args(argv)
     try:
         _evaluate(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f'evaluate: {error}')
+    except torch.OutOfMemoryError:
+        sys.exit('evaluate: the GPU has too little memory: give a smaller --size, or --device cpu')
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -128,7 +152,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         scores, label_set, weights=arguments.weights, root=arguments.root, split=arguments.split,
         sequences=arguments.sequences, size=size, mode=arguments.mode, images=len(dataset)))
     confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
-    print(f'written: {arguments.output}/scores.json, confusion.png')
+    save_worst(arguments.output / 'worst.png', scores, predict, dataset, label_set)
+    print(f'written: {arguments.output}/scores.json, confusion.png, worst.png')
 
 
 if __name__ == '__main__':

@@ -28,9 +28,12 @@ class Scores:
     Scores over a data set.
 
     :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
+    :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN where
+        none counts.
     """
 
     confusion: np.ndarray
+    image_accuracy: np.ndarray
 
     @property
     def class_iou(self) -> np.ndarray:
@@ -88,8 +91,11 @@ def multi_scale_flip(predict: Predictor) -> Predictor:
 def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4) -> Scores:
     """Score a predictor on every image of a data set."""
     metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
+    accuracy = []
     for start in range(0, len(dataset), batch):
         predicted = predict(dataset.images[start:start + batch]).argmax(1)
         metric.to(predicted.device)
-        metric.update(predicted, dataset.labels[start:start + batch].to(predicted.device).long())
-    return Scores(metric.compute().cpu().numpy())
+        labels = dataset.labels[start:start + batch].to(predicted.device).long()
+        metric.update(predicted, labels)
+        accuracy.append((predicted == labels).sum((1, 2)) / (labels != IGNORED).sum((1, 2)))
+    return Scores(metric.compute().cpu().numpy(), torch.cat(accuracy).cpu().numpy())

@@ -235,7 +235,8 @@ class Training:
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
-        self.scaler.load_state_dict(state['scaler'])
+        if state['scaler']:  # empty where the run did not compute in fp16
+            self.scaler.load_state_dict(state['scaler'])
         self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
@@ -315,7 +316,8 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f'train: {error}')
     except torch.OutOfMemoryError:
-        sys.exit('train: the GPU has too little memory: lower batch_size or augmentation.crop')
+        sys.exit('train: the GPU has too little memory: lower batch_size, '
+                 'augmentation.crop or image_size')
     except KeyboardInterrupt:
         sys.exit('train: interrupted before anything was trained')
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import NO_DECISION, shipped_weights
+from bisenet_ros.segmentation import NO_DECISION, engines, shipped_weights
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
@@ -185,6 +185,25 @@ def test_onnx_runtime_that_knows_no_gpu_says_what_helps(network, tmp_path):
         OnnxRuntimeDeviceEngine(export_onnx(network), torch.device('cuda', 0), half=True,
                                 cache=tmp_path / 'cache')
     assert not (tmp_path / 'cache').exists()
+
+
+def test_onnx_runtime_whose_tensorrt_does_not_load_takes_the_next(network, monkeypatch, caplog):
+    """onnxruntime-gpu lists TensorRT as available, whether its libraries are there or not."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    session_class = onnxruntime.InferenceSession
+
+    def without_tensorrt(model, providers, **options):
+        if providers[0][0] == 'TensorrtExecutionProvider':
+            raise RuntimeError('Please install TensorRT libraries')
+        return session_class(model, providers=providers, **options)
+
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', without_tensorrt)
+    model, cpu = export_onnx(network), ('CPUExecutionProvider', {})
+    session = engines._open_session(model, [('TensorrtExecutionProvider', {}), cpu])
+    assert session.get_providers() == ['CPUExecutionProvider']
+    assert 'Please install TensorRT' in caplog.text
+    with pytest.raises(RuntimeError, match='Please install TensorRT'):
+        engines._open_session(model, [('TensorrtExecutionProvider', {})])
 
 
 def test_onnx_runtime_on_a_devices_tensors(network, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
 from bisenet_ros.network import WeightsError, load_weights, save_weights  # noqa: E402
-from bisenet_ros.segmentation import Segmenter  # noqa: E402
+from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.onnx_model import export_onnx  # noqa: E402
 from bisenet_ros.training import evaluate, export  # noqa: E402
@@ -38,6 +39,7 @@ def test_export_loses_nothing_in_evaluate(onnxruntime, weights, camvid_like, tmp
     assert 'mean IoU' in capsys.readouterr().out
     exported = run_evaluate(str(model), camvid_like, tmp_path / 'onnx', '--size', '96', '64')
     assert (tmp_path / 'onnx' / 'confusion.png').is_file()
+    assert (tmp_path / 'onnx' / 'worst.png').is_file()
     assert scores['images'] == 2
     # Labelled pixels of both images: all but the ignored corner of each.
     assert np.sum(scores['confusion']) == np.sum(exported['confusion']) == 2 * (96 * 64 - 1)
@@ -61,6 +63,19 @@ def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
     same = [(one.class_ids == other.class_ids).mean() for one, other in zip(
         original.segment(images), exported.segment(images), strict=True)]
     assert np.mean(same) > (0.95 if options else 0.9999)
+
+
+def test_half_precision_is_half_the_size(weights, camvid_like, tmp_path, capsys):
+    half = tmp_path / 'half.safetensors'
+    export.main([weights, str(camvid_like / 'train'), str(half)])
+    assert 'same class in 100' in capsys.readouterr().out
+    assert half.stat().st_size < 0.6 * Path(weights).stat().st_size
+    assert [path.name for path in tmp_path.glob('*.safetensors')] == ['half.safetensors']
+    original, exported = load_weights(weights), load_weights(half)
+    assert dataclasses.replace(exported, network=None) == dataclasses.replace(
+        original, network=None)
+    with pytest.raises(SystemExit, match='without --int8'):
+        export.main([weights, str(camvid_like / 'train'), str(half), '--int8'])
 
 
 @needs_onnx
@@ -88,6 +103,21 @@ def test_pytorch_does_not_run_an_onnx_file(weights, camvid_like, tmp_path):
     export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx')])
     with pytest.raises(ValueError, match="'torch' does not run ONNX"):
         Segmenter(tmp_path / 'model.onnx', device='cpu', engine='torch')
+
+
+def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(evaluate, 'save_pictures',
+                        lambda path, columns, label_set: shown.update(columns))
+    labels = cv2.imread(str(camvid_like / 'trainannot' / 'B_3.png'), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(camvid_like / 'trainannot' / 'B_3.png'), np.full_like(labels, 8))  # all cars
+    run_evaluate(weights, camvid_like, tmp_path / 'out', '--split', 'train')
+    assert [len(pictures) for pictures in shown.values()] == [evaluate.WORST_COUNT] * 3
+    worst = cv2.imread(str(camvid_like / 'train' / 'B_3.png'))[..., ::-1]
+    np.testing.assert_array_equal(shown['image'][0], worst)
+    colors = {label.id: label.color for label in load_label_set('camvid').labels}
+    assert (shown['labels'][0] == colors[8]).all()
+    assert tuple(shown['prediction'][0][-1, 0]) == tuple(colors[3])  # It knows the road.
 
 
 def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):
@@ -139,9 +169,9 @@ def test_classes_that_are_not_the_label_sets_are_not_scored(weights, camvid_like
 def test_export_compares_at_the_size_the_network_sees(weights, camvid_like, tmp_path, monkeypatch):
     sizes = []
 
-    def compare(model, network, images):
+    def compare(engine, network, images):
         sizes.extend(image.shape for image in images)
-        return honest(model, network, images)
+        return honest(engine, network, images)
 
     honest = export.compare
     monkeypatch.setattr(export, 'compare', compare)

@@ -43,6 +43,9 @@ def test_scores_match_a_brute_force_count(dataset):
     np.testing.assert_allclose(scores.class_iou, [*iou, np.nan])
     assert scores.mean_iou == pytest.approx(np.mean(iou))
     assert scores.pixel_accuracy == pytest.approx(np.trace(confusion) / confusion.sum())
+    right = [(image.argmax(0) == labels)[3:].float().mean()
+             for image, labels in zip(dataset.images, dataset.labels)]
+    np.testing.assert_allclose(scores.image_accuracy, right, rtol=1e-6)
 
 
 def test_a_perfect_prediction_scores_one(dataset):
