@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bisenet_ros.resources import config_path
 
-IMAGE_TOPIC = '/camera/image_raw'  # as in the node's parameters
+IMAGE_TOPIC = '/camera/image_raw'  # where nothing else is chosen
 # With any of these the user has chosen how Fast DDS transports data.
 FAST_DDS_CHOICES = (
     'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE',

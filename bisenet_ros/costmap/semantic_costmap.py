@@ -263,7 +263,7 @@ class SemanticCostmap:
 
     def _time_jumped_back(self, camera_key, stamp) -> bool:
         # The clock may have been that of a camera that is gone; the grid would take nothing older.
-        oldest = max(self._stamps.values(), default=stamp) - self._settings.decay_time
+        oldest = self.newest_stamp - self._settings.decay_time
         return stamp < max(self._stamps.get(camera_key, -np.inf), oldest)
 
     def _table(self, key, camera, pose) -> GroundTable:

@@ -101,7 +101,7 @@ class CameraInput:
         of a reliable camera's large frames, and only a transient-local one gets a calibration
         that was published once.
         """
-        if self.publisher_count() <= 1 and not self._has_one_publisher:
+        if not self._has_one_publisher and self.publisher_count() <= 1:
             self._has_one_publisher = True
             self._last_sequence_number = None
         self._follow(self._image_name, self._message_type, self._on_image, self._reliability)

@@ -180,15 +180,16 @@ class CostmapOutput:
     def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
+        grid = _unknown_grid(header, info)
         for publisher in publishers:
             if publisher is self._class_costmaps:
+                shape = len(self._label_set.labels), info.height, info.width
                 publisher.publish(class_costmaps(
-                    header, info, self._label_set,
-                    np.stack([_unknown_cells(info)] * len(self._label_set.labels))))
+                    header, info, self._label_set, np.full(shape, UNKNOWN, np.int8)))
             elif publisher is self._obstacles:
                 publisher.publish(_no_obstacles(header))
             else:
-                publisher.publish(_unknown_grid(header, info))
+                publisher.publish(grid)
 
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
@@ -225,12 +226,8 @@ class CostmapOutput:
         return model
 
 
-def _unknown_cells(info: GridInfo) -> np.ndarray:
-    return np.full((info.height, info.width), UNKNOWN, np.int8)
-
-
 def _unknown_grid(header: Header, info: GridInfo) -> OccupancyGrid:
-    return occupancy_grid(header, info, _unknown_cells(info))
+    return occupancy_grid(header, info, np.full((info.height, info.width), UNKNOWN, np.int8))
 
 
 def _no_obstacles(header: Header) -> PointCloud2:

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 
 from bisenet_ros.segmentation.engine_choice import ENGINES
 from bisenet_ros.segmentation.segmenter import PRECISIONS
+from bisenet_ros.transport import IMAGE_TOPIC
 
 LARGEST_IMAGE_SIDE = 16384
 
@@ -94,7 +95,7 @@ class ParameterSpecification:
 P = ParameterSpecification
 
 CAMERA_PARAMETERS = (
-    P('image_topic', '/camera/image_raw',
+    P('image_topic', IMAGE_TOPIC,
       'Camera image, sensor_msgs/Image; its CompressedImage sibling is <image_topic>/compressed.'),
     P('camera_info_topic', '',
       'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.'),

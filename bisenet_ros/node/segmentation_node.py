@@ -97,8 +97,7 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._last_error = self._configuration_error = f'not configured: {error}'
-            self.get_logger().error(self._configuration_error)
+            self._configuration_error = self._fail(f'not configured: {error}')
         else:
             self._configuration_error = ''
             self._settings.configured = True
@@ -113,8 +112,7 @@ class SegmentationNode(LifecycleNode):
             if not self._paused:
                 self._start()
         except Exception as error:  # For example two topics of one name and different types.
-            self._last_error = self._configuration_error = f'not activated: {error}'
-            self.get_logger().error(self._configuration_error)
+            self._configuration_error = self._fail(f'not activated: {error}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
 
@@ -145,6 +143,11 @@ class SegmentationNode(LifecycleNode):
         self._active = False
         self._release()
         self._withdraw_unknown()
+
+    def _fail(self, error: str) -> str:
+        self._last_error = error
+        self.get_logger().error(error)
+        return error
 
     def _configure(self) -> None:
         parameters = self._settings
@@ -356,8 +359,7 @@ class SegmentationNode(LifecycleNode):
             except Exception as error:  # As in on_activate.
                 self._paused = True
                 self._stop()
-                self._last_error = response.message = f'not enabled: {error}'
-                self.get_logger().error(response.message)
+                response.message = self._fail(f'not enabled: {error}')
                 response.success = False
                 return response
         response.success = True

@@ -30,12 +30,11 @@ class TransformBuffer(tf2_ros.Buffer):
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
-        instant = nanoseconds(transform.header.stamp)
-        if self._last.get(transform.child_frame_id, 0) - instant > JUMP_BACK * 1e9:
+        child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
+        if self._last.get(child, 0) - instant > JUMP_BACK * 1e9:
             self.clear()
             self._last.clear()
             self._gaps.clear()
-        child = transform.child_frame_id
         last = self._last.get(child, instant)
         if instant - last > self._largest_gap * 1e9:
             self._gaps[child].append((last, instant))

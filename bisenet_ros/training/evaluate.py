@@ -13,6 +13,7 @@ from torch import Tensor
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.segmentation.colors import color_mask
+from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
@@ -32,13 +33,11 @@ WORST_COUNT = 4
 
 def onnx_predictor(model: bytes) -> Predictor:
     """Wrap a model written by `export` so that it takes uint8 images and gives probabilities."""
-    import onnxruntime
-    session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+    engine = OnnxRuntimeEngine(model)
 
     def predict(images: Tensor) -> Tensor:
         pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        logits = torch.from_numpy(session.run(None, {'images': pixels})[0])
-        return upsample_logits(logits, 8, images.shape[2:]).softmax(1)
+        return upsample_logits(torch.from_numpy(engine(pixels)), 8, images.shape[2:]).softmax(1)
 
     return predict
 

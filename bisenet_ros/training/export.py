@@ -100,8 +100,9 @@ def _write_onnx(path: Path, weights: Weights, network: DeployedNetwork, images: 
     model = export_onnx(network)
     if int8:
         model = quantised(model, images)
-    path.write_bytes(described(model, weights))
-    return OnnxRuntimeEngine(path.read_bytes())
+    model = described(model, weights)
+    path.write_bytes(model)
+    return OnnxRuntimeEngine(model)
 
 
 def _write_half(path: Path, weights: Weights) -> Engine:

@@ -32,7 +32,7 @@ from bisenet_ros.training.losses import JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
 
 # Beginnings of the names of settings that a run may change when it is resumed.
-_PASSING_SETTINGS = ('schedule.', 'validate_every', 'device', 'label_set')
+_PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
 
 
 class Training:

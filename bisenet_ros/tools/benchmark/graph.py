@@ -15,6 +15,7 @@ import rclpy
 import yaml
 from matplotlib.figure import Figure
 
+from bisenet_ros.node.costmap_output import COSTMAP_TOPIC
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
 from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
@@ -27,7 +28,6 @@ from bisenet_ros.tools.benchmark.report import (
     table,
 )
 from bisenet_ros.tools.benchmark.running_graph import (
-    COSTMAP_TOPIC,
     Graph,
     GraphError,
     Window,

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Float64
 
 from bisenet_ros.msg import ClassCostmaps
+from bisenet_ros.node.costmap_output import COSTMAP_TOPIC, OBSTACLES_TOPIC
 from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.delivery import Delivery, Receipt, delivery
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
@@ -27,12 +28,11 @@ from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
 MASK_TOPIC = 'segmentation/mask'
-COSTMAP_TOPIC = 'segmentation/costmap'
 OTHER_OUTPUTS = {
     'segmentation/confidence': Image, 'segmentation/color_mask': Image,
     'segmentation/overlay': Image, 'segmentation/camera_info': CameraInfo,
     COSTMAP_TOPIC: OccupancyGrid, 'segmentation/class_costmaps': ClassCostmaps,
-    'segmentation/obstacles': PointCloud2}
+    OBSTACLES_TOPIC: PointCloud2}
 FIRST_RATE = 5.0  # Hz, while waiting for the first mask
 SETTLING = 1.0  # s from a change of rate until measuring begins
 POLL = 0.05  # s
