@@ -11,6 +11,10 @@ Two variants, by name:
 They differ in the gate of the feature fusion, in how the context path is upsampled, and in the
 width of the heads. Sizes are those of the skip connections rather than multiples of the deepest
 map, so any input from 32x32 up works.
+
+Neither resolves what is thinner than the 1/8 grid of its logits. With an output stride of 4 or 2
+the main head's last convolution gives a block of logits per cell instead of one (sub-pixel
+convolution: Shi et al., CVPR 2016, arXiv 1609.05158); all else stays the paper's.
 """
 
 import torch
@@ -23,6 +27,7 @@ from bisenet_ros.network.xception import Xception39
 
 VARIANTS = ('paper', 'coincheung')
 BACKBONES = ('resnet18', 'xception39')
+OUTPUT_STRIDES = (8, 4, 2)
 
 
 class SpatialPath(nn.Module):
@@ -117,27 +122,31 @@ class FeatureFusionModule(nn.Module):
 
 
 class Head(nn.Module):
-    """Features (N, C, h, w) -> logits (N, classes, h, w)."""
+    """Features (N, C, h, w) -> logits (N, classes, h * block, w * block)."""
 
-    def __init__(self, in_channels: int, middle_channels: int, classes: int):
+    def __init__(self, in_channels: int, middle_channels: int, classes: int, block: int = 1):
         super().__init__()
+        self.block = block
         self.conv = ConvBNReLU(in_channels, middle_channels, 3)
-        self.conv_out = nn.Conv2d(middle_channels, classes, 1)
+        self.conv_out = nn.Conv2d(middle_channels, classes * block ** 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv_out(self.conv(x))
+        logits = self.conv_out(self.conv(x))
+        return logits if self.block == 1 else F.pixel_shuffle(logits, self.block)
 
 
 class BiSeNet(nn.Module):
     """The whole network; made by :func:`build_network`."""
 
-    def __init__(self, variant: str, backbone: str, classes: int, auxiliary_heads: bool):
+    def __init__(self, variant: str, backbone: str, classes: int, auxiliary_heads: bool,
+                 output_stride: int):
         super().__init__()
+        self.output_stride = output_stride
         self.cp = ContextPath(variant, backbone)
         self.sp = SpatialPath()
         self.ffm = FeatureFusionModule(variant)
         main_channels, auxiliary_channels = (256, 64) if variant == 'coincheung' else (64, 128)
-        self.conv_out = Head(256, main_channels, classes)
+        self.conv_out = Head(256, main_channels, classes, 8 // output_stride)
         self.auxiliary_heads = auxiliary_heads
         if auxiliary_heads:
             self.conv_out16 = Head(128, auxiliary_channels, classes)
@@ -158,7 +167,8 @@ class BiSeNet(nn.Module):
         """
         size = x.shape[2:]
         context8, context16 = self.cp(x)
-        logits = upsample_logits(self.conv_out(self.ffm(self.sp(x), context8)), 8, size)
+        logits = self.conv_out(self.ffm(self.sp(x), context8))
+        logits = upsample_logits(logits, self.output_stride, size)
         if not (self.training and self.auxiliary_heads):
             return logits
         return (logits,
@@ -166,7 +176,12 @@ class BiSeNet(nn.Module):
                 upsample_logits(self.conv_out32(context16), 16, size))
 
     def low_resolution_logits(self, x: Tensor) -> Tensor:
-        """Return the main head's logits as computed: (N, classes, ceil(H/8), ceil(W/8))."""
+        """
+        Return the main head's logits as computed.
+
+        :returns: (N, classes, h, w), one for each `output_stride` pixels; for an image that is no
+            multiple of 8 they reach beyond its edge.
+        """
         context8, _ = self.cp(x)
         return self.conv_out(self.ffm(self.sp(x), context8))
 
@@ -179,7 +194,7 @@ def upsample_logits(logits: Tensor, factor: int, size: torch.Size) -> Tensor:
 
 
 def build_network(variant: str, backbone: str, classes: int,
-                  auxiliary_heads: bool = False) -> BiSeNet:
+                  auxiliary_heads: bool = False, output_stride: int = 8) -> BiSeNet:
     """
     Make a freshly initialised network.
 
@@ -187,6 +202,8 @@ def build_network(variant: str, backbone: str, classes: int,
     :param backbone: 'resnet18' or 'xception39'.
     :param classes: number of classes, at least 1.
     :param auxiliary_heads: with the two heads that only training needs.
+    :param output_stride: pixels of the image for each logit, either way: 8 as in the paper, 4 or
+        2.
     :raises ValueError: if one of these is none of the above.
     """
     if variant not in VARIANTS:
@@ -198,4 +215,7 @@ def build_network(variant: str, backbone: str, classes: int,
                          "or variant 'paper'")
     if classes < 1:
         raise ValueError(f'classes must be at least 1, not {classes}')
-    return BiSeNet(variant, backbone, classes, auxiliary_heads)
+    if output_stride not in OUTPUT_STRIDES:
+        raise ValueError(f'output_stride {output_stride} is not one of '
+                         f'{", ".join(map(str, OUTPUT_STRIDES))}')
+    return BiSeNet(variant, backbone, classes, auxiliary_heads, output_stride)

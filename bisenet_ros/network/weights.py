@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bisenet_ros.network.bisenet import BiSeNet, build_network
+from bisenet_ros.network.bisenet import OUTPUT_STRIDES, BiSeNet, build_network
 
 # What CoinCheung's Cityscapes checkpoints were trained with; a .pth file does not say.
 CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
@@ -49,6 +49,11 @@ class Weights:
     network_size: tuple[int, int] | None = None
     class_names: tuple[str, ...] = ()
 
+    @property
+    def output_stride(self) -> int:
+        """Pixels of the image for each logit, as build_network takes them."""
+        return self.network.output_stride
+
 
 def load_weights(path: str | Path) -> Weights:
     """
@@ -75,17 +80,18 @@ def load_weights(path: str | Path) -> Weights:
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     state = {key: value for key, value in state.items()
              if not key.startswith(_AUXILIARY_HEADS)}
-    variant, backbone, classes = _infer(path, state)
-    network = build_network(variant, backbone, classes)
+    try:
+        described = {key: _from_json(metadata[key]) for key in _DESCRIBED if key in metadata}
+        output_stride = _from_json(metadata.get('output_stride', '8'))
+    except json.JSONDecodeError as error:
+        raise WeightsError(f'{path}: metadata is not readable: {error}') from error
+    variant, backbone, classes = _infer(path, state, output_stride)
+    network = build_network(variant, backbone, classes, output_stride=output_stride)
     _check_fit(path, network, state)
     network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
     network.eval()
-    if 'label_set' not in metadata and classes == CITYSCAPES_CLASSES:
-        metadata = {**metadata, 'label_set': '"cityscapes"'}
-    try:
-        described = {key: _from_json(metadata[key]) for key in _DESCRIBED if key in metadata}
-    except json.JSONDecodeError as error:
-        raise WeightsError(f'{path}: metadata is not readable: {error}') from error
+    if classes == CITYSCAPES_CLASSES:
+        described.setdefault('label_set', 'cityscapes')
     return Weights(network, variant, backbone, classes, **described)
 
 
@@ -103,7 +109,7 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.ndim == 4 else value
     metadata = {key: json.dumps(getattr(weights, key))
-                for key in ('variant', 'backbone', 'classes', *_DESCRIBED)}
+                for key in ('variant', 'backbone', 'classes', 'output_stride', *_DESCRIBED)}
     # A full disk must not cost what was there before.
     part = Path(f'{path}.part')
     part.write_bytes(save(state, metadata))
@@ -137,7 +143,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _infer(path: Path, state: dict[str, Tensor]) -> tuple[str, str, int]:
+def _infer(path: Path, state: dict[str, Tensor],
+           output_stride: int) -> tuple[str, str, int]:
     """Tell (variant, backbone, classes) from the names and shapes of a state dict."""
     head = state.get('conv_out.conv_out.weight')
     backbones = {'cp.resnet.': 'resnet18', 'cp.xception.': 'xception39'}
@@ -147,10 +154,13 @@ def _infer(path: Path, state: dict[str, Tensor]) -> tuple[str, str, int]:
         some = ', '.join(list(state)[:4])
         raise WeightsError(f'{path}: not a BiSeNet: it needs conv_out.conv_out.weight and '
                            f'cp.resnet.* or cp.xception.*, and has {some}, ...')
+    if output_stride not in OUTPUT_STRIDES or head.shape[0] % (8 // output_stride) ** 2:
+        raise WeightsError(f'{path}: output_stride {output_stride} does not fit a head of '
+                           f'{head.shape[0]} channels')
     # CoinCheung's fusion gate is one convolution, the paper's two; Xception39 is the paper's.
     two_convolutions = 'ffm.conv1.weight' in state
     variant = 'paper' if backbone == 'xception39' or two_convolutions else 'coincheung'
-    return variant, backbone, head.shape[0]
+    return variant, backbone, head.shape[0] // (8 // output_stride) ** 2
 
 
 def _check_fit(path: Path, network: BiSeNet, state: dict[str, Tensor]) -> None:

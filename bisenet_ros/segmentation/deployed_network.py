@@ -12,7 +12,8 @@ class DeployedNetwork(nn.Module):
     BiSeNet with its normalisation inside and its batch norms folded into the convolutions.
 
     Takes (N, H, W, 3) RGB of 0 to 255, uint8 or floating: as cameras lay images out, which is
-    torch's channels_last. Gives logits (N, classes, ceil(H/8), ceil(W/8)) float32.
+    torch's channels_last. Gives logits (N, classes, h, w) float32, one for each `output_stride`
+    pixels either way.
 
     :param dtype: what the network computes in; pixels are normalised in float32 all the same.
     """

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.network import Weights
+from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.engines import (
@@ -64,11 +65,24 @@ def make_pipeline(engine: str, weights: Weights | OnnxModel, device: torch.devic
             return HostPipeline(TorchEngine(DeployedNetwork(weights, dtype)), channel_ids)
         return HostPipeline(OnnxRuntimeEngine(_onnx(weights, dtype, device)), channel_ids)
     if engine == 'torch':
-        network = DeployedNetwork(weights, dtype).to(device)
+        network = _network_on_gpu(weights, dtype, device)
         return DevicePipeline(network, device, channel_ids, captures=True)
     device_engine = OnnxRuntimeDeviceEngine(
-        _onnx(weights, dtype, device), device, dtype == torch.float16, TENSORRT_CACHE)
+        _onnx(weights, dtype, device), weights.output_stride, device, dtype == torch.float16,
+        TENSORRT_CACHE)
     return DevicePipeline(device_engine, device, channel_ids, captures=False)
+
+
+def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) -> DeployedNetwork:
+    network = DeployedNetwork(weights, dtype).to(device)
+    try:
+        fuse_activations(network.fused_network)
+        with torch.inference_mode():
+            network(torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device))
+    except RuntimeError as error:  # a cuDNN without these kernels, or none
+        _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
+        network = DeployedNetwork(weights, dtype).to(device)
+    return network
 
 
 def make_chosen_pipeline(

@@ -1,8 +1,8 @@
 """
 What runs the network: PyTorch or ONNX Runtime.
 
-All are called with (N, H, W, 3) uint8 RGB and give logits (N, classes, ceil(H/8), ceil(W/8))
-float32 of any height, width and N.
+All are called with (N, H, W, 3) uint8 RGB of any height, width and N, and give logits
+(N, classes, h, w) float32: one for each `output_stride` pixels either way.
 """
 
 import hashlib
@@ -67,13 +67,15 @@ class OnnxRuntimeDeviceEngine:
 
     :param model: an ONNX model, as onnx_model.export_onnx returns it.
     :param device: a GPU; the CPU serves for tests.
+    :param output_stride: the model's.
     :param half: whether TensorRT may compute in fp16 what the model has in fp32.
     :param cache: folder; made for TensorRT if it does not exist.
     :raises ValueError: if this ONNX Runtime has nothing that runs on the device, or what it has
         does not load.
     """
 
-    def __init__(self, model: bytes, device: torch.device, half: bool, cache: Path):
+    def __init__(self, model: bytes, output_stride: int, device: torch.device, half: bool,
+                 cache: Path):
         import onnxruntime
         self._device = device
         cache = cache / hashlib.sha256(model).hexdigest()[:16]
@@ -84,6 +86,7 @@ class OnnxRuntimeDeviceEngine:
                 f"engine 'onnxruntime' on {device}: its CUDA libraries do not load, as ONNX "
                 f'Runtime has just said; install those it was built for, or use {_INSTEAD}')
         self._classes = self._session.get_outputs()[0].shape[1]
+        self._logits_per_cell = 8 // output_stride
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
@@ -93,8 +96,8 @@ class OnnxRuntimeDeviceEngine:
 
     def _run(self, image: Tensor) -> Tensor:
         _, height, width, _ = image.shape
-        logits = torch.empty((1, self._classes, -(-height // 8), -(-width // 8)),
-                             device=self._device)
+        rows, columns = (-(-side // 8) * self._logits_per_cell for side in (height, width))
+        logits = torch.empty((1, self._classes, rows, columns), device=self._device)
         binding = self._session.io_binding()
         place = self._device.type, self._device.index or 0
         binding.bind_input('images', *place, np.uint8, tuple(image.shape), image.data_ptr())

@@ -17,7 +17,8 @@ class HostPipeline:
     training's scaling and the device pipeline do, so the network meets the same pixels
     everywhere. They are resized as uint8 and normalised at the network's size.
 
-    :param engine: (1, h, w, 3) uint8 RGB -> logits (1, classes, ceil(h/8), ceil(w/8)) float32.
+    :param engine: (1, h, w, 3) uint8 RGB -> logits (1, classes, rows, columns) float32 of a
+        coarser grid.
     :param channel_ids: (classes,) uint8, the class id of each channel.
     """
 
@@ -48,7 +49,7 @@ class HostPipeline:
         """
         Return the mask that logits make.
 
-        :param logits: (1, classes, ceil(h/8), ceil(w/8)) float32, as the engine gives them.
+        :param logits: (1, classes, rows, columns) float32, as the engine gives them.
         :param mask_size: (width, height).
         :param threshold: 0 to 1; less probable pixels get NO_DECISION.
         """

@@ -11,7 +11,7 @@ import torch
 from bisenet_ros.network import Weights, WeightsError
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
-_DESCRIBED = ('label_set', 'network_size', 'class_names')
+_DESCRIBED = ('label_set', 'network_size', 'class_names', 'output_stride')
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class OnnxModel:
     label_set: str | None
     network_size: tuple[int, int] | None
     class_names: tuple[str, ...]
+    output_stride: int
 
 
 def export_onnx(network: DeployedNetwork) -> bytes:
@@ -36,7 +37,7 @@ def export_onnx(network: DeployedNetwork) -> bytes:
             network, (example,), model, opset_version=17,
             input_names=['images'], output_names=['logits'],
             dynamic_axes={'images': {0: 'batch', 1: 'height', 2: 'width'},
-                          'logits': {0: 'batch', 2: 'height_8', 3: 'width_8'}})
+                          'logits': {0: 'batch', 2: 'logit_rows', 3: 'logit_columns'}})
     return model.getvalue()
 
 
@@ -66,9 +67,11 @@ def load_onnx_model(path: Path) -> OnnxModel:
     except Exception as error:  # ONNX Runtime's errors have no common type of their own.
         raise WeightsError(f'{path}: not an ONNX model: {error}') from error
     metadata = session.get_modelmeta().custom_metadata_map
+    metadata.setdefault('output_stride', '8')  # models of earlier versions had no other
     if not metadata.keys() >= set(_DESCRIBED):
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')
-    label_set, network_size, class_names = (json.loads(metadata[name]) for name in _DESCRIBED)
+    label_set, network_size, class_names, output_stride = (
+        json.loads(metadata[name]) for name in _DESCRIBED)
     return OnnxModel(model, session.get_outputs()[0].shape[1], label_set,
-                     network_size and tuple(network_size), tuple(class_names))
+                     network_size and tuple(network_size), tuple(class_names), output_stride)

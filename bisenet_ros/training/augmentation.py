@@ -25,6 +25,8 @@ class Augmentation:
     :ivar flip: probability of mirroring left and right.
     :ivar brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
     :ivar channel_gain: the same for each of R, G and B on its own: the colour of the light.
+    :ivar class_mix: probability of pasting half of the classes of the batch's next picture over a
+        picture, where they stand (ClassMix: Olsson et al., WACV 2021, arXiv 2007.07936).
     """
 
     crop: tuple[int, int]
@@ -37,6 +39,7 @@ class Augmentation:
     saturation: float = 0.0
     gamma: float = 0.0
     channel_gain: float = 0.0
+    class_mix: float = 0.0
 
     def __call__(self, images: Tensor, labels: Tensor, mean: Tensor,
                  generator: Generator) -> tuple[Tensor, Tensor]:
@@ -56,7 +59,8 @@ class Augmentation:
         # Shifted by IGNORED because grid_sample fills with 0, which is a class.
         shifted = labels.unsqueeze(1).float() - IGNORED
         shifted = F.grid_sample(shifted, grid, 'nearest', 'zeros', False)
-        return self._relight(crops, generator), shifted.squeeze(1).long() + IGNORED
+        crops, labels = self._mix_classes(crops, shifted.squeeze(1).long() + IGNORED, generator)
+        return self._relight(crops, generator), labels
 
     def _sampling_grid(self, images: Tensor, generator: Generator) -> Tensor:
         """Return where in the image, in -1 to 1, each pixel of each crop comes from."""
@@ -81,6 +85,21 @@ class Augmentation:
         shape = (count, 1, self.crop[1], self.crop[0])
         theta = theta.to(images.device, non_blocking=True)
         return F.affine_grid(theta, shape, align_corners=False)
+
+    def _mix_classes(self, images: Tensor, labels: Tensor,
+                     generator: Generator) -> tuple[Tensor, Tensor]:
+        if not self.class_mix:
+            return images, labels
+        count = len(images)
+        chosen = _uniform(count * IGNORED, 0, 1, generator).view(count, IGNORED) < 0.5
+        chosen &= (_uniform(count, 0, 1, generator) < self.class_mix)[:, None]
+        # What counts for nothing is not pasted.
+        chosen = torch.cat([chosen, torch.zeros(count, 1, dtype=torch.bool)], 1)
+        other_images, other_labels = images.roll(1, 0), labels.roll(1, 0)
+        chosen = chosen.to(images.device, non_blocking=True)
+        pasted = chosen.gather(1, other_labels.flatten(1)).view(labels.shape)
+        return (torch.where(pasted[:, None], other_images, images),
+                torch.where(pasted, other_labels, labels))
 
     def _relight(self, images: Tensor, generator: Generator) -> Tensor:
         def factor(half_range: float, channels: int = 1) -> Tensor:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import yaml
 
+from bisenet_ros.network import OUTPUT_STRIDES
 from bisenet_ros.resources import config_path
 from bisenet_ros.segmentation.segmenter import PRECISIONS
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
-_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', *PRECISIONS)}
+_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', *PRECISIONS),
+            'network.output_stride': OUTPUT_STRIDES}
 # The pooled branch normalises over the batch: not over one value.
 _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'validate_every': 1,
           'image_size': 1, 'augmentation.crop': 1, 'augmentation.scale': 0.05,
@@ -82,7 +84,8 @@ def _checked(name: str, value, example):
     if type(value) is not type(example):
         raise ConfigError(f'{name} is {value!r}; give {_TYPES[type(example)]}')
     if name in _CHOICES and value not in _CHOICES[name]:
-        raise ConfigError(f'{name} is {value!r}; give one of {", ".join(_CHOICES[name])}')
+        raise ConfigError(f'{name} is {value!r}; give one of '
+                          f'{", ".join(map(str, _CHOICES[name]))}')
     if name in _LEAST and value < _LEAST[name]:
         raise ConfigError(f'{name} is {value}; give at least {_LEAST[name]}')
     if name in _MOST and value > _MOST[name]:

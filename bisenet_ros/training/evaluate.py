@@ -15,7 +15,7 @@ from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.segmentation.colors import color_mask
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
-from bisenet_ros.segmentation.onnx_model import load_onnx_model
+from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
 from bisenet_ros.tools.pictures import save_pictures
 from bisenet_ros.training.datasets import LAYOUTS, Dataset, load_dataset
@@ -31,13 +31,14 @@ from bisenet_ros.training.metrics import (
 WORST_COUNT = 4
 
 
-def onnx_predictor(model: bytes) -> Predictor:
+def onnx_predictor(model: OnnxModel) -> Predictor:
     """Wrap a model written by `export` so that it takes uint8 images and gives probabilities."""
-    engine = OnnxRuntimeEngine(model)
+    engine = OnnxRuntimeEngine(model.model)
 
     def predict(images: Tensor) -> Tensor:
         pixels = images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return upsample_logits(torch.from_numpy(engine(pixels)), 8, images.shape[2:]).softmax(1)
+        logits = torch.from_numpy(engine(pixels))
+        return upsample_logits(logits, model.output_stride, images.shape[2:]).softmax(1)
 
     return predict
 
@@ -129,7 +130,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     path = weights_path(arguments.weights, device)
     if path.suffix == '.onnx':
         weights = load_onnx_model(path)
-        predict = onnx_predictor(weights.model)
+        predict = onnx_predictor(weights)
     else:
         weights = load_weights(path)
         network = weights.network.to(device, memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_fi
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
-# Share of 1/8 cells in which both must choose the same class.
+# Share of logits' places at which both must choose the same class.
 LEAST_AGREEMENT = 0.999
 LEAST_AGREEMENT_INT8 = 0.95
 
@@ -34,7 +34,7 @@ def compare(exported_engine: Engine, network: DeployedNetwork,
     Run images through what is exported and the original.
 
     :param images: each (H, W, 3) uint8 RGB.
-    :returns: share of 1/8 cells with the same class, largest difference between logits.
+    :returns: share of the logits' places with the same class, largest difference between logits.
     """
     original_engine = TorchEngine(network)
     same, largest = [], 0.0
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='The ONNX model takes "images" (N, H, W, 3) uint8 RGB of any '
-        'size and gives "logits" (N, classes, H/8, W/8) float32.')
+        'size and gives "logits" (N, classes, h, w) float32, one for each output_stride pixels.')
     parser.add_argument('weights', help='shipped weights by name, or a weights file')
     parser.add_argument('images', type=Path, help='folder of images to compare on')
     parser.add_argument('output', type=Path, help='file to write: .onnx, or .safetensors with '
@@ -84,7 +84,7 @@ def _export(arguments: argparse.Namespace) -> None:
         engine = (_write_half(part, weights) if output.suffix == '.safetensors'
                   else _write_onnx(part, weights, network, images, arguments.int8))
         agreement, difference = compare(engine, network, images)
-        print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the cells, '
+        print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the places, '
               f'largest difference {difference:.2g} between logits')
         least = LEAST_AGREEMENT_INT8 if arguments.int8 else LEAST_AGREEMENT
         if agreement < least:

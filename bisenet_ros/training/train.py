@@ -1,19 +1,18 @@
 """Command `train`: from labelled images to weights the node loads."""
 
 import argparse
+import copy
 import csv
 import math
 import signal
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import yaml
 from matplotlib.figure import Figure
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
@@ -30,6 +29,7 @@ from bisenet_ros.training.config import ConfigError, flat_settings, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
 from bisenet_ros.training.losses import JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
+from bisenet_ros.training.step import TrainingStep
 
 # Beginnings of the names of settings that a run may change when it is resumed.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
@@ -55,13 +55,15 @@ class Training:
         self.val_data, _ = self._load('val')
         self.network, mean, std = _make_network(config, self.label_set)
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.network, use_buffers=True,
-                                     multi_avg_fn=_moving_average(config['ema_decay']))
-        self.dtype = _compute_dtype(config['precision'], self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.average = copy.deepcopy(self.network).eval()
+        self._averaged, self._trained = _floats(self.average), _floats(self.network)
         self.augmentation = Augmentation(**config['augmentation'])
-        self.loss = self._make_loss()
-        self.optimizer = _make_optimizer(self.network, config['optimizer'])
+        self.optimizer = _make_optimizer(self.network, config['optimizer'], self.device)
+        self.step = TrainingStep(
+            self.network, self._make_loss(), self.optimizer,
+            _compute_dtype(config['precision'], self.device), self.device,
+            captures=not config['loss']['ohem_threshold'])
+        self.lr = torch.zeros((), device=self.device)
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
         self.iteration = 0
@@ -97,8 +99,6 @@ class Training:
 
     def run(self) -> None:
         """Train to the end of the schedule, or until interrupted; then save."""
-        autocast = (nullcontext() if self.dtype == torch.float32
-                    else torch.autocast(self.device.type, self.dtype))
         began = time.monotonic() - self.seconds
         running = []
         # A bar over the schedule rather than iterations: it may end by time.
@@ -106,17 +106,10 @@ class Training:
                 '{percentage:5.1f}%|{bar}| {elapsed} < {remaining}{postfix}')) as bar:
             while self._progress() < 1 and not self.stop:
                 lr = self._set_learning_rate()
-                images, labels = self._batch()
-                with autocast:
-                    loss = self.loss(self.network(images), labels)
-                self.optimizer.zero_grad(set_to_none=True)
-                self.scaler.scale(loss).backward()
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                self.average.update_parameters(self.network)
+                running.append(self.step(*self._batch()))
+                self._update_average()
                 self.iteration += 1
                 self.seconds = time.monotonic() - began
-                running.append(loss.detach())
                 bar.update(self._progress() - bar.n)
                 if self.iteration % 20 == 0:
                     speed = self.iteration * self.config['batch_size'] / self.seconds
@@ -140,9 +133,15 @@ class Training:
         schedule = self.config['schedule']
         lr = self.config['optimizer']['lr'] * (1 - self._progress()) ** schedule['power']
         lr *= min(1.0, (self.iteration + 1) / max(1, schedule['warmup']))
+        self.lr.fill_(lr)
         for group in self.optimizer.param_groups:
-            group['lr'] = lr
+            group['lr'] = self.lr if self.device.type == 'cuda' else lr
         return lr
+
+    def _update_average(self) -> None:
+        # Faster at first, so that the random start is soon forgotten.
+        weight = max(1 - self.config['ema_decay'], 9 / (9 + self.iteration))
+        torch._foreach_lerp_(self._averaged, self._trained, weight)
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         drawn = torch.multinomial(self.sample_weights, self.config['batch_size'],
@@ -162,8 +161,7 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        network = self.average.module.eval()
-        predict = network_predictor(network, self.mean.tolist(), self.std.tolist())
+        predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
                'lr': round(lr, 6), 'loss': round(loss, 4),
@@ -195,7 +193,7 @@ class Training:
     def _save_weights(self, name: str) -> None:
         network = self.config['network']
         names = tuple(label.name for label in self.label_set.labels)
-        weights = Weights(self.average.module, network['variant'], network['backbone'],
+        weights = Weights(self.average, network['variant'], network['backbone'],
                           len(names), tuple(self.mean.tolist()), tuple(self.std.tolist()),
                           self.label_set.name, tuple(self.config['image_size']), names)
         save_weights(self.output / name, weights)
@@ -203,7 +201,7 @@ class Training:
     def _save_checkpoint(self) -> None:
         state = {'settings': self._lasting_settings(),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
-                 'optimizer': self.optimizer.state_dict(), 'scaler': self.scaler.state_dict(),
+                 'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
         try:
@@ -226,17 +224,18 @@ class Training:
         """
         # To the CPU, where the optimizer counts its steps; the rest goes to where it belongs.
         state = torch.load(self.output / 'checkpoint.pth', map_location='cpu', weights_only=True)
+        settings = state.get('settings', {})
         for name, value in self._lasting_settings().items():
-            if value != state['settings'][name]:
+            if value != settings.get(name):
                 raise ConfigError(
-                    f'{name} is {value}, in the run to resume {state["settings"][name]}: give '
+                    f'{name} is {value}, in the run to resume {settings.get(name)}: give '
                     f'{self.output}/config.yaml, or begin a new run with network.init='
                     f'{self.output}/last.safetensors')
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
         if state['scaler']:  # empty where the run did not compute in fp16
-            self.scaler.load_state_dict(state['scaler'])
+            self.step.scaler.load_state_dict(state['scaler'])
         self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
@@ -256,7 +255,7 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
     settings = config['network']
     names = tuple(label.name for label in label_set.labels)
     network = build_network(settings['variant'], settings['backbone'], len(names),
-                            auxiliary_heads=config['loss']['auxiliary_weight'] > 0)
+                            config['loss']['auxiliary_weight'] > 0, settings['output_stride'])
     if not settings['init']:
         return network, tuple(config['mean']), tuple(config['std'])
     weights = load_weights(weights_path(settings['init'], choose_device(config['device'])))
@@ -276,28 +275,41 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
         state = {key: value for key, value in state.items()
                  if key in own and value.shape == own[key].shape}
         print(f'new backbone {settings["backbone"]}, the rest from {settings["init"]}')
+    if weights.output_stride != settings['output_stride']:
+        state = _with_output_stride(state, weights.output_stride, settings['output_stride'])
     network.load_state_dict(state, strict=False)  # load_weights checked that it fits
     return network, weights.mean, weights.std
 
 
-def _moving_average(decay: float):
-    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], updates: int) -> None:
-        if not averaged[0].is_floating_point():  # counts of batches, which nothing reads
-            return
-        # Faster at first, so that the random start is soon forgotten.
-        torch._foreach_lerp_(averaged, current, max(1 - decay, 9 / (10 + int(updates))))
+def _with_output_stride(state: dict[str, torch.Tensor], old: int,
+                        new: int) -> dict[str, torch.Tensor]:
+    """
+    Return weights whose head makes a finer grid of logits, at first with the coarser one's values.
 
-    return average
+    :raises ConfigError: where the new grid is the coarser one.
+    """
+    if new > old:
+        raise ConfigError(f'network.output_stride is {new}, that of network.init {old}: give at '
+                          f'most {old}')
+    return {key: value.repeat_interleave((old // new) ** 2, 0)
+            if key.startswith('conv_out.conv_out.') else value for key, value in state.items()}
 
 
-def _make_optimizer(network: nn.Module, settings: dict) -> torch.optim.Optimizer:
+def _floats(network: nn.Module) -> list[torch.Tensor]:
+    """Return parameters and buffers, but for counts of batches, which nothing reads."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
+
+
+def _make_optimizer(network: nn.Module, settings: dict,
+                    device: torch.device) -> torch.optim.Optimizer:
+    on_gpu = device.type == 'cuda'
     # Vectors are biases and normalisation, which decay towards nothing useful.
     groups = [{'params': [p for p in network.parameters() if p.ndim > 1],
                'weight_decay': settings['weight_decay']},
               {'params': [p for p in network.parameters() if p.ndim <= 1], 'weight_decay': 0.0}]
     if settings['name'] == 'adamw':
-        return torch.optim.AdamW(groups, settings['lr'])
-    return torch.optim.SGD(groups, settings['lr'], settings['momentum'])
+        return torch.optim.AdamW(groups, settings['lr'], fused=on_gpu, capturable=on_gpu)
+    return torch.optim.SGD(groups, settings['lr'], settings['momentum'], fused=on_gpu)
 
 
 def main(argv: list[str] | None = None) -> None:

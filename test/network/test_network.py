@@ -94,28 +94,45 @@ def test_every_coincheung_key_matches():
 
 
 @pytest.mark.parametrize('variant, backbone', ALL)
+@pytest.mark.parametrize('output_stride', [8, 4, 2])
 @pytest.mark.parametrize('size', [(32, 32), (33, 47), (90, 160), (100, 75), (135, 240)])
-def test_any_size(variant, backbone, size):
-    network = build_network(variant, backbone, 11).eval()
+def test_any_size(variant, backbone, output_stride, size):
+    network = build_network(variant, backbone, 11, output_stride=output_stride).eval()
     x = torch.randn(1, 3, *size)
     with torch.inference_mode():
         assert network(x).shape == (1, 11, *size)
         low = network.low_resolution_logits(x)
-    assert low.shape == (1, 11, -(-size[0] // 8), -(-size[1] // 8))
+    block = 8 // output_stride
+    assert low.shape == (1, 11, -(-size[0] // 8) * block, -(-size[1] // 8) * block)
 
 
-def test_logits_are_the_low_resolution_ones_enlarged_8_times():
-    network = build_network('paper', 'xception39', 3).eval()
+@pytest.mark.parametrize('stride', [8, 4, 2])
+def test_logits_are_the_low_resolution_ones_enlarged(stride):
+    network = build_network('paper', 'xception39', 3, output_stride=stride).eval()
     x = torch.randn(1, 3, 45, 61)  # no multiples of 8: nothing may be stretched
     with torch.inference_mode():
         full, low = network(x)[0].numpy(), network.low_resolution_logits(x)[0].numpy()
-    # Bilinear by hand: the centre of pixel i lies at (i + 0.5) / 8 - 0.5 in cells.
-    rows = np.stack([[np.interp((np.arange(45) + 0.5) / 8 - 0.5, np.arange(6), column)
+    # Bilinear by hand: the centre of pixel i lies at (i + 0.5) / stride - 0.5 in cells.
+    down, across = ((np.arange(side) + 0.5) / stride - 0.5 for side in (45, 61))
+    rows = np.stack([[np.interp(down, np.arange(len(column)), column)
                       for column in channel.T] for channel in low])
-    expected = np.stack([[np.interp((np.arange(61) + 0.5) / 8 - 0.5, np.arange(8), row)
+    expected = np.stack([[np.interp(across, np.arange(len(row)), row)
                           for row in channel.T] for channel in rows])
     scale = np.abs(expected).max()
     np.testing.assert_allclose(full / scale, expected / scale, atol=1e-5)
+
+
+def test_sub_pixel_convolution_gives_each_cell_a_block_of_logits():
+    """Shi et al. (CVPR 2016), equation 4: channel c r^2 + i r + j is row i, column j of c."""
+    network = build_network('paper', 'xception39', 3, output_stride=2).eval()
+    fused = torch.randn(1, 256, 5, 7)
+    with torch.inference_mode():
+        head = network.conv_out
+        channels, logits = head.conv_out(head.conv(fused))[0], head(fused)[0]
+    assert (channels.shape, logits.shape) == ((3 * 16, 5, 7), (3, 20, 28))
+    for c, row, column in ((0, 0, 0), (1, 6, 9), (2, 19, 27), (2, 4, 3)):
+        channel = c * 16 + row % 4 * 4 + column % 4
+        assert logits[c, row, column] == channels[channel, row // 4, column // 4]
 
 
 def test_auxiliary_heads_only_in_training():
@@ -130,6 +147,7 @@ def test_auxiliary_heads_only_in_training():
     (('paper', 'resnet50', 19), 'resnet50'),
     (('coincheung', 'xception39', 19), 'xception39'),
     (('paper', 'resnet18', 0), '0'),
+    (('paper', 'resnet18', 19, False, 3), 'output_stride 3'),
 ])
 def test_unknown_names_are_refused(arguments, named):
     with pytest.raises(ValueError, match=named):

@@ -1,10 +1,12 @@
 """Weights in and out of files: what is inferred, what is refused and how it is said."""
 
+import json
 import os
 import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bisenet_ros.network import Weights, WeightsError, build_network, load_weights, save_weights
 
@@ -37,6 +39,27 @@ def test_round_trip(network, tmp_path):
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(loaded.network(x), network(x))
+
+
+@pytest.mark.parametrize('output_stride', [8, 4, 2])
+def test_the_output_stride_is_kept(output_stride, tmp_path):
+    network = build_network('paper', 'xception39', 11, output_stride=output_stride).eval()
+    path = tmp_path / 'a.safetensors'
+    save_weights(path, described(network))
+    loaded = load_weights(path)
+    assert (loaded.output_stride, loaded.network.output_stride) == (output_stride,) * 2
+    assert loaded.classes == 11
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(x), network(x))
+
+
+@pytest.mark.parametrize('output_stride', [2, 3, '2'])
+def test_an_output_stride_that_does_not_fit_is_refused(network, output_stride, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    save_file(network.state_dict(), path, {'output_stride': json.dumps(output_stride)})
+    with pytest.raises(WeightsError, match=f'output_stride {output_stride} .* 11 channels'):
+        load_weights(path)
 
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(network, tmp_path):

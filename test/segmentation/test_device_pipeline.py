@@ -1,6 +1,7 @@
 """The pipeline for GPUs, here on the CPU's tensors; and on a GPU where there is one."""
 
 import gc
+import warnings
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, cl
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import export_onnx
+from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
 IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
@@ -113,6 +115,19 @@ def test_results_of_submissions_that_overlap(network, colorful_image):
     assert (alone[0].class_ids != alone[1].class_ids).any()
 
 
+@pytest.mark.parametrize('view', [
+    lambda image: image[::-1], lambda image: image[:, ::-1, ::-1], lambda image: image[:, 3:-5]])
+def test_images_lie_in_memory_as_they_like(network, colorful_image, view):
+    pipeline, image = make_pipeline(network), view(colorful_image)
+    frozen = image.copy()
+    frozen.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # PyTorch has one for memory that is read-only.
+        results = [pipeline.segment([SegmentationRequest(each, (64, 64), (64, 64))], False, 0.0,
+                                    True) for each in (image, frozen)]
+    assert_same(*results)
+
+
 def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image):
     pipeline = make_pipeline(network)
     upright, upside_down = (
@@ -182,7 +197,7 @@ def test_onnx_runtime_that_knows_no_gpu_says_what_helps(network, tmp_path):
     if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         pytest.skip('this ONNX Runtime knows GPUs')
     with pytest.raises(ValueError, match="device 'cpu' or, if the weights are no .onnx file"):
-        OnnxRuntimeDeviceEngine(export_onnx(network), torch.device('cuda', 0), half=True,
+        OnnxRuntimeDeviceEngine(export_onnx(network), 8, torch.device('cuda', 0), half=True,
                                 cache=tmp_path / 'cache')
     assert not (tmp_path / 'cache').exists()
 
@@ -206,11 +221,14 @@ def test_onnx_runtime_whose_tensorrt_does_not_load_takes_the_next(network, monke
         engines._open_session(model, [('TensorrtExecutionProvider', {})])
 
 
-def test_onnx_runtime_on_a_devices_tensors(network, tmp_path):
+@pytest.mark.parametrize('output_stride', [8, 2])
+def test_onnx_runtime_on_a_devices_tensors(output_stride, tmp_path):
     """TensorRT and CUDA are reached by the same calls as the CPU here."""
     pytest.importorskip('onnxruntime')
+    save_random_weights(tmp_path / 'random.safetensors', 'paper', 'xception39', 11, output_stride)
+    network = DeployedNetwork(load_weights(tmp_path / 'random.safetensors'))
     engine = OnnxRuntimeDeviceEngine(
-        export_onnx(network), torch.device('cpu'), half=False, cache=tmp_path)
+        export_onnx(network), output_stride, torch.device('cpu'), half=False, cache=tmp_path)
     images = torch.randint(0, 256, (2, 90, 130, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = network(images)

@@ -295,7 +295,7 @@ def test_onnx_runtime_has_no_bfloat16(camvid_weights):
         choose_engine('onnxruntime', load_weights(camvid_weights), torch.device('cuda'),
                       torch.bfloat16)
     with pytest.raises(ValueError, match="fp16: use precision 'auto'"):
-        choose_engine('auto', OnnxModel(b'', 11, 'camvid', None, ()), torch.device('cuda'),
+        choose_engine('auto', OnnxModel(b'', 11, 'camvid', None, (), 8), torch.device('cuda'),
                       torch.bfloat16)
 
 

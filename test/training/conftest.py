@@ -50,13 +50,14 @@ def write_small_config(path, data_root):
     """Write a configuration that trains a few iterations on what write_camvid_like wrote."""
     data = {'layout': 'camvid', 'root': str(data_root)}
     config = {
-        'network': {'variant': 'paper', 'backbone': 'xception39', 'init': ''},
+        'network': {'variant': 'paper', 'backbone': 'xception39', 'output_stride': 2,
+                    'init': ''},
         'label_set': 'camvid', 'image_size': [96, 64],
         'mean': [0.45, 0.45, 0.45], 'std': [0.27, 0.27, 0.27],
         'data': {'train': [{**data, 'split': 'train'}], 'val': [{**data, 'split': 'val'}]},
         'augmentation': {'crop': [64, 64], 'scale': [0.8, 1.2], 'aspect': 0.1, 'rotation': 3.0,
                          'flip': 0.5, 'brightness': 0.1, 'contrast': 0.1, 'saturation': 0.1,
-                         'gamma': 0.1, 'channel_gain': 0.1},
+                         'gamma': 0.1, 'channel_gain': 0.1, 'class_mix': 0.5},
         'loss': {'class_balance': 0.5, 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
         'optimizer': {'name': 'adamw', 'lr': 0.003, 'weight_decay': 0.01, 'momentum': 0.9},
         'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},

@@ -70,6 +70,32 @@ def test_light_changes_pictures_and_no_labels(light):
     assert got.std(0).max() > 0.02
 
 
+def test_whole_classes_of_the_next_picture_are_pasted_where_they_stand():
+    images, labels = pattern()
+    labels[:, :4] = IGNORED
+    got, got_labels = Augmentation(crop=(60, 40), class_mix=1.0)(images, labels, MEAN, generator())
+    chosen = []
+    for index in range(8):
+        other, own = labels[index - 1], labels[index]
+        # A class is pasted as a whole or not at all; where it stands there, it shows here.
+        pasted = [value for value in range(11)
+                  if (got_labels[index][other == value] == value).all()]
+        is_pasted = torch.isin(other, torch.tensor(pasted, dtype=torch.uint8))
+        assert torch.equal(got_labels[index], torch.where(is_pasted, other, own).long())
+        expected = torch.where(is_pasted, images[index - 1], images[index])
+        assert torch.allclose(got[index], expected / 255, atol=1e-5)
+        chosen.append(len(pasted))
+    assert 0 < min(chosen) and max(chosen) < 11
+    assert len(set(chosen)) > 1
+
+
+def test_some_pictures_are_left_unmixed():
+    images, labels = (part.repeat(8, *[1] * (part.ndim - 1)) for part in pattern())
+    _, got_labels = Augmentation(crop=(60, 40), class_mix=0.25)(images, labels, MEAN, generator())
+    mixed = (got_labels != labels).flatten(1).any(1).float().mean()
+    assert 0.1 < mixed < 0.4
+
+
 def test_the_same_seed_gives_the_same_batch():
     images, labels = pattern()
     augment = Augmentation(crop=(30, 30), scale=(0.5, 2.0), flip=0.5, brightness=0.4)

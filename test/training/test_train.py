@@ -106,10 +106,23 @@ def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp
     training = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]')
     assert all(parameter.isfinite().all() for parameter in training.network.parameters())
     first_scale = torch.amp.GradScaler('cpu').get_scale()
-    assert 0 < training.scaler.get_scale() < first_scale
+    assert 0 < training.step.scaler.get_scale() < first_scale
     resumed = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]',
                   resume=True)
-    assert resumed.scaler.get_scale() == training.scaler.get_scale()
+    assert resumed.step.scaler.get_scale() == training.step.scaler.get_scale()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path):
+    overrides = ['device=cuda', 'schedule.iterations=12', 'batch_size=4', 'optimizer.lr=0.001']
+    trainings = [Training(load_config(str(small_config), overrides), tmp_path) for _ in range(2)]
+    trainings[1].step._captures = False
+    for training in trainings:
+        training.run()
+    assert trainings[0].step._graph is not None
+    losses = [[row['loss'] for row in training.history] for training in trainings]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0][-1] < losses[0][0]
 
 
 def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
@@ -124,7 +137,7 @@ def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
                                              f'label_set={tmp_path / "mine.yaml"}'])
     tuned = Training(config, tmp_path)
     state, kept = tuned.network.state_dict(), load_weights(base).network.state_dict()
-    assert state['conv_out.conv_out.weight'].shape[0] == 3
+    assert state['conv_out.conv_out.weight'].shape[0] == 3 * 4 ** 2
     for key, value in kept.items():
         if not key.startswith('conv_out.conv_out.'):
             assert torch.equal(state[key], value), key
@@ -141,6 +154,15 @@ def test_classes_that_change_are_not_resumed(small_config, tmp_path):
     (tmp_path / 'mine.yaml').write_text(text.replace('name: road', 'name: track'))
     with pytest.raises(ConfigError, match="label_set is .*'track'.*'road'.*network.init"):
         run(small_config, tmp_path / 'run', mine, resume=True)
+
+
+def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_path):
+    training = run(small_config, tmp_path)
+    state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
+    del state['settings']
+    torch.save(state, tmp_path / 'checkpoint.pth')
+    with pytest.raises(ConfigError, match='in the run to resume None: .*begin a new run'):
+        training.resume()
 
 
 def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
@@ -176,8 +198,8 @@ def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
     data = f'[{{layout: cityscapes, root: {cityscapes}, split: train}}]'
     training = Training(load_config(str(small_config), [
         f'network.init={tmp_path}/model_final_v1.pth', 'network.variant=coincheung',
-        'network.backbone=resnet18', 'label_set=cityscapes', f'data.train={data}',
-        f'data.val={data}']), tmp_path)
+        'network.backbone=resnet18', 'network.output_stride=8', 'label_set=cityscapes',
+        f'data.train={data}', f'data.val={data}']), tmp_path)
     for key, value in network.state_dict().items():
         assert torch.equal(training.network.state_dict()[key], value), key
 
@@ -192,6 +214,7 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('seed', 'setting=value'),
     ('batch_size=1', 'batch_size is 1; give at least 2'),
     ('loss={alpha: 1}', 'missing loss.auxiliary_weight'),
+    ('network.output_stride=3', 'network.output_stride is 3; give one of 8, 4, 2'),
     ('optimizer.name=adam', "optimizer.name is 'adam'; give one of adamw, sgd"),
     ('precision=fp8', "precision is 'fp8'; give one of auto, fp32, fp16, bf16"),
     ('ema_decay=1.5', 'ema_decay is 1.5; give at most 1'),
@@ -225,6 +248,24 @@ def test_init_of_another_backbone_keeps_the_rest(small_config, tmp_path):
     for part in ('sp.', 'ffm.', 'conv_out.', 'cp.conv_head16.'):
         keys = [key for key in kept if key.startswith(part)]
         assert keys and all(torch.equal(state[key], kept[key]) for key in keys), part
+
+
+def test_a_finer_head_begins_where_the_coarser_one_ended(small_config, tmp_path):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2', 'network.output_stride=8')
+    base = tmp_path / 'base' / 'last.safetensors'
+    config = load_config(str(small_config), [f'network.init={base}'])
+    finer, coarser = Training(config, tmp_path).network.eval(), load_weights(base).network
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = coarser.low_resolution_logits(images)
+        got = finer.low_resolution_logits(images)
+    blocks = expected.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(got, blocks, rtol=1e-4, atol=1e-4 * expected.std().item())
+    run(small_config, tmp_path / 'finer', 'schedule.iterations=2')
+    config = load_config(str(small_config), [
+        f'network.init={tmp_path}/finer/last.safetensors', 'network.output_stride=4'])
+    with pytest.raises(ConfigError, match='output_stride is 4, that of network.init 2: give at'):
+        Training(config, tmp_path)
 
 
 def test_init_of_another_variant_is_refused(small_config, tmp_path):

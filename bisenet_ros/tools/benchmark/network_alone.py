@@ -25,7 +25,7 @@ class NetworkAlone:
     Runs a segmenter's network on one image that has the network's size already.
 
     On a GPU, where the network is captured together with what is around it, that is an image which
-    needs no resizing in, and a mask of the logits' own size out.
+    needs no resizing in, and a mask so small that it costs nothing out.
 
     :param image_size: (width, height) of the camera's images.
     """
@@ -37,8 +37,8 @@ class NetworkAlone:
         if isinstance(segmenter.pipeline, HostPipeline):
             self._run = partial(segmenter.pipeline.engine, pixels[np.newaxis])
         else:
-            logits_size = tuple(-(-side // 8) for side in network_size)
-            self._run = partial(segmenter.segment, [pixels], [logits_size])
+            small_mask = tuple(-(-side // 8) for side in network_size)
+            self._run = partial(segmenter.segment, [pixels], [small_mask])
         for _ in range(WARM_UPS):
             self._run()
 

@@ -11,14 +11,14 @@ SETTLING_BATCHES = 5
 
 
 def save_random_weights(path: Path, variant: str, backbone: str, classes: int,
-                        **described) -> None:
+                        output_stride: int = 8, **described) -> None:
     """
     Save a network with random weights, and batch norms that fit them, so that no map is all zero.
 
     :param described: what else bisenet_ros.network.Weights takes.
     """
     torch.manual_seed(0)
-    network = build_network(variant, backbone, classes).train()
+    network = build_network(variant, backbone, classes, output_stride=output_stride).train()
     with torch.no_grad():
         for _ in range(SETTLING_BATCHES):
             network(torch.randn(2, 3, 96, 128))
@@ -27,5 +27,7 @@ def save_random_weights(path: Path, variant: str, backbone: str, classes: int,
         logits = network.low_resolution_logits(torch.randn(1, 3, 96, 128))
         scale = LOGIT_SPREAD / logits.std()
         network.conv_out.conv_out.weight.mul_(scale)
-        network.conv_out.conv_out.bias.sub_(scale * logits.mean(dim=(0, 2, 3)))
+        head = network.conv_out.conv_out
+        head.bias.sub_((scale * logits.mean(dim=(0, 2, 3))).repeat_interleave(
+            len(head.bias) // classes))
     save_weights(path, Weights(network, variant, backbone, classes, **described))
