@@ -18,6 +18,7 @@ from std_msgs.msg import Float64  # noqa: E402
 from bisenet_ros.tools.benchmark import soak  # noqa: E402
 from bisenet_ros.tools.benchmark.delivery import NOTHING, Delivery  # noqa: E402
 from bisenet_ros.tools.benchmark.graph import Search, highest_text, sustained  # noqa: E402
+from bisenet_ros.tools.benchmark.memory import Sample, growth  # noqa: E402
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC  # noqa: E402
 from bisenet_ros.tools.benchmark.relay import KINDS  # noqa: E402
 from bisenet_ros.tools.benchmark.running_graph import (  # noqa: E402
@@ -25,7 +26,6 @@ from bisenet_ros.tools.benchmark.running_graph import (  # noqa: E402
     Window,
     running_graph,
 )
-from bisenet_ros.tools.benchmark.soak import Sample, growth  # noqa: E402
 from bisenet_ros.tools.benchmark.transport import WARM_UPS, by_quantity  # noqa: E402
 from bisenet_ros.tools.listening import listening  # noqa: E402
 from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402

@@ -181,12 +181,15 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
                               np.arange(11, dtype=np.uint8), captures=True)
     segmenter.pipeline, host = pipeline, segmenter.pipeline
     try:
-        report = device_stages.measure_device(segmenter, image, repeats=2)
+        report = device_stages.measure_device(segmenter, image, repeats=2, frames=50)
     finally:
         segmenter.pipeline = host
     assert set(report) == {'upload', 'pre-process', 'network', 'post-process', 'download',
                            'image to ids', 'pipelined'}
+    assert report['pipelined']['frames'] == 50
     assert report['pipelined']['frames_per_second'] > 0
+    assert report['pipelined']['rss']['last_mb'] > 50
+    assert 'device' not in report['pipelined']
 
 
 def test_scale_command(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The stages of a DevicePipeline, by the device's own clock."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,16 +11,18 @@ import torch
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, resize
 from bisenet_ros.segmentation.frame import SegmentationRequest
+from bisenet_ros.tools.benchmark.memory import Sample, device_memory, report_growth
+from bisenet_ros.tools.benchmark.process_usage import usage_of
 from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids'
 FRAMES_ON_THEIR_WAY = 3
-FRAMES_FOR_RATE = 300
+MEMORY_SAMPLES = 20
 _CYCLES_ASLEEP = 1_000_000
 
 
-def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dict:
-    """Measure and print; return the figures."""
+def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames: int) -> dict:
+    """Measure and print; return the figures, those of rate and memory over so many frames."""
     size = image.shape[1::-1]
     frame = SegmentationRequest(image, segmenter.network_size_for(*size), size)
     pipeline = segmenter.pipeline
@@ -31,9 +34,10 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int) -> dic
         {WHOLE: lambda: pipeline.segment([frame], True, 0.0, True)}, repeats)[WHOLE]
     # Stages do not take turns here: each is held against the network's median.
     report = beside_network(times, np.median(times[NETWORK]))
-    report['pipelined'] = {'frames_per_second': frames_per_second(pipeline, frame)}
-    print(f'{report["pipelined"]["frames_per_second"]:.0f} frames/s with {FRAMES_ON_THEIR_WAY} '
-          'on their way')
+    samples = run_pipelined(pipeline, frame, frames, segmenter.device)
+    rate = frames / samples[-1].seconds
+    print(f'{rate:.0f} frames/s with {FRAMES_ON_THEIR_WAY} on their way')
+    report['pipelined'] = {'frames': frames, 'frames_per_second': rate, **report_growth(samples)}
     return report
 
 
@@ -101,15 +105,26 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
     return np.array(times)
 
 
-def frames_per_second(pipeline: DevicePipeline, frame: SegmentationRequest) -> float:
-    """Return the rate from pixels in host memory to ids there, with several on their way."""
+def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: int,
+                  device: str) -> list[Sample]:
+    """
+    Bring so many frames from host memory to ids there, several on their way at any time.
+
+    :param device: as device_memory takes it.
+    :returns: memory now and then, the last sample after the last frame.
+    """
     waiting: deque[Callable] = deque()
-    for number in range(-FRAMES_ON_THEIR_WAY, FRAMES_FOR_RATE):
-        if number == 0:
+    samples, done = [], -FRAMES_ON_THEIR_WAY
+    while done < frames:
+        if done == 0:
             start = time.perf_counter()
         if len(waiting) == FRAMES_ON_THEIR_WAY:
             waiting.popleft()()
         waiting.append(pipeline.submit([frame], True, 0.0))
+        done += 1
+        if done > 0 and done * MEMORY_SAMPLES % frames < MEMORY_SAMPLES:
+            samples.append(Sample(time.perf_counter() - start, done, usage_of(os.getpid()).rss,
+                                  device_memory(device)))
     for result in waiting:
         result()
-    return FRAMES_FOR_RATE / (time.perf_counter() - start)
+    return [*samples[:-1], samples[-1]._replace(seconds=time.perf_counter() - start)]

@@ -61,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='convolutions in 8 bits, as `export --int8` makes them, scaled by '
                         'the measured image; the naive chain computes in fp32 all the same')
     parser.add_argument('--repeats', type=positive(int), default=40)
+    parser.add_argument('--frames', type=positive(int), default=2000,
+                        help='on a GPU, for rate and growth of memory (default 2000)')
 
 
 def run(options: argparse.Namespace) -> dict:
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> dict:
             engine=options.engine, precision=options.precision,
             network_size=tuple(options.network_size))
         if isinstance(segmenter.pipeline, DevicePipeline):
-            stages = measure_device(segmenter, image, options.repeats)
+            stages = measure_device(segmenter, image, options.repeats, options.frames)
         else:
             stages = measure_host(segmenter, image, options)
     plot_stages({name: row['median_ms'] for name, row in stages.items() if 'median_ms' in row},
