@@ -167,8 +167,8 @@ class _Batch:
         width, height = self._shape.mask_size
         self._host_masks = torch.empty((self._shape.count, 2, height, width), dtype=torch.uint8,
                                        pin_memory=self._on_gpu)
-        for pixels, image in zip(self._host_pixels, images):
-            _fill(pixels, image)
+        for pixels, image in zip(self._host_pixels.numpy(), images):
+            np.copyto(pixels, image)
         with torch.cuda.stream(self._stream):
             self._pixels.copy_(self._host_pixels, non_blocking=True)
             if threshold != self._threshold:
@@ -200,15 +200,6 @@ class _Batch:
             _logger.warning('no CUDA graph for %s, which is slower without: %s', self._shape,
                             error)
             return None
-
-
-def _fill(pixels: Tensor, image: np.ndarray) -> None:
-    # PyTorch copies with several threads, but takes neither negative strides nor, without a
-    # warning, read-only memory.
-    if image.flags.writeable and min(image.strides) > 0:
-        pixels.copy_(torch.from_numpy(image))
-    else:
-        np.copyto(pixels.numpy(), image)
 
 
 @torch.inference_mode()  # PyTorch refuses to capture some graphs in it and some not.

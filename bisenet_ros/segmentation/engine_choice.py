@@ -77,8 +77,11 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
     network = DeployedNetwork(weights, dtype).to(device)
     try:
         fuse_activations(network.fused_network)
+        width, height = weights.network_size or (64, 64)
         with torch.inference_mode():
-            network(torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device))
+            network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # a cuDNN without these kernels, or none
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
         network = DeployedNetwork(weights, dtype).to(device)

@@ -86,7 +86,7 @@ class OnnxRuntimeDeviceEngine:
                 f"engine 'onnxruntime' on {device}: its CUDA libraries do not load, as ONNX "
                 f'Runtime has just said; install those it was built for, or use {_INSTEAD}')
         self._classes = self._session.get_outputs()[0].shape[1]
-        self._logits_per_cell = 8 // output_stride
+        self._block = 8 // output_stride
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
@@ -96,7 +96,7 @@ class OnnxRuntimeDeviceEngine:
 
     def _run(self, image: Tensor) -> Tensor:
         _, height, width, _ = image.shape
-        rows, columns = (-(-side // 8) * self._logits_per_cell for side in (height, width))
+        rows, columns = (-(-side // 8) * self._block for side in (height, width))
         logits = torch.empty((1, self._classes, rows, columns), device=self._device)
         binding = self._session.io_binding()
         place = self._device.type, self._device.index or 0

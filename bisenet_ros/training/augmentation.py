@@ -25,8 +25,9 @@ class Augmentation:
     :ivar flip: probability of mirroring left and right.
     :ivar brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
     :ivar channel_gain: the same for each of R, G and B on its own: the colour of the light.
-    :ivar class_mix: probability of pasting half of the classes of the batch's next picture over a
-        picture, where they stand (ClassMix: Olsson et al., WACV 2021, arXiv 2007.07936).
+    :ivar class_mix: probability of pasting some classes of the batch's previous picture over a
+        picture, each as likely as not, where they stand (ClassMix: Olsson et al., WACV 2021, arXiv
+        2007.07936).
     """
 
     crop: tuple[int, int]

@@ -1,11 +1,21 @@
 """One step of training, on a GPU as one CUDA graph."""
 
+import logging
+import warnings
+
 import torch
 from torch import Tensor, nn
 
-# Before the capture: cuDNN tries its kernels, the optimizer makes its state (PyTorch, "CUDA
+# Before a recording: what allocates or chooses at first must have done so (PyTorch, "CUDA
 # semantics").
 _WARM_UPS = 3
+
+_logger = logging.getLogger(__name__)
+
+
+def can_capture(device: torch.device, dtype: torch.dtype, ohem_threshold: float) -> bool:
+    """Return whether steps can be recorded: a scaled loss and hard examples need the host."""
+    return device.type == 'cuda' and dtype != torch.float16 and not ohem_threshold
 
 
 class TrainingStep:
@@ -15,13 +25,12 @@ class TrainingStep:
     A GPU trains a small network faster than Python can start its some thousand kernels one by
     one. So after a few steps they are recorded, and from then on started as one. Recorded are
     addresses: batches must have one shape, and the optimizer must read its learning rate from a
-    tensor. In fp16 and with hard example mining the host has to look at values, and nothing is
-    recorded.
+    tensor.
 
     :param network: in training mode, on the device.
     :param loss: of its output and the labels.
     :param dtype: what the network computes in; fp16 with a scaled loss.
-    :param captures: whether the loss can be recorded.
+    :param captures: whether to record, as can_capture tells.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer,
@@ -31,8 +40,9 @@ class TrainingStep:
         self._loss = loss
         self._optimizer = optimizer
         self._autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-        self._captures = captures and device.type == 'cuda' and dtype != torch.float16
-        self._stream = torch.cuda.Stream(device) if self._captures else None
+        self._device = device
+        self._captures = captures
+        self._stream = torch.cuda.Stream(device) if captures else None
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -43,24 +53,42 @@ class TrainingStep:
         :param images: (N, 3, H, W) float, normalised.
         :param labels: (N, H, W) int64.
         """
-        if not self._captures:
-            return self._step(images, labels)
         self._steps += 1
-        if self._steps <= _WARM_UPS:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                loss = self._step(images, labels)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            return loss
+        if self._captures and self._steps <= _WARM_UPS:
+            return self._warm_up(images, labels)
+        if self._captures and self._graph is None:
+            self._capture(images, labels)
         if self._graph is None:
-            self._images, self._labels = images.clone(), labels.clone()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._result = self._step(self._images, self._labels)
+            return self._step(images, labels)
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._graph.replay()
         return self._result.clone()
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> Tensor:
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            # The optimizer's advice to those who never record.
+            warnings.filterwarnings('ignore', '.*capturable=True')
+            loss = self._step(images, labels)
+        current.wait_stream(self._stream)
+        return loss
+
+    def _capture(self, images: Tensor, labels: Tensor) -> None:
+        """Record a step, without taking it."""
+        self._images, self._labels = images.clone(), labels.clone()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._result = self._step(self._images, self._labels)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _logger.warning('no CUDA graph, training is slower without: %s', error)
+            self._captures = False
+        else:
+            self._graph = graph
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:

@@ -13,6 +13,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
@@ -29,7 +30,7 @@ from bisenet_ros.training.config import ConfigError, flat_settings, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
 from bisenet_ros.training.losses import JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
-from bisenet_ros.training.step import TrainingStep
+from bisenet_ros.training.step import TrainingStep, can_capture
 
 # Beginnings of the names of settings that a run may change when it is resumed.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
@@ -58,12 +59,13 @@ class Training:
         self.average = copy.deepcopy(self.network).eval()
         self._averaged, self._trained = _floats(self.average), _floats(self.network)
         self.augmentation = Augmentation(**config['augmentation'])
-        self.optimizer = _make_optimizer(self.network, config['optimizer'], self.device)
-        self.step = TrainingStep(
-            self.network, self._make_loss(), self.optimizer,
-            _compute_dtype(config['precision'], self.device), self.device,
-            captures=not config['loss']['ohem_threshold'])
-        self.lr = torch.zeros((), device=self.device)
+        dtype = _compute_dtype(config['precision'], self.device)
+        captures = can_capture(self.device, dtype, config['loss']['ohem_threshold'])
+        self.optimizer = _make_optimizer(self.network, config['optimizer'], captures)
+        self.step = TrainingStep(self.network, self._make_loss(), self.optimizer, dtype,
+                                 self.device, captures)
+        # Where a recorded step finds its learning rate.
+        self._captured_lr = torch.zeros((), device=self.device) if captures else None
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
         self.iteration = 0
@@ -133,9 +135,10 @@ class Training:
         schedule = self.config['schedule']
         lr = self.config['optimizer']['lr'] * (1 - self._progress()) ** schedule['power']
         lr *= min(1.0, (self.iteration + 1) / max(1, schedule['warmup']))
-        self.lr.fill_(lr)
+        if self._captured_lr is not None:
+            self._captured_lr.fill_(lr)
         for group in self.optimizer.param_groups:
-            group['lr'] = self.lr if self.device.type == 'cuda' else lr
+            group['lr'] = lr if self._captured_lr is None else self._captured_lr
         return lr
 
     def _update_average(self) -> None:
@@ -222,17 +225,23 @@ class Training:
 
         :raises ConfigError: where the settings are not that run's; those of the schedule may be.
         """
-        # To the CPU, where the optimizer counts its steps; the rest goes to where it belongs.
+        # To the CPU; all goes to where it belongs.
         state = torch.load(self.output / 'checkpoint.pth', map_location='cpu', weights_only=True)
-        settings = state.get('settings', {})
-        for name, value in self._lasting_settings().items():
-            if value != settings.get(name):
+        new_run = f'begin a new run with network.init={self.output}/last.safetensors'
+        lasting, settings = self._lasting_settings(), state.get('settings', {})
+        if lasting.keys() != settings.keys():
+            raise ConfigError(f'{self.output}/checkpoint.pth is of another version of this '
+                              f'package: {new_run}')
+        for name, value in lasting.items():
+            if value != settings[name]:
                 raise ConfigError(
-                    f'{name} is {value}, in the run to resume {settings.get(name)}: give '
-                    f'{self.output}/config.yaml, or begin a new run with network.init='
-                    f'{self.output}/last.safetensors')
+                    f'{name} is {value}, in the run to resume {settings[name]}: give '
+                    f'{self.output}/config.yaml, or {new_run}')
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
+        for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
+            # How to step is this device's affair, not that of the device the run was on.
+            saved |= {name: own[name] for name in ('fused', 'capturable') if name in own}
         self.optimizer.load_state_dict(state['optimizer'])
         if state['scaler']:  # empty where the run did not compute in fp16
             self.step.scaler.load_state_dict(state['scaler'])
@@ -270,29 +279,28 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
         state = {key: value for key, value in state.items()
                  if not key.startswith('conv_out.conv_out.')}
         print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
+    elif weights.output_stride != settings['output_stride']:
+        state |= _with_output_stride(state, len(names), settings['output_stride'])
     if weights.backbone != settings['backbone']:
         own = network.state_dict()
         state = {key: value for key, value in state.items()
                  if key in own and value.shape == own[key].shape}
         print(f'new backbone {settings["backbone"]}, the rest from {settings["init"]}')
-    if weights.output_stride != settings['output_stride']:
-        state = _with_output_stride(state, weights.output_stride, settings['output_stride'])
     network.load_state_dict(state, strict=False)  # load_weights checked that it fits
     return network, weights.mean, weights.std
 
 
-def _with_output_stride(state: dict[str, torch.Tensor], old: int,
-                        new: int) -> dict[str, torch.Tensor]:
-    """
-    Return weights whose head makes a finer grid of logits, at first with the coarser one's values.
-
-    :raises ConfigError: where the new grid is the coarser one.
-    """
-    if new > old:
-        raise ConfigError(f'network.output_stride is {new}, that of network.init {old}: give at '
-                          f'most {old}')
-    return {key: value.repeat_interleave((old // new) ** 2, 0)
-            if key.startswith('conv_out.conv_out.') else value for key, value in state.items()}
+def _with_output_stride(state: dict[str, torch.Tensor], classes: int,
+                        output_stride: int) -> dict[str, torch.Tensor]:
+    """Return the last convolution for another grid, whose logits are repeated or their mean."""
+    size, resized = 8 // output_stride, {}
+    for key in ('conv_out.conv_out.weight', 'conv_out.conv_out.bias'):
+        value = state[key]
+        old_size = math.isqrt(len(value) // classes)
+        blocks = value.reshape(classes, old_size, old_size, -1).permute(0, 3, 1, 2)
+        blocks = functional.adaptive_avg_pool2d(blocks, size).permute(0, 2, 3, 1)
+        resized[key] = blocks.reshape(-1, *value.shape[1:])
+    return resized
 
 
 def _floats(network: nn.Module) -> list[torch.Tensor]:
@@ -301,15 +309,14 @@ def _floats(network: nn.Module) -> list[torch.Tensor]:
 
 
 def _make_optimizer(network: nn.Module, settings: dict,
-                    device: torch.device) -> torch.optim.Optimizer:
-    on_gpu = device.type == 'cuda'
+                    captures: bool) -> torch.optim.Optimizer:
     # Vectors are biases and normalisation, which decay towards nothing useful.
     groups = [{'params': [p for p in network.parameters() if p.ndim > 1],
                'weight_decay': settings['weight_decay']},
               {'params': [p for p in network.parameters() if p.ndim <= 1], 'weight_decay': 0.0}]
     if settings['name'] == 'adamw':
-        return torch.optim.AdamW(groups, settings['lr'], fused=on_gpu, capturable=on_gpu)
-    return torch.optim.SGD(groups, settings['lr'], settings['momentum'], fused=on_gpu)
+        return torch.optim.AdamW(groups, settings['lr'], fused=captures, capturable=captures)
+    return torch.optim.SGD(groups, settings['lr'], settings['momentum'], fused=captures)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import NO_DECISION, engines, shipped_weights
+from bisenet_ros.segmentation import NO_DECISION, engine_choice, engines, shipped_weights
+from bisenet_ros.segmentation.cudnn_fusion import Conv2dReLU
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
@@ -239,14 +240,16 @@ def test_onnx_runtime_on_a_devices_tensors(output_stride, tmp_path):
 
 
 @needs_gpu
-@pytest.mark.parametrize('captures', [False, True])
-def test_half_precision_on_a_gpu(street_images, captures):
+@pytest.mark.parametrize('name', ['camvid_xception39', 'camvid_resnet18'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_on_a_gpu(street_images, name, dtype):
     """Issue 5: at least 99.5 % of the pixels as in fp32, on real images."""
-    weights = load_weights(shipped_weights()['camvid_xception39'])
+    weights = load_weights(shipped_weights()[name])
     frames = [SegmentationRequest(image, (480, 360), (640, 480)) for image in street_images]
     expected = make_pipeline(DeployedNetwork(weights)).segment(frames, False, 0.0, True)
-    half = DeployedNetwork(load_weights(shipped_weights()['camvid_xception39']), torch.float16)
-    pipeline = make_pipeline(half.to('cuda'), 'cuda', captures)
+    pipeline = engine_choice.make_pipeline(
+        'torch', weights, torch.device('cuda', 0), dtype, np.arange(11, dtype=np.uint8))
+    assert any(isinstance(module, Conv2dReLU) for module in pipeline.engine.modules())
     for _ in range(2):  # The second time the graph is only replayed.
         results = pipeline.segment(frames, False, 0.0, True)
         for result, reference in zip(results, expected, strict=True):

@@ -70,7 +70,7 @@ def test_light_changes_pictures_and_no_labels(light):
     assert got.std(0).max() > 0.02
 
 
-def test_whole_classes_of_the_next_picture_are_pasted_where_they_stand():
+def test_whole_classes_of_the_previous_picture_are_pasted_where_they_stand():
     images, labels = pattern()
     labels[:, :4] = IGNORED
     got, got_labels = Augmentation(crop=(60, 40), class_mix=1.0)(images, labels, MEAN, generator())

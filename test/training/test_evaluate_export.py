@@ -69,7 +69,8 @@ def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
 def test_half_precision_is_half_the_size(weights, camvid_like, tmp_path, capsys):
     half = tmp_path / 'half.safetensors'
     export.main([weights, str(camvid_like / 'train'), str(half)])
-    assert re.search(r'same class in (100|99\.9)', capsys.readouterr().out)
+    agreement = re.search(r'same class in ([\d.]+) %', capsys.readouterr().out)
+    assert float(agreement.group(1)) > 99.92  # more than export insists on
     assert half.stat().st_size < 0.6 * Path(weights).stat().st_size
     assert [path.name for path in tmp_path.glob('*.safetensors')] == ['half.safetensors']
     original, exported = load_weights(weights), load_weights(half)

@@ -112,17 +112,47 @@ def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp
     assert resumed.step.scaler.get_scale() == training.step.scaler.get_scale()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
-def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path):
-    overrides = ['device=cuda', 'schedule.iterations=12', 'batch_size=4', 'optimizer.lr=0.001']
+def test_a_run_of_another_device_steps_as_this_one_does(small_config, tmp_path):
+    run(small_config, tmp_path, stop_after=2)
+    checkpoint = tmp_path / 'checkpoint.pth'
+    state = torch.load(checkpoint, weights_only=True)
+    for group in state['optimizer']['param_groups']:
+        group |= {'fused': True, 'capturable': True, 'lr': torch.tensor(0.1)}  # a GPU's
+    torch.save(state, checkpoint)
+    resumed = run(small_config, tmp_path, resume=True)
+    assert resumed.iteration == 4
+    for group in resumed.optimizer.param_groups:
+        assert (group['fused'], group['capturable']) == (False, False)
+        assert isinstance(group['lr'], float)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+
+
+@needs_gpu
+def test_a_gpu_goes_on_with_a_run_of_the_cpu(small_config, tmp_path):
+    run(small_config, tmp_path, stop_after=2)
+    resumed = run(small_config, tmp_path, 'device=cuda', 'schedule.iterations=8', resume=True)
+    assert resumed.iteration == 8
+    assert resumed.step._graph is not None
+
+
+@needs_gpu
+@pytest.mark.parametrize('optimizer, precision', [
+    ('adamw', 'fp32'), ('adamw', 'bf16'), ('sgd', 'fp32')])
+def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, precision):
+    overrides = ['device=cuda', 'schedule.iterations=12', 'batch_size=4', 'optimizer.lr=0.001',
+                 f'optimizer.name={optimizer}', f'precision={precision}', 'validate_every=4']
     trainings = [Training(load_config(str(small_config), overrides), tmp_path) for _ in range(2)]
     trainings[1].step._captures = False
     for training in trainings:
         training.run()
-    assert trainings[0].step._graph is not None
-    losses = [[row['loss'] for row in training.history] for training in trainings]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
-    assert losses[0][-1] < losses[0][0]
+    assert trainings[0].step._graph is not None and trainings[1].step._graph is None
+    recorded, stepped = ([row['loss'] for row in each.history] for each in trainings)
+    # The first four iterations, of which one was recorded; then sums in another order add up.
+    assert recorded[0] == pytest.approx(stepped[0], rel=5e-3)
+    assert recorded == pytest.approx(stepped, rel=0.1)
+    assert recorded[-1] < recorded[0]
 
 
 def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
@@ -161,7 +191,7 @@ def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_pa
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
     del state['settings']
     torch.save(state, tmp_path / 'checkpoint.pth')
-    with pytest.raises(ConfigError, match='in the run to resume None: .*begin a new run'):
+    with pytest.raises(ConfigError, match='is of another version .*: begin a new run'):
         training.resume()
 
 
@@ -239,33 +269,40 @@ def test_wrong_settings_are_named(small_config, override, named):
         load_config(str(small_config), [override])
 
 
-def test_init_of_another_backbone_keeps_the_rest(small_config, tmp_path):
-    run(small_config, tmp_path / 'base', 'schedule.iterations=2')
+def same_head(value, kept):
+    return torch.equal(value, kept.repeat_interleave(len(value) // len(kept), 0)
+                       if value.ndim else kept)
+
+
+@pytest.mark.parametrize('output_stride', [2, 8])
+def test_init_of_another_backbone_keeps_the_rest(small_config, tmp_path, output_stride):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2',
+        f'network.output_stride={output_stride}')
     base = tmp_path / 'base' / 'last.safetensors'
     config = load_config(str(small_config), [f'network.init={base}', 'network.backbone=resnet18'])
     state = Training(config, tmp_path).network.state_dict()
     kept = load_weights(base).network.state_dict()
     for part in ('sp.', 'ffm.', 'conv_out.', 'cp.conv_head16.'):
         keys = [key for key in kept if key.startswith(part)]
-        assert keys and all(torch.equal(state[key], kept[key]) for key in keys), part
+        assert keys and all(same_head(state[key], kept[key]) for key in keys), part
 
 
-def test_a_finer_head_begins_where_the_coarser_one_ended(small_config, tmp_path):
-    run(small_config, tmp_path / 'base', 'schedule.iterations=2', 'network.output_stride=8')
+@pytest.mark.parametrize('old, new', [(8, 2), (4, 2), (8, 4), (2, 4), (2, 8)])
+def test_a_head_of_another_stride_begins_with_the_same_logits(small_config, tmp_path, old, new):
+    run(small_config, tmp_path / 'base', 'schedule.iterations=2', f'network.output_stride={old}')
     base = tmp_path / 'base' / 'last.safetensors'
-    config = load_config(str(small_config), [f'network.init={base}'])
-    finer, coarser = Training(config, tmp_path).network.eval(), load_weights(base).network
+    config = load_config(str(small_config), [f'network.init={base}',
+                                             f'network.output_stride={new}'])
+    network = Training(config, tmp_path).network.eval()
     images = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
-        expected = coarser.low_resolution_logits(images)
-        got = finer.low_resolution_logits(images)
-    blocks = expected.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    torch.testing.assert_close(got, blocks, rtol=1e-4, atol=1e-4 * expected.std().item())
-    run(small_config, tmp_path / 'finer', 'schedule.iterations=2')
-    config = load_config(str(small_config), [
-        f'network.init={tmp_path}/finer/last.safetensors', 'network.output_stride=4'])
-    with pytest.raises(ConfigError, match='output_stride is 4, that of network.init 2: give at'):
-        Training(config, tmp_path)
+        expected = load_weights(base).network.low_resolution_logits(images)
+        got = network.low_resolution_logits(images)
+    if new < old:
+        expected = expected.repeat_interleave(old // new, 2).repeat_interleave(old // new, 3)
+    else:
+        expected = torch.nn.functional.avg_pool2d(expected, new // old)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
 
 
 def test_init_of_another_variant_is_refused(small_config, tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
-from bisenet_ros.network import load_weights
+from bisenet_ros.network import OUTPUT_STRIDES, load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
@@ -55,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--random', choices=('xception39', 'resnet18', 'coincheung'),
                         help='random weights: one of the paper\'s networks, or CoinCheung\'s '
                         'with ResNet-18')
+    parser.add_argument('--output-stride', type=int, default=8, choices=OUTPUT_STRIDES,
+                        help='of random weights (default 8, the paper\'s)')
     parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file; with '
                         '--random it says how many classes there are')
     parser.add_argument('--int8', action='store_true',
@@ -98,8 +100,8 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
     label_set = 'camvid' if options.label_set == 'auto' else options.label_set
     loaded = load_label_set(label_set)
     names = tuple(label.name for label in loaded.labels)
-    save_random_weights(path, variant, backbone, len(names), label_set=loaded.name,
-                        class_names=names)
+    save_random_weights(path, variant, backbone, len(names), options.output_stride,
+                        label_set=loaded.name, class_names=names)
     options.weights, options.label_set = path, label_set
 
 
