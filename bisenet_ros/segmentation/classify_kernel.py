@@ -10,16 +10,15 @@ from bisenet_ros.segmentation.labels import NO_DECISION
 _BLOCK = 256
 
 
-def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
-             least_confidence: Tensor) -> Tensor:
+def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor) -> Tensor:
     """Return what device_pipeline.classify returns for the same arguments."""
     width, height = size
     count, classes, low_height, low_width = logits.shape
     masks = torch.empty((count, 2, height, width), dtype=torch.uint8, device=logits.device)
     grid = (triton.cdiv(height * width, _BLOCK), count)
     _classify[grid](
-        logits, *logits.stride(), classes, low_height, low_width, channel_ids, least_confidence,
-        masks, height, width, low_height / height, low_width / width, NO_DECISION, _BLOCK)
+        logits, *logits.stride(), classes, low_height, low_width, channel_ids, masks, height,
+        width, low_height / height, low_width / width, NO_DECISION, _BLOCK)
     return masks
 
 
@@ -34,7 +33,7 @@ def _neighbours(index, scale, size):
 
 @triton.jit
 def _classify(logits, stride_image, stride_class, stride_row, stride_column, classes, low_height,
-              low_width, channel_ids, least_confidence, masks, height, width, scale_y, scale_x,
+              low_width, channel_ids, masks, height, width, scale_y, scale_x,
               no_decision: tl.constexpr, block: tl.constexpr):
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     in_mask = pixel < height * width
@@ -63,8 +62,8 @@ def _classify(logits, stride_image, stride_class, stride_row, stride_column, cla
         best = larger
     confidence = (255.0 / total + 0.5).to(tl.int32).to(tl.float32)  # Triton 2 has no floor.
     # False where a logit is no number: then neither is the sum.
-    decided = (confidence > 0.0) & (confidence >= tl.load(least_confidence))
-    confidence = tl.where(confidence > 0.0, confidence, 0.0).to(tl.uint8)
+    decided = confidence > 0.0
+    confidence = tl.where(decided, confidence, 0.0).to(tl.uint8)
     mask = masks + image * 2 * height * width + pixel
     tl.store(mask, tl.where(decided, class_id, no_decision).to(tl.uint8), in_mask)
     tl.store(mask + height * width, confidence, in_mask)

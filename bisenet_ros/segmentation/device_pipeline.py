@@ -47,14 +47,14 @@ class DevicePipeline:
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
 
-    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool, threshold: float,
+    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
         """Segment the frames; confidences cost nothing here and always come."""
-        return self.submit(frames, bgr, threshold)()
+        return self.submit(frames, bgr)()
 
     @torch.inference_mode()
-    def submit(self, frames: Sequence[SegmentationRequest], bgr: bool,
-               threshold: float) -> Callable[[], list[Segmentation]]:
+    def submit(self, frames: Sequence[SegmentationRequest],
+               bgr: bool) -> Callable[[], list[Segmentation]]:
         """
         Start to segment the frames, and return what waits for the result.
 
@@ -62,7 +62,6 @@ class DevicePipeline:
         come down. As many submissions as wait for their result hold device memory.
 
         :param bgr: the images are BGR, else RGB.
-        :param threshold: 0 to 1; less probable pixels get NO_DECISION.
         """
         members: dict[_Shape, list[int]] = defaultdict(list)
         for index, frame in enumerate(frames):
@@ -72,7 +71,7 @@ class DevicePipeline:
             for (image_shape, network_size, mask_size), indices in members.items():
                 shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size, bgr)
                 batch = self._idle_batch(shape)
-                batch.start([frames[index].image for index in indices], threshold)
+                batch.start([frames[index].image for index in indices])
                 started.append((batch, indices))
         except Exception:
             for batch, _ in started:  # Nobody else would: they would stay busy for ever.
@@ -98,18 +97,15 @@ class DevicePipeline:
         batches.append(_Batch(shape, self.device, self._compute, self.captures))
         return batches[-1]
 
-    def _compute(self, shape: '_Shape', pixels: Tensor, least_confidence: Tensor) -> Tensor:
+    def _compute(self, shape: '_Shape', pixels: Tensor) -> Tensor:
         """Return (N, 2, height, width) uint8: class ids and confidences."""
         pixels = resize(pixels, shape.network_size)
         logits = self.engine(pixels.flip(3) if shape.bgr else pixels)
-        return self.classify(logits, shape.mask_size, least_confidence)
+        return self.classify(logits, shape.mask_size)
 
-    def classify(self, logits: Tensor, mask_size: tuple[int, int],
-                 least_confidence: Tensor | None = None) -> Tensor:
+    def classify(self, logits: Tensor, mask_size: tuple[int, int]) -> Tensor:
         """Make class ids and confidences, (N, 2, height, width) uint8, of the engine's logits."""
-        if least_confidence is None:
-            least_confidence = torch.zeros((), device=self.device)
-        return self._classify(logits, mask_size, self._channel_ids, least_confidence)
+        return self._classify(logits, mask_size, self._channel_ids)
 
     def _choose_classify(self) -> Callable[..., Tensor]:
         """Return the kernel where it can be built: that takes Triton and a C compiler."""
@@ -119,8 +115,7 @@ class DevicePipeline:
             from bisenet_ros.segmentation import classify_kernel
             logits = torch.zeros(1, len(self._channel_ids), 4, 4, device=self.device)
             with torch.cuda.device(self.device):  # where Triton launches kernels
-                classify_kernel.classify(
-                    logits, (8, 8), self._channel_ids, torch.zeros((), device=self.device))
+                classify_kernel.classify(logits, (8, 8), self._channel_ids)
         except Exception as error:  # Compilers fail in many ways.
             _logger.warning('no kernel for post-processing, which is slower without: %s', error)
             return classify
@@ -141,7 +136,7 @@ class _Batch:
     """Images of one shape on their way through the device, in buffers that are used again."""
 
     def __init__(self, shape: _Shape, device: torch.device,
-                 compute: Callable[[_Shape, Tensor, Tensor], Tensor], captures: bool):
+                 compute: Callable[[_Shape, Tensor], Tensor], captures: bool):
         self.busy = False
         self._shape = shape
         self._compute = compute
@@ -151,17 +146,15 @@ class _Batch:
         self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
                                         pin_memory=self._on_gpu)
         self._pixels = torch.empty_like(self._host_pixels, device=device)
-        self._least_confidence = torch.zeros((), device=device)
-        self._threshold = 0.0
         # One that lets the processor sleep meanwhile; synchronising with a stream spins.
         self._done = torch.cuda.Event(blocking=True) if self._on_gpu else None
         self._masks: Tensor | None = None
         self._host_masks: Tensor | None = None
         if self._on_gpu:
-            torch.cuda.synchronize(device)  # The zeros above were made in another stream.
+            torch.cuda.synchronize(device)  # Another stream may still use memory it let go.
         self._graph = self._capture() if captures else None
 
-    def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
+    def start(self, images: Sequence[np.ndarray]) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
         # The caller keeps these; once dropped, PyTorch hands the pinned memory out again.
         width, height = self._shape.mask_size
@@ -171,11 +164,8 @@ class _Batch:
             np.copyto(pixels, image)
         with torch.cuda.stream(self._stream):
             self._pixels.copy_(self._host_pixels, non_blocking=True)
-            if threshold != self._threshold:
-                self._threshold = threshold
-                self._least_confidence.fill_(np.ceil(255 * threshold))
             if self._graph is None:
-                self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
+                self._masks = self._compute(self._shape, self._pixels)
             else:
                 self._graph.replay()
             self._host_masks.copy_(self._masks, non_blocking=True)
@@ -192,7 +182,7 @@ class _Batch:
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
         def compute() -> None:
-            self._masks = self._compute(self._shape, self._pixels, self._least_confidence)
+            self._masks = self._compute(self._shape, self._pixels)
 
         try:
             return capture(compute, self._stream)
@@ -238,8 +228,7 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
         align_corners=False).permute(0, 2, 3, 1)
 
 
-def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
-             least_confidence: Tensor) -> Tensor:
+def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor) -> Tensor:
     """
     Do on the device what postprocess.classify does on the host, and by the same arithmetic.
 
@@ -248,7 +237,6 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
     :param logits: (N, classes, h, w) float32.
     :param size: (width, height) of the masks.
     :param channel_ids: (classes,) uint8.
-    :param least_confidence: (), pixels with less, of 255, are not decided.
     :returns: (N, 2, height, width) uint8, class ids and confidences.
     """
     width, height = size
@@ -265,6 +253,5 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor,
         total = total + likelihood
     confidence = (255 * best / total).nan_to_num(0).round()
     # Not a number anywhere, and the sum is none either.
-    decided = (confidence > 0) & (confidence >= least_confidence)
-    class_ids = torch.where(decided, class_ids, NO_DECISION)
+    class_ids = torch.where(confidence > 0, class_ids, NO_DECISION)
     return torch.cat((class_ids, confidence.to(torch.uint8)), 1)

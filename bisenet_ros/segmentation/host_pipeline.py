@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
-from bisenet_ros.segmentation.postprocess import classify, find_classes, without_uncertain
+from bisenet_ros.segmentation.postprocess import classify, find_classes
 
 
 class HostPipeline:
@@ -26,12 +26,11 @@ class HostPipeline:
         self.engine = engine
         self._channel_ids = channel_ids
 
-    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool, threshold: float,
+    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
         """Segment the frames one by one: a CPU gains nothing from a batch."""
         return [
-            self.decide(self.engine(self.prepare(frame, bgr)), frame.mask_size, threshold,
-                        with_confidence)
+            self.decide(self.engine(self.prepare(frame, bgr)), frame.mask_size, with_confidence)
             for frame in frames]
 
     def prepare(self, frame: SegmentationRequest, bgr: bool) -> np.ndarray:
@@ -44,18 +43,14 @@ class HostPipeline:
         # torch takes neither negative strides nor, without a warning, read-only memory.
         return np.require(image, requirements='CW')[np.newaxis]
 
-    def decide(self, logits: np.ndarray, mask_size: tuple[int, int], threshold: float,
+    def decide(self, logits: np.ndarray, mask_size: tuple[int, int],
                with_confidence: bool) -> Segmentation:
         """
         Return the mask that logits make.
 
         :param logits: (1, classes, rows, columns) float32, as the engine gives them.
         :param mask_size: (width, height).
-        :param threshold: 0 to 1; less probable pixels get NO_DECISION.
         """
-        if not with_confidence and not threshold:
-            return Segmentation(find_classes(logits[0], mask_size, self._channel_ids), None)
-        class_ids, confidence = classify(logits[0], mask_size, self._channel_ids)
-        if threshold:
-            class_ids = without_uncertain(class_ids, confidence, threshold)
-        return Segmentation(class_ids, confidence)
+        if with_confidence:
+            return Segmentation(*classify(logits[0], mask_size, self._channel_ids))
+        return Segmentation(find_classes(logits[0], mask_size, self._channel_ids), None)

@@ -13,6 +13,7 @@ from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
+from bisenet_ros.segmentation.postprocess import without_uncertain
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -110,8 +111,13 @@ class Segmenter:
         requests = [
             SegmentationRequest(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
             for image, size in zip(images, sizes)]
-        return self.pipeline.segment(requests, channel_order == 'bgr', self.confidence_threshold,
-                                     with_confidence)
+        threshold = self.confidence_threshold
+        segmentations = self.pipeline.segment(
+            requests, channel_order == 'bgr', with_confidence or threshold > 0)
+        if not threshold:
+            return segmentations
+        return [each._replace(class_ids=without_uncertain(*each, threshold))
+                for each in segmentations]
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which the network sees images of this size."""

@@ -46,15 +46,12 @@ def check_classify(function, device, spread, size):
     probabilities = functional.interpolate(
         logits.double(), size[::-1], mode='bilinear', align_corners=False).softmax(1)
     best = probabilities.amax(1)
-    masks = function(logits.to(device), size, IDS.to(device), torch.tensor(0.0, device=device))
+    masks = function(logits.to(device), size, IDS.to(device))
     class_ids, confidence = masks.cpu().unbind(1)
     channel = (IDS.view(-1, 1, 1, 1) == class_ids).int().argmax(0)
     chosen = probabilities.gather(1, channel[:, None])[:, 0]
     torch.testing.assert_close(chosen, best, rtol=2e-5, atol=0)
     assert (confidence - 255 * best).abs().max() <= 0.51
-    careful = function(logits.to(device), size, IDS.to(device), torch.tensor(99.0, device=device))
-    expected = torch.where(confidence >= 99, class_ids, NO_DECISION)
-    torch.testing.assert_close(careful[:, 0].cpu(), expected)
 
 
 @pytest.mark.parametrize('spread', [1, 10])
@@ -80,7 +77,7 @@ def check_broken_logits(function, device, broken):
     logits = torch.zeros(1, 11, 4, 4, device=device)
     logits[0, 2] = 1
     logits[0, 3, 0, 0] = broken
-    masks = function(logits, (4, 4), IDS.to(device), torch.tensor(0.0, device=device))
+    masks = function(logits, (4, 4), IDS.to(device))
     class_ids, confidence = masks[0].cpu()
     assert (class_ids[0, 0], confidence[0, 0]) == (NO_DECISION, 0)
     assert (class_ids[2:, 2:] == IDS[2]).all()
@@ -109,9 +106,9 @@ def test_results_of_submissions_that_overlap(network, colorful_image):
     pipeline = make_pipeline(network)
     images = [np.roll(colorful_image, 31 * shift, axis=1) for shift in range(3)]
     frames = [SegmentationRequest(image, (160, 96), (200, 120)) for image in images]
-    waiting = [pipeline.submit([frame], bgr=False, threshold=0.0) for frame in frames]
+    waiting = [pipeline.submit([frame], bgr=False) for frame in frames]
     overlapping = [result()[0] for result in waiting]
-    alone = [pipeline.segment([frame], False, 0.0, True)[0] for frame in frames]
+    alone = [pipeline.segment([frame], False, True)[0] for frame in frames]
     assert_same(overlapping, alone)
     assert (alone[0].class_ids != alone[1].class_ids).any()
 
@@ -124,7 +121,7 @@ def test_images_lie_in_memory_as_they_like(network, colorful_image, view):
     frozen.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter('error')  # PyTorch has one for memory that is read-only.
-        results = [pipeline.segment([SegmentationRequest(each, (64, 64), (64, 64))], False, 0.0,
+        results = [pipeline.segment([SegmentationRequest(each, (64, 64), (64, 64))], False,
                                     True) for each in (image, frozen)]
     assert_same(*results)
 
@@ -134,9 +131,9 @@ def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image)
     upright, upside_down = (
         SegmentationRequest(image, (160, 96), (200, 120))
         for image in (colorful_image, colorful_image[::-1]))
-    first, = pipeline.segment([upright], False, 0.0, True)
+    first, = pipeline.segment([upright], False, True)
     kept = first.class_ids.copy()
-    pipeline.segment([upside_down], False, 0.0, True)
+    pipeline.segment([upside_down], False, True)
     np.testing.assert_array_equal(first.class_ids, kept)
 
 
@@ -152,10 +149,10 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
               SegmentationRequest(small, (160, 96), (160, 96)),
               SegmentationRequest(colorful_image[::-1], (160, 96), (200, 120))]
     pipeline = make_pipeline(counting)
-    together = pipeline.segment(frames, False, 0.0, True)
+    together = pipeline.segment(frames, False, True)
     assert counts == [2, 1]
     for frame, result in zip(frames, together, strict=True):
-        alone, = pipeline.segment([frame], False, 0.0, True)
+        alone, = pipeline.segment([frame], False, True)
         # Convolutions of a batch round differently.
         assert (result.class_ids == alone.class_ids).mean() > 0.999
         assert np.abs(result.confidence.astype(int) - alone.confidence).max() <= 1
@@ -172,7 +169,7 @@ def test_a_size_that_fails_leaves_the_others_free(network, colorful_image):
         SegmentationRequest(colorful_image, (width, 96), (160, 96)) for width in (160, 96))
     for _ in range(3):
         with pytest.raises(RuntimeError, match='out of memory'):
-            pipeline.segment([good, bad], False, 0.0, True)
+            pipeline.segment([good, bad], False, True)
     assert not any(batch.busy for batches in pipeline._batches.values() for batch in batches)
     assert [len(batches) for batches in pipeline._batches.values()] == [1, 1]
 
@@ -184,7 +181,7 @@ def test_only_the_shapes_used_last_keep_their_buffers(network):
     def sizes_kept(*widths):
         for width in widths:
             frame = SegmentationRequest(image[:, :width], (32, 32), (32, 32))
-            pipeline.segment([frame], False, 0.0, True)
+            pipeline.segment([frame], False, True)
         return {each.shape[2] for each in gc.get_objects()
                 if type(each) is torch.Tensor and each.dtype == torch.uint8
                 and each.ndim == 4 and each.shape[:2] == (1, 64)}
@@ -246,12 +243,12 @@ def test_half_precision_on_a_gpu(street_images, name, dtype):
     """Issue 5: at least 99.5 % of the pixels as in fp32, on real images."""
     weights = load_weights(shipped_weights()[name])
     frames = [SegmentationRequest(image, (480, 360), (640, 480)) for image in street_images]
-    expected = make_pipeline(DeployedNetwork(weights)).segment(frames, False, 0.0, True)
+    expected = make_pipeline(DeployedNetwork(weights)).segment(frames, False, True)
     pipeline = engine_choice.make_pipeline(
         'torch', weights, torch.device('cuda', 0), dtype, np.arange(11, dtype=np.uint8))
     assert any(isinstance(module, Conv2dReLU) for module in pipeline.engine.modules())
     for _ in range(2):  # The second time the graph is only replayed.
-        results = pipeline.segment(frames, False, 0.0, True)
+        results = pipeline.segment(frames, False, True)
         for result, reference in zip(results, expected, strict=True):
             assert (result.class_ids == reference.class_ids).mean() >= 0.995
 

@@ -175,7 +175,7 @@ def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_
     weights.network.conv_out.conv_out.bias.data.fill_(float('nan'))
     frame = SegmentationRequest(colorful_image, (160, 96), (200, 120))
     pipeline = device_pipeline(weights)
-    result, = pipeline.segment([frame], bgr=False, threshold=0.0, with_confidence=True)
+    result, = pipeline.segment([frame], bgr=False, with_confidence=True)
     assert (result.class_ids == NO_DECISION).all()
     assert (result.confidence == 0).all()
 
@@ -188,22 +188,11 @@ def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, o
     sizes = [(200, 120), (80, 48), (64, 99)]
     given = [image if order == 'rgb' else image[..., ::-1] for image in images]
     frames = [SegmentationRequest(image, (160, 96), size) for image, size in zip(given, sizes)]
-    results = pipeline.segment(frames, bgr=order == 'bgr', threshold=0.0, with_confidence=True)
+    results = pipeline.segment(frames, bgr=order == 'bgr', with_confidence=True)
     for image, size, result in zip(images, sizes, results, strict=True):
         # OpenCV's resize in float32: the device does not round to uint8 in between.
         pixels = cv2.resize(image.astype(np.float32), (160, 96))
         assert_agrees(result, plain_probabilities(camvid_weights, pixels, size))
-
-
-def test_device_pipeline_threshold(camvid_weights, colorful_image):
-    pipeline = device_pipeline(load_weights(camvid_weights))
-    frames = [SegmentationRequest(colorful_image, (160, 96), (200, 120))]
-    sure, = pipeline.segment(frames, bgr=False, threshold=0.0, with_confidence=True)
-    careful, = pipeline.segment(frames, bgr=False, threshold=0.6, with_confidence=True)
-    np.testing.assert_array_equal(careful.confidence, sure.confidence)
-    np.testing.assert_array_equal(
-        careful.class_ids, np.where(sure.confidence / 255 >= 0.6, sure.class_ids, NO_DECISION))
-    assert (careful.class_ids == NO_DECISION).any()
 
 
 def test_shipped_weights_on_a_street(street_images):
@@ -216,7 +205,7 @@ def test_shipped_weights_on_a_street(street_images):
     frames = [SegmentationRequest(image, host.network_size, (480, 360)) for image in street_images]
     for image, by_host, by_onnx, by_device in zip(
             street_images, host.segment(street_images), onnx.segment(street_images),
-            device.segment(frames, bgr=False, threshold=0.0, with_confidence=True), strict=True):
+            device.segment(frames, bgr=False, with_confidence=True), strict=True):
         probabilities = plain_probabilities(path, image, (480, 360))
         for class_ids, confidence in by_host, by_onnx, by_device:
             assert (class_ids == probabilities.argmax(0)).mean() > 0.9999
@@ -240,7 +229,7 @@ def test_half_precision_on_a_street(street_images, dtype):
     frames = [SegmentationRequest(street_images[0], (480, 360), (480, 360))]
     full, half = (
         device_pipeline(weights, of_type).segment(
-            frames, bgr=False, threshold=0.0, with_confidence=True)[0]
+            frames, bgr=False, with_confidence=True)[0]
         for of_type in (torch.float32, dtype))
     agreement = (half.class_ids == full.class_ids).mean()
     assert agreement > (0.995 if dtype == torch.float16 else 0.97)

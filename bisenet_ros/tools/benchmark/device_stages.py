@@ -31,7 +31,7 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
     times = {name: device_milliseconds(stage, pipeline.device, repeats)
              for name, stage in device_stages(pipeline, frame).items()}
     times[WHOLE] = take_turns(
-        {WHOLE: lambda: pipeline.segment([frame], True, 0.0, True)}, repeats)[WHOLE]
+        {WHOLE: lambda: pipeline.segment([frame], True, True)}, repeats)[WHOLE]
     # Stages do not take turns here: each is held against the network's median.
     report = beside_network(times, np.median(times[NETWORK]))
     samples = run_pipelined(pipeline, frame, frames, segmenter.device)
@@ -120,7 +120,7 @@ def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: 
             start = time.perf_counter()
         if len(waiting) == FRAMES_ON_THEIR_WAY:
             waiting.popleft()()
-        waiting.append(pipeline.submit([frame], True, 0.0))
+        waiting.append(pipeline.submit([frame], True))
         done += 1
         if done > 0 and done * MEMORY_SAMPLES % frames < MEMORY_SAMPLES:
             samples.append(Sample(time.perf_counter() - start, done, usage_of(os.getpid()).rss,

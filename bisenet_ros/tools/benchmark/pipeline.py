@@ -147,16 +147,16 @@ def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[
     frame = SegmentationRequest(image, network_size, size)
     prepared = pipeline.prepare(frame, bgr=True)
     logits = pipeline.engine(prepared)
-    segmentation = pipeline.decide(logits, size, 0.0, with_confidence=True)
+    segmentation = pipeline.decide(logits, size, with_confidence=True)
     _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     costmap = DrivingCostmap(CostmapSettings(), segmenter.label_set, size)
     return {
         'decode (a JPEG)': lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR),
         'pre-process': lambda: pipeline.prepare(frame, bgr=True),
         NETWORK: lambda: pipeline.engine(prepared),
-        'post-process, ids': lambda: pipeline.decide(logits, size, 0.0, with_confidence=False),
+        'post-process, ids': lambda: pipeline.decide(logits, size, with_confidence=False),
         'post-process, ids and confidence':
-            lambda: pipeline.decide(logits, size, 0.0, with_confidence=True),
+            lambda: pipeline.decide(logits, size, with_confidence=True),
         WHOLE: lambda: segmenter.segment([image], channel_order='bgr', with_confidence=False),
         'image to ids and confidence': lambda: segmenter.segment([image], channel_order='bgr'),
         'costmap': lambda: costmap.add([segmentation]),
