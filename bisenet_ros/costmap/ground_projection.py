@@ -86,6 +86,7 @@ class GroundTable:
     :param max_pixel_footprint: ground for which one pixel covers more than this along the ray is
         not sampled, metres.
     :raises PoseError: where the pose is not finite or the camera not above the ground.
+    :ivar sees_ground: whether any pixel sees ground in reach, and not too much of it.
     """
 
     def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
@@ -107,6 +108,7 @@ class GroundTable:
         self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
+        self.sees_ground = bool((self._pixel_of_sample != _UNSEEN).any())
         self._drop_blind_start()
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -30,6 +30,10 @@ _NO_EVIDENCE = np.finfo(np.float32).tiny
 JUMP_BACK = 1.0
 # Metres. Beyond it, odometry has diverged.
 _FARTHEST = 1e9
+# Beyond what a robot drives (m, m/s, rad, rad/s), its odometry has begun anew, or its place in a
+# map has been corrected; small corrections pass.
+_LARGEST_STEP, _FASTEST = 0.5, 20.0
+_LARGEST_TURN, _FASTEST_TURN = 0.5, 10.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
@@ -158,6 +162,7 @@ class SemanticCostmap:
         self._heard: set[Hashable] = set()
         self._footprint = np.zeros(0, np.intp)
         self._has_odometry: bool | None = None
+        self._place: tuple[float, float, float, float] | None = None
         self._ground_height = self._settings.ground_z
 
     def forget(self, camera_key: Hashable) -> None:
@@ -188,8 +193,8 @@ class SemanticCostmap:
         T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
         Everything is cleared first where the stamp is more than JUMP_BACK before the same camera's
         last (time jumped back), where it is more than decay_time before that of a camera forgotten
-        since, or where T_odom_base begins or ceases to be given. A mask up to JUMP_BACK too late
-        is not used, it only came out of order.
+        since, where T_odom_base begins or ceases to be given, or where it jumps farther than a
+        robot drives. A mask up to JUMP_BACK too late is not used, it only came out of order.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the
@@ -201,7 +206,8 @@ class SemanticCostmap:
         :param stamp: seconds, of the image.
         :param least_confidence: 0 to 1; ground seen with less says nothing. Obstacles always
             count: networks are least sure at their contacts, and none may vanish for that.
-        :raises PoseError: where the camera is not above the ground, or a pose not finite.
+        :raises PoseError: where the camera is not above the ground or sees none of it, or a pose
+            is not finite.
         :raises ValueError: where camera, mask and confidence differ in size, where a camera's
             stamp is that of its last mask (0 may be, it stands for none), or so far behind another
             camera's that what it sees is forgotten already.
@@ -216,18 +222,23 @@ class SemanticCostmap:
                 f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
                 'frame, which no robot can be: check the odometry')
         table = self._table(camera_key, camera, T_base_camera)
+        if not table.sees_ground:
+            raise PoseError(
+                'the camera sees no ground within max_range: its pose must be that of the optical '
+                'frame (z forward, x right), and look at the ground')
         has_odometry = T_odom_base is not None
         if not self._is_in_order(camera_key, stamp):
             return False
-        if self._time_jumped_back(camera_key, stamp) or (
+        pose = T_odom_base if has_odometry else np.eye(4)
+        x, y, yaw = planar_pose(pose)
+        if self._time_jumped_back(camera_key, stamp) or self._robot_jumped(x, y, yaw, stamp) or (
                 self._has_odometry not in (None, has_odometry)):
             self.clear()
         self._stamps[camera_key] = stamp
         self._heard.add(camera_key)
         self._has_odometry = has_odometry
-        pose = np.eye(4) if T_odom_base is None else T_odom_base
+        self._place = stamp, x, y, yaw
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
-        x, y, yaw = planar_pose(pose)
         if stamp >= self.newest_stamp:  # Not back for a camera that lags behind another.
             self._grid.move_to(x, y)
         self._grid.advance(stamp)
@@ -265,6 +276,16 @@ class SemanticCostmap:
         # The clock may have been that of a camera that is gone; the grid would take nothing older.
         oldest = self.newest_stamp - self._settings.decay_time
         return stamp < max(self._stamps.get(camera_key, -np.inf), oldest)
+
+    def _robot_jumped(self, x, y, yaw, stamp) -> bool:
+        """Return whether no robot gets here from its last place: what was seen lies elsewhere."""
+        if self._place is None:
+            return False
+        last_stamp, last_x, last_y, last_yaw = self._place
+        seconds = abs(stamp - last_stamp)
+        turn = abs((yaw - last_yaw + math.pi) % (2 * math.pi) - math.pi)
+        return (math.hypot(x - last_x, y - last_y) > _LARGEST_STEP + _FASTEST * seconds
+                or turn > _LARGEST_TURN + _FASTEST_TURN * seconds)
 
     def _table(self, key, camera, pose) -> GroundTable:
         table = self._tables.get(key)
@@ -418,6 +439,10 @@ class SemanticCostmap:
                 # Networks mix up obstacles: a wall may be part building, part fence.
                 decided |= of_all >= required
             yield cost, is_obstacle, decided
+        of_obstacles = {cost: of_all for (cost, is_obstacle), of_all in zip(
+            self._groups, together) if is_obstacle}
+        if len(of_obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
+            yield min(of_obstacles), True, sum(of_obstacles.values()) >= required
 
     def class_grid(self, name: str) -> np.ndarray:
         """

@@ -166,6 +166,11 @@ class CostmapOutput:
         elif self.wanted():
             self._publish_known()
 
+    def expire(self, stale_after: float) -> None:
+        """Publish unknown where no camera adds masks any more, however low the rate is."""
+        if self._holding_data and len(self.missing(stale_after)) == len(self._observed_at):
+            self.publish_unknown()
+
     def publish_unknown(self) -> None:
         """Publish all topics as unknown; once, then only to subscribers."""
         with self._lock:

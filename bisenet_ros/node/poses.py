@@ -81,7 +81,8 @@ class TransformSource:
         Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
 
         :param camera: whose image is to be placed; each has its own patience.
-        :raises PoseUnavailableError: if TF does not know it at just that time.
+        :raises PoseUnavailableError: if TF does not know it at just that time, or was silent for
+            longer than LARGEST_GAP.
         """
         if self._listener is None:
             raise PoseUnavailableError(
@@ -100,20 +101,11 @@ class TransformSource:
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
-        return _matrix(transform.translation, transform.rotation)
-
-    def robot_pose(self, frame: str, base_frame: str, stamp: Time, camera: str) -> np.ndarray:
-        """
-        Return what `pose` does, of a base that moves.
-
-        :raises PoseUnavailableError: if TF was silent for longer than LARGEST_GAP, too.
-        """
-        pose = self.pose(frame, base_frame, stamp, camera)
-        if silence := self._buffer.silence(frame, base_frame, stamp.nanoseconds):
+        if silence := self._buffer.silence(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
-                f'TF was silent for {silence:.2f} s about where {base_frame!r} is in {frame!r} '
+                f'TF was silent for {silence:.2f} s about where {child!r} is in {frame!r} '
                 'when the image was taken')
-        return pose
+        return _matrix(transform.translation, transform.rotation)
 
 
 class OdometryTopic:
@@ -243,8 +235,7 @@ class RobotPoses:
         if self._odometry is not None:
             return self._odometry.pose(stamp, camera)
         if self._transforms is not None and self._odometry_source == 'tf':
-            return self._transforms.robot_pose(
-                self._frame, self._base_frame, stamp, camera)
+            return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
         return None
 
 

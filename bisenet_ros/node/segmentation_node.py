@@ -37,7 +37,7 @@ from bisenet_ros.node.worker import Worker
 from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.postprocess import without_uncertain
 
-FOLLOW_PUBLISHERS_PERIOD = 0.5
+WATCH_PERIOD = 0.5
 DIAGNOSTICS_PERIOD = 1.0
 LOG_THROTTLE = 5.0
 LOSS_TO_WARN_OF = 0.2
@@ -77,9 +77,11 @@ class SegmentationNode(LifecycleNode):
         self.create_service(Trigger, '~/clear_costmap', self._on_clear_costmap)
         # A simulated clock that stands still must stop neither the costmap's expiry nor Ctrl-C.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._create_steady_timer(FOLLOW_PUBLISHERS_PERIOD, self._follow_publishers)
+        self._create_steady_timer(WATCH_PERIOD, self._watch)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters_changed)
+        if self._settings['costmap.enabled']:
+            self._try_to_say_unknown()
 
     def autostart(self) -> None:
         """Configure and activate, if parameter `autostart` says so."""
@@ -187,6 +189,13 @@ class SegmentationNode(LifecycleNode):
             self, self._costmap_settings(),
             grid_frame(frame, base_frame, self._settings['costmap.odometry.source']))
 
+    def _try_to_say_unknown(self) -> None:
+        """Say it before a lifecycle manager asks to be configured, which may be never."""
+        try:
+            self._say_unknown()
+        except Exception as error:  # A parameter is wrong, as configuring will say again.
+            self._fail(f'the costmap was not made unknown: {error}')
+
     def _withdraw_unknown(self) -> None:
         if self._unknown_costmap is not None:
             self._unknown_costmap.destroy()
@@ -247,8 +256,11 @@ class SegmentationNode(LifecycleNode):
         if self._worker is None:
             return
         # Before the frame in work is done: that may take longer than we are given to end.
-        if self._costmap is not None:
-            self._costmap.publish_unknown()
+        try:
+            if self._costmap is not None:
+                self._costmap.publish_unknown()
+        except Exception as error:  # Whatever a middleware raises; the worker must end.
+            self._fail(f'the costmap was not made unknown: {error}')
         self._worker.stop()
         self._worker = None
 
@@ -271,6 +283,13 @@ class SegmentationNode(LifecycleNode):
     # One frame of each camera that has a new one; in the worker's thread
 
     def _process(self, frames: list[Frame]) -> None:
+        try:
+            self._process_frames(frames)
+        except Exception as error:  # The thread must live on, whatever nobody thought of.
+            for frame in frames:
+                self._report_camera(frame.camera, f'not segmented: {error}')
+
+    def _process_frames(self, frames: list[Frame]) -> None:
         images: list[tuple[Frame, ColorImage]] = []
         for frame in frames:
             if not self._wanted(frame.camera):
@@ -391,10 +410,12 @@ class SegmentationNode(LifecycleNode):
         for camera in self._inputs.values():
             camera.max_rate = self._settings['max_rate']
 
-    def _follow_publishers(self) -> None:
+    def _watch(self) -> None:
         if self._worker is not None:
             for camera in self._inputs.values():
                 camera.follow_publishers()
+            if self._costmap is not None:
+                self._costmap.expire(self._settings['stale_after'])
 
     def _report_camera(self, camera: str, error: str) -> None:
         self._camera_errors[camera] = self._named(camera, error)

@@ -437,7 +437,7 @@ def test_under_the_robot_there_is_no_obstacle():
     assert max(cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)) == 100
     assert cost(target, 0.0, 0.0) == 0
     # It drives where the wall was thought to be.
-    update(target, np.full_like(mask, 255), base=(3.0, 0.0, 0.0), stamp=0.1)
+    update(target, np.full_like(mask, 255), base=(3.0, 0.0, 0.0), stamp=1.0)
     assert [cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)] == [0, 0, 0]
     points, _ = target.obstacle_points()
     assert len(points) and (np.hypot(points[:, 0] - 3.0, points[:, 1]) > 0.4).all()
@@ -510,11 +510,49 @@ def test_poses_that_cannot_see_ground_are_refused():
     assert cost(target, 2.0, 0.0) == 0
 
 
-def test_a_camera_that_looks_up_sees_nothing():
+@pytest.mark.parametrize('pose', [
+    pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, -1.2, 0)) @ BODY_FROM_OPTICAL,  # looks up
+    pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, 0)),  # that of a body frame, whose z is up
+], ids=['up', 'body frame'])
+def test_a_camera_that_sees_no_ground_is_an_error(pose):
     target = costmap()
-    up = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, -1.2, 0)) @ BODY_FROM_OPTICAL
-    update(target, np.full((HEIGHT, WIDTH), ID['road'], np.uint8), camera_pose=up)
+    with pytest.raises(PoseError, match='no ground .*optical'):
+        update(target, np.full((HEIGHT, WIDTH), ID['road'], np.uint8), camera_pose=pose)
     assert (target.combined() == -1).all()
+
+
+@pytest.mark.parametrize('place, seconds, stays', [
+    ((2.0, 0.0, 0.0), 0.02, False), ((2.0, 0.0, 0.0), 0.2, True),
+    ((0.3, 0.0, 0.0), 0.02, True), ((0.0, 0.0, 2.0), 0.02, False),
+    ((0.0, 0.0, 2.0), 0.5, True)])
+def test_what_was_seen_before_odometry_began_anew_is_forgotten(place, seconds, stays):
+    target = costmap()
+    update(target, road())
+    assert cost(target, 3.0, 0.0) == 0
+    update(target, np.full((HEIGHT, WIDTH), 255, np.uint8), base=place, stamp=seconds)
+    assert cost(target, 3.0, 0.0) == (0 if stays else -1)
+
+
+def test_obstacles_of_several_costs_share_a_cell():
+    """Together they are more probable than obstacle_probability, each alone is less."""
+    labels = LabelSet('three', (
+        Label(0, 'road', (0, 0, 0), 0, obstacle=False, ground=True),
+        Label(1, 'bush', (0, 0, 0), 99, obstacle=True, ground=False),
+        Label(2, 'person', (0, 0, 0), 100, obstacle=True, ground=False)), 255)
+    target = costmap(labels, obstacle_probability=0.4)
+    for stamp, name_id in enumerate([0, 0, 0, 1, 2, 1, 2]):
+        mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        mask[240:] = 0
+        if name_id:
+            mask[:row_at(3.0)] = name_id
+        update(target, mask, stamp=stamp / 100, confidence=np.full_like(mask, 120))
+    distance = distance_of(row_at(3.0)) + 0.01
+    shares = [value(target, target.class_grid(name), distance, 0.0)
+              for name in ('road', 'bush', 'person')]
+    assert max(shares) == shares[0] and max(shares[1:]) < 40 < sum(shares[1:])
+    assert cost(target, distance, 0.0) == 99
+    points, _ = target.obstacle_points()
+    assert (np.hypot(points[:, 0] - distance, points[:, 1]) < 0.06).any()
 
 
 def test_a_camera_that_looks_down_sees_what_is_below_it():

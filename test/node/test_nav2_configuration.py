@@ -37,6 +37,13 @@ def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
     assert source['obstacle_max_range'] >= math.hypot(costmap['width'], costmap['height']) / 2
 
 
+def test_obstacle_layer_takes_points_of_uneven_ground(costmap):
+    """Nav2 has the heights twice, in ObstacleLayer (0 to 2 m) and in its sources, in `odom`."""
+    layer = costmap['obstacle_layer']
+    for level in layer, layer['segmentation']:
+        assert level['min_obstacle_height'] <= -5 and level['max_obstacle_height'] >= 5
+
+
 def test_frames_are_those_of_the_segmentation(costmap):
     content = yaml.safe_load(config_path('segment.yaml').read_text(encoding='utf-8'))
     segmentation = content['/**']['ros__parameters']['costmap']

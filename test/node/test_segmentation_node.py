@@ -255,9 +255,11 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
     assert probe.diagnostics()['last_error'] == refusal.message
 
 
-def test_a_node_that_cannot_be_configured_takes_back_an_old_costmap(start_node):
-    """One that was started again, but whose weights or GPU are gone."""
-    _, probe = start_node(state='unconfigured', weights='no_such_file.pth')
+@pytest.mark.parametrize('autostart', [True, False])
+def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, autostart):
+    """One that was started again, but whose weights or lifecycle manager are gone."""
+    _, probe = start_node(
+        state='unconfigured', weights='no_such_file.pth', autostart=autostart)
     probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
     probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
     grid, = probe.wait(lambda: probe.received['segmentation/costmap'])
@@ -291,6 +293,19 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
         assert [frame.camera for frame, _, _ in segmented] == ['rear']
         assert 'CUDA out of memory' in node._camera_errors['front']
         assert 'rear' not in node._camera_errors
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
+    rclpy.init()
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
+        node._process([Frame('', Image(), None, rectified=False, received=0.0)])
+        assert 'not segmented: division by zero' in node._camera_errors['']
         node.close()
     finally:
         rclpy.shutdown()
