@@ -370,6 +370,8 @@ class SegmentationNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         self._paused = not request.data
+        if self._active:
+            self._configuration_error = ''  # of the last time
         if self._active and self._paused:
             self._stop()
         elif self._active and self._worker is None:
@@ -379,6 +381,7 @@ class SegmentationNode(LifecycleNode):
                 self._paused = True
                 self._stop()
                 response.message = self._fail(f'not enabled: {error}')
+                self._configuration_error = response.message
                 response.success = False
                 return response
         response.success = True
@@ -465,7 +468,7 @@ class SegmentationNode(LifecycleNode):
         if self._configuration_error:
             return DiagnosticStatus.ERROR, self._configuration_error
         if self._worker is None:
-            return DiagnosticStatus.OK, self._state_name()
+            return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
         errors, warnings = self._camera_troubles()
         busy_for, stale_after = self._worker.busy_for(), self._settings['stale_after']
         if busy_for > stale_after:

@@ -125,6 +125,7 @@ def test_pause_and_resume(street, street_image):
         return street.call(SetBool, 'segmentation/enable', SetBool.Request(data=value))
     assert enable(False).success
     street.wait(lambda: street.diagnostics()['state'] == 'paused')
+    assert street.diagnostics()['level'] == b'\x01'
     street.wait(lambda: street.camera.get_subscription_count() == 0)
     street.camera.publish(image_message(street_image, 'rgb8', stamp=106))
     assert enable(True).success
@@ -253,6 +254,7 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
     assert not refusal.success and 'not enabled: ' in refusal.message
     probe.wait(lambda: probe.diagnostics()['state'] == 'paused')
     assert probe.diagnostics()['last_error'] == refusal.message
+    assert probe.diagnostics()['level'] == b'\x02'
 
 
 @pytest.mark.parametrize('autostart', [True, False])
