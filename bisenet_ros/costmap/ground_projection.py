@@ -110,6 +110,8 @@ class GroundTable:
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
         self.sees_ground = bool((self._pixel_of_sample != _UNSEEN).any())
         self._drop_blind_start()
+        # (rays,) index of the first sample that a pixel sees, 0 where none does.
+        self.first_seen = (self._pixel_of_sample[..., 0] != _UNSEEN).argmax(axis=0)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         # (2, rays) x and y of their ends, relative to the point below the camera, base frame.

@@ -30,7 +30,7 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     after ground touches the ground there. Its samples beyond that point are its face and what it
     hides, so they are neither; ground that comes after them is seen over the obstacle and real.
     An obstacle that begins anywhere else (at the image's border, over a sign that hangs in front
-    of it) touches the ground where nobody sees it and gives no contact.
+    of it) touches the ground where nobody sees it.
 
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.

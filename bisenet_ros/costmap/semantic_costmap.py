@@ -308,6 +308,9 @@ class SemanticCostmap:
         box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
+        # What stands too near for the picture to show its foot: at least where the picture begins.
+        start = np.minimum(table.first_seen, len(classes) - 1), np.arange(classes.shape[1])
+        contacts[start] |= without_contact[start]
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))

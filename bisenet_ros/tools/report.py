@@ -9,7 +9,7 @@ import numpy as np
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.tools.pictures import Moment, Video, panel, save_strip
 
-MOMENTS_KEPT = 20
+MOMENTS_KEPT = 60
 STRIP_ROWS = 3
 LETHAL = 100  # nav_msgs/OccupancyGrid
 

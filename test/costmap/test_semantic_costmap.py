@@ -533,6 +533,24 @@ def test_what_was_seen_before_odometry_began_anew_is_forgotten(place, seconds, s
     assert cost(target, 3.0, 0.0) == (0 if stays else -1)
 
 
+def test_who_stands_too_near_to_show_his_feet_is_marked_where_the_picture_begins():
+    mask = road()
+    mask[100:, 240:400] = ID['pedestrian']
+    target = costmap()
+    update(target, mask)
+    nearest = FOCAL * CAMERA_HEIGHT / (HEIGHT - 0.5 - CENTRE[1])
+    assert cost(target, nearest + 0.03, 0.0) == 100
+    # Behind him nothing is known, beside him the road.
+    assert cost(target, nearest + 1.0, 0.0) == -1
+    assert cost(target, nearest + 0.3, 0.8) == 0
+    points, ids = target.obstacle_points()
+    assert set(ids) == {ID['pedestrian']} and (points[:, 0] < nearest + 0.2).all()
+    # What the robot has of itself in the picture is left out by min_range.
+    target = costmap(min_range=nearest + 0.5)
+    update(target, mask)
+    assert len(target.obstacle_points()[0]) == 0
+
+
 def test_obstacles_of_several_costs_share_a_cell():
     """Together they are more probable than obstacle_probability, each alone is less."""
     labels = LabelSet('three', (
