@@ -195,12 +195,12 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
 def test_scale_command(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, 'SIZES', ((160, 120), (320, 240)))
     monkeypatch.setattr(scale, 'SIZE', (160, 120))
-    monkeypatch.setattr(scale, 'CELLS', (20, 40))
+    monkeypatch.setattr(scale, 'CELLS', (100, 120))
     monkeypatch.setattr(scale, 'CAMERAS', (1, 2))
     assert main(['scale', '--device', 'cpu', '--repeats', '1', '--output', str(tmp_path)]) == 0
     axes = read(tmp_path, 'scale')['axes']
     assert [list(rows) for rows in axes.values()] == [
-        ['0.0192', '0.0768'], [str(count) for count in scale.CLASSES], ['20', '40'], ['1', '2']]
+        ['0.0192', '0.0768'], [str(count) for count in scale.CLASSES], ['100', '120'], ['1', '2']]
     assert (tmp_path / 'scale.png').stat().st_size > 0
 
 

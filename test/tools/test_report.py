@@ -5,7 +5,13 @@ import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.pictures import Moment
-from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
+from bisenet_ros.tools.report import (
+    MOMENTS_KEPT,
+    Recording,
+    compare_costmaps,
+    compare_masks,
+    write_report,
+)
 
 
 def test_scores_against_counting_by_hand():
@@ -46,13 +52,13 @@ def moment(stamp):
 
 
 def test_moments_are_spread_over_the_run(tmp_path):
-    recording = Recording(tmp_path, duration=4.0)
-    for stamp in np.arange(1000.0, 1004.0, 0.05):
+    recording = Recording(tmp_path, duration=12.0)
+    for stamp in np.arange(1000.0, 1012.0, 0.05):
         recording.add(moment(stamp))
     stamps = [kept.stamp for kept in recording.moments]
-    assert len(stamps) == 20
+    assert len(stamps) == MOMENTS_KEPT
     assert np.diff(stamps) == pytest.approx(0.2, abs=0.06)
-    assert [kept.stamp for kept in recording.strip()] == [stamps[3], stamps[10], stamps[16]]
+    assert [kept.stamp for kept in recording.strip()] == [stamps[10], stamps[30], stamps[50]]
 
 
 def test_strip_of_a_single_moment(tmp_path):
