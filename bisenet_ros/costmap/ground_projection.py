@@ -87,6 +87,7 @@ class GroundTable:
         not sampled, metres.
     :raises PoseError: where the pose is not finite or the camera not above the ground.
     :ivar sees_ground: whether any pixel sees ground in reach, and not too much of it.
+    :ivar first_seen: (rays,) int, index of the first sample that a pixel sees, 0 where none does.
     """
 
     def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
@@ -108,10 +109,14 @@ class GroundTable:
         self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
-        self.sees_ground = bool((self._pixel_of_sample != _UNSEEN).any())
-        self._drop_blind_start()
-        # (rays,) index of the first sample that a pixel sees, 0 where none does.
-        self.first_seen = (self._pixel_of_sample[..., 0] != _UNSEEN).argmax(axis=0)
+        seen = self._pixel_of_sample[..., 0] != _UNSEEN
+        self.sees_ground = bool(seen.any())
+        # Samples begin with the last that no pixel sees before the first that one does.
+        start = max(int(seen.any(axis=1).argmax()) - 1, 0)
+        self.ranges, self._pixels, self._pixel_of_sample, seen = (
+            of_samples[start:]
+            for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))
+        self.first_seen = seen.argmax(axis=0)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         # (2, rays) x and y of their ends, relative to the point below the camera, base frame.
@@ -148,14 +153,6 @@ class GroundTable:
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
         seen.reshape(-1)[_NOWHERE] = False
         return np.stack([np.where(seen, axis, _UNSEEN) for axis in (u, v)], -1).astype(np.int16)
-
-    def _drop_blind_start(self):
-        """Begin with the last samples that no pixel sees before the first that one does."""
-        seen = (self._pixel_of_sample[..., 0] != _UNSEEN).any(axis=1)
-        start = max(int(seen.argmax()) - 1, 0)
-        self.ranges, self._pixels, self._pixel_of_sample = (
-            of_samples[start:]
-            for of_samples in (self.ranges, self._pixels, self._pixel_of_sample))
 
     def _samples_of(self, polar, columns):
         """
