@@ -1,17 +1,19 @@
-"""The joint loss of the paper: a principal and two auxiliary softmax losses (section 3.3)."""
+"""What training minimises: the joint loss of the paper, and the distance to a teacher."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bisenet_ros.network import Weights
 from bisenet_ros.training.augmentation import IGNORED
 
 
 class JointLoss(nn.Module):
     """
-    Cross entropy on the three heads, over all pixels or the hardest ones only.
+    Cross entropy on the three heads (section 3.3), over all pixels or the hardest ones only.
 
     :param class_weights: (classes,), how much a pixel of each class counts; None: all the same.
     :param auxiliary_weight: the paper's alpha.
@@ -55,6 +57,47 @@ class JointLoss(nn.Module):
             return (weights * losses * hard).sum() / hard_count
         hardest = losses.flatten().topk(at_least).indices
         return (weights * losses).flatten()[hardest].mean()
+
+
+class DistillationLoss(nn.Module):
+    """
+    How far probabilities are from those of a teacher, a trained network that sees the same images.
+
+    The Kullback-Leibler divergence of softened probabilities (Hinton et al., Distilling the
+    Knowledge in a Neural Network, arXiv 1503.02531). Pixels without a label count, too.
+
+    :param teacher: Weights of a network of the same classes.
+    :param mean, std: by which the images are normalised.
+    :param weight: how much this counts beside the loss on the labels.
+    :param temperature: logits are divided by it.
+    """
+
+    def __init__(self, teacher: Weights, mean: Sequence[float], std: Sequence[float],
+                 weight: float, temperature: float):
+        super().__init__()
+        self._teacher = teacher.network.eval().requires_grad_(False)
+        mean, std, teacher_mean, teacher_std = (
+            torch.tensor(each).view(3, 1, 1) for each in (mean, std, teacher.mean, teacher.std))
+        self.register_buffer('_scale', std / teacher_std)
+        self.register_buffer('_shift', (mean - teacher_mean) / teacher_std)
+        self.weight = weight
+        self.temperature = temperature
+
+    def forward(self, logits: Tensor, images: Tensor) -> Tensor:
+        """
+        Return the scalar loss.
+
+        :param logits: (N, classes, H, W).
+        :param images: (N, 3, H, W) float, normalised.
+        """
+        with torch.no_grad():
+            target = self._teacher(images * self._scale + self._shift)
+        # Neighbours say much the same; a quarter of the pixels takes a quarter of the time.
+        student, target = (F.log_softmax(each[..., ::2, ::2].float() / self.temperature, 1)
+                           for each in (logits, target))
+        divergence = F.kl_div(student, target, reduction='none', log_target=True).sum(1).mean()
+        # Gradients fall with the square of the temperature.
+        return self.weight * self.temperature ** 2 * divergence
 
 
 def log_class_weights(counts: Tensor) -> Tensor:

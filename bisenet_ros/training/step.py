@@ -29,15 +29,18 @@ class TrainingStep:
 
     :param network: in training mode, on the device.
     :param loss: of its output and the labels.
+    :param distillation: of its (main) logits and the images, added to the loss; or None.
     :param dtype: what the network computes in; fp16 with a scaled loss.
     :param captures: whether to record, as can_capture tells.
     """
 
-    def __init__(self, network: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer,
-                 dtype: torch.dtype, device: torch.device, captures: bool):
+    def __init__(self, network: nn.Module, loss: nn.Module, distillation: nn.Module | None,
+                 optimizer: torch.optim.Optimizer, dtype: torch.dtype, device: torch.device,
+                 captures: bool):
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self._network = network
         self._loss = loss
+        self._distillation = distillation
         self._optimizer = optimizer
         self._autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
         self._device = device
@@ -92,7 +95,11 @@ class TrainingStep:
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:
-            loss = self._loss(self._network(images), labels)
+            output = self._network(images)
+            loss = self._loss(output, labels)
+            if self._distillation is not None:
+                logits = output if isinstance(output, Tensor) else output[0]
+                loss = loss + self._distillation(logits, images)
         self._optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self._optimizer)

@@ -28,7 +28,7 @@ from bisenet_ros.segmentation.segmenter import (
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, flat_settings, load_config
 from bisenet_ros.training.datasets import Dataset, load_dataset
-from bisenet_ros.training.losses import JointLoss, log_class_weights
+from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
 
@@ -62,8 +62,9 @@ class Training:
         dtype = _compute_dtype(config['precision'], self.device)
         captures = can_capture(self.device, dtype, config['loss']['ohem_threshold'])
         self.optimizer = _make_optimizer(self.network, config['optimizer'], captures)
-        self.step = TrainingStep(self.network, self._make_loss(), self.optimizer, dtype,
-                                 self.device, captures)
+        distillation = _make_distillation(config, self.label_set, mean, std, self.device)
+        self.step = TrainingStep(self.network, self._make_loss(), distillation, self.optimizer,
+                                 dtype, self.device, captures)
         # Where a recorded step finds its learning rate.
         self._captured_lr = torch.zeros((), device=self.device) if captures else None
         self.mean = torch.tensor(mean, device=self.device)
@@ -272,10 +273,7 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
         raise ConfigError(f'network.init {settings["init"]} has the variant '
                           f'{weights.variant!r}: set network.variant to that')
     state = weights.network.state_dict()
-    # CoinCheung's checkpoints name no classes, but are taken for Cityscapes.
-    same_classes = weights.class_names == names or (
-        not weights.class_names and weights.label_set == label_set.name)
-    if not same_classes:
+    if not _has_classes(weights, label_set):
         state = {key: value for key, value in state.items()
                  if not key.startswith('conv_out.conv_out.')}
         print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
@@ -288,6 +286,25 @@ def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tu
         print(f'new backbone {settings["backbone"]}, the rest from {settings["init"]}')
     network.load_state_dict(state, strict=False)  # load_weights checked that it fits
     return network, weights.mean, weights.std
+
+
+def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tuple,
+                       device: torch.device) -> DistillationLoss | None:
+    settings = config['distillation']
+    if not settings['teacher']:
+        return None
+    teacher = load_weights(weights_path(settings['teacher'], device))
+    if not _has_classes(teacher, label_set):
+        raise ConfigError(f'distillation.teacher {settings["teacher"]} has other classes than '
+                          f'label_set {label_set.name}: take one with the same')
+    return DistillationLoss(teacher, mean, std, settings['weight'], settings['temperature']).to(
+        device, memory_format=torch.channels_last)
+
+
+def _has_classes(weights: Weights, label_set: LabelSet) -> bool:
+    # CoinCheung's checkpoints name no classes, but are taken for Cityscapes.
+    return weights.class_names == tuple(label.name for label in label_set.labels) or (
+        not weights.class_names and weights.label_set == label_set.name)
 
 
 def _with_output_stride(state: dict[str, torch.Tensor], classes: int,

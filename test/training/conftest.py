@@ -59,6 +59,7 @@ def write_small_config(path, data_root):
                          'flip': 0.5, 'brightness': 0.1, 'contrast': 0.1, 'saturation': 0.1,
                          'gamma': 0.1, 'channel_gain': 0.1, 'class_mix': 0.5},
         'loss': {'class_balance': 0.5, 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
+        'distillation': {'teacher': '', 'weight': 1.0, 'temperature': 2.0},
         'optimizer': {'name': 'adamw', 'lr': 0.003, 'weight_decay': 0.01, 'momentum': 0.9},
         'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},
         'batch_size': 2, 'ema_decay': 0.9, 'validate_every': 2, 'device': 'cpu',

@@ -1,12 +1,13 @@
-"""The joint loss against sums written out by hand."""
+"""The losses against sums written out by hand."""
 
 import math
 
 import pytest
 import torch
 
+from bisenet_ros.network import Weights, build_network
 from bisenet_ros.training.augmentation import IGNORED
-from bisenet_ros.training.losses import JointLoss, log_class_weights
+from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 
 
 @pytest.fixture
@@ -87,6 +88,53 @@ def test_ohem_with_a_single_labelled_pixel(batch):
     sure[:, 2] = 5
     got = JointLoss(None, 0.0, ohem_threshold=0.7)(sure, labels)
     assert got.item() == pytest.approx(mean(pixel_losses(sure, labels)), rel=1e-4)
+
+
+def softened(logits, temperature):
+    """Return the probabilities of one pixel, a list."""
+    powers = [math.exp(logit / temperature) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    network = build_network('paper', 'xception39', 3).eval()
+    with torch.no_grad():
+        network.conv_out.conv_out.weight *= 2 / network(torch.rand(1, 3, 64, 64)).std()
+    return Weights(network, 'paper', 'xception39', 3, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+
+
+def test_distillation_is_the_divergence_from_what_the_teacher_sees(teacher):
+    mean, std = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
+    pixels = torch.rand(2, 3, 64, 64)
+    normalised, as_the_teacher_knows_it = (
+        (pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)
+        for m, s in ((mean, std), (teacher.mean, teacher.std)))
+    with torch.no_grad():
+        wanted = teacher.network(as_the_teacher_knows_it)
+    logits = torch.randn(2, 3, 64, 64)
+    divergences = []
+    for image in range(2):
+        for row in range(0, 64, 2):
+            for column in range(0, 64, 2):
+                true, got = (softened(each[image, :, row, column].tolist(), 3.0)
+                             for each in (wanted, logits))
+                divergences.append(sum(p * math.log(p / q) for p, q in zip(true, got)))
+    loss = DistillationLoss(teacher, mean, std, weight=0.5, temperature=3.0)
+    mean_divergence = sum(divergences) / len(divergences)
+    assert loss(logits, normalised).item() == pytest.approx(0.5 * 9 * mean_divergence, rel=1e-4)
+    assert loss(wanted, normalised).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_teaches_the_pupil_only(teacher):
+    logits = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
+    loss = DistillationLoss(teacher, teacher.mean, teacher.std, 1.0, 2.0)
+    loss(logits, torch.rand(1, 3, 64, 64)).backward()
+    assert logits.grad.abs().sum() > 0
+    assert all(torch.equal(value, before[name])
+               for name, value in teacher.network.state_dict().items())
 
 
 def test_log_class_weights():

@@ -176,6 +176,25 @@ def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
     assert loaded.class_names == ('sky', 'building', 'road')
 
 
+def test_a_teacher_is_followed_where_nothing_is_labelled(small_config, camvid_like, tmp_path,
+                                                         weights):
+    for path in (camvid_like / 'trainannot').glob('*.png'):
+        labels = np.full((64, 96), 11, np.uint8)
+        labels[:8, :8] = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:8, :8]
+        assert cv2.imwrite(str(path), labels)
+    settings = ('schedule.iterations=40', 'validate_every=40', 'batch_size=4')
+    alone = run(small_config, tmp_path / 'alone', *settings)
+    taught = run(small_config, tmp_path / 'taught', *settings, f'distillation.teacher={weights}',
+                 'distillation.weight=5')
+    assert taught.best > alone.best + 0.1
+
+
+def test_a_teacher_of_other_classes_is_refused(small_config, tmp_path, weights):
+    with pytest.raises(ConfigError, match='distillation.teacher .* has other classes'):
+        run(small_config, tmp_path / 'out', 'label_set=cityscapes',
+            f'distillation.teacher={weights}')
+
+
 def test_classes_that_change_are_not_resumed(small_config, tmp_path):
     shutil.copy(config_path('labels/camvid.yaml'), tmp_path / 'mine.yaml')
     mine = f'label_set={tmp_path}/mine.yaml'
