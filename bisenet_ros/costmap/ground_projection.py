@@ -194,8 +194,8 @@ class GroundTable:
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        u, v = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).T
-        return image.reshape(-1).take(v * np.int32(self.camera.width) + u)
+        pixels = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).astype(np.int32)
+        return image.reshape(-1).take(pixels[:, 1] * np.int32(self.camera.width) + pixels[:, 0])
 
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """

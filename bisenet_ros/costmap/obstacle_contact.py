@@ -34,8 +34,9 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
-    :returns: seen ground; contacts, the first sample of each obstacle on the ground; and the first
-        sample of each obstacle whose contact is not seen; all (samples, rays) bool.
+    :returns: seen ground, (samples, rays) bool; contacts, the first sample of each obstacle on the
+        ground; and the first sample of each obstacle whose contact is not seen; both (N,) int,
+        flat indices in ascending order.
     """
     # Steps go along the rays, so that eight of these fit into a byte.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
@@ -50,9 +51,9 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     # The last sample before an obstacle may lie beyond its contact: samples take the nearest
     # pixel.
     ground[:-1] &= ~obstacle[1:]
-    return tuple(
-        np.unpackbits(bits, axis=1, count=kinds.shape[1]).view(bool)
-        for bits in (ground, contacts, without_contact))
+    ray_count = kinds.shape[1]
+    return (np.unpackbits(ground, axis=1, count=ray_count).view(bool),
+            _indices(contacts, ray_count), _indices(without_contact, ray_count))
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
@@ -84,6 +85,14 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
             outline |= ((classes[samples, neighbour] == class_ids)
                         & (classes[nearer, neighbour] == class_ids))
     return outline
+
+
+def _indices(bits, ray_count):
+    """Return the flat indices of the ones, which are few, in (samples, rays), ascending."""
+    octets = np.flatnonzero(bits != 0)
+    ones = np.flatnonzero(np.unpackbits(bits.reshape(-1)[octets]).view(bool))
+    samples, rays = np.divmod(8 * octets[ones // 8] + ones % 8, 8 * bits.shape[1])
+    return samples * ray_count + rays
 
 
 def _drop_short_runs(bits, length):

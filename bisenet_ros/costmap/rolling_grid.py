@@ -67,12 +67,17 @@ class RollingGrid:
         self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
         self._decay_time = decay_time
         self._evidence = np.zeros((classes, *self._shape), dtype=np.float32)
+        # Of all classes together, kept up to date: a sum over the planes takes as long as all else.
+        self._total = np.zeros(self._shape, np.float32)
+        # Of each cell, where it is stored.
+        self._stored = np.zeros(self._total.size, np.intp)
         self._place(self._corner_around(0.0, 0.0))
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
         self._evidence.fill(0)
+        self._total.fill(0)
         self._unit = 1.0
         # The prior's weight in units of evidence, when the cell was last seen: it fades along, so
         # that what a cell is taken for does not change while it is not seen.
@@ -93,6 +98,11 @@ class RollingGrid:
     def evidence(self) -> np.ndarray:
         """Stored evidence (classes, height, width) float32, in units of `unit` observations."""
         return self._evidence
+
+    @property
+    def total(self) -> np.ndarray:
+        """Stored evidence of all classes together (height, width) float32, in the same units."""
+        return self._total
 
     @property
     def unit(self) -> float:
@@ -162,7 +172,8 @@ class RollingGrid:
         crossing_rows, crossing_columns = (
             (min(new, old) + np.arange(min(abs(new - old), size))) % size
             for new, old, size in zip(corner, self._corner, self._shape))
-        for planes, nothing in ((self._evidence, 0), (self._prior, 0), (self._seen, np.inf)):
+        for planes, nothing in ((self._evidence, 0), (self._total, 0), (self._prior, 0),
+                                (self._seen, np.inf)):
             planes[..., crossing_rows, :] = nothing
             planes[..., crossing_columns] = nothing
         self._place(corner)
@@ -197,37 +208,39 @@ class RollingGrid:
         seen[stored] = np.where(last == np.inf, stamp, np.maximum(last, stamp))
         self._prior.reshape(-1)[stored] = _PRIOR / self._unit
         self._bound_evidence()
-        self._evidence.reshape(-1)[classes * self._seen.size + stored] += (
-            weights * np.float32(1 / self._unit))
+        evidence = weights * np.float32(1 / self._unit)
+        self._evidence.reshape(-1)[classes * self._seen.size + stored] += evidence
+        self._total.reshape(-1)[stored] += evidence
 
     def remove(self, cells: np.ndarray, classes: list[int]) -> None:
         """Forget what cells (N,) hold of some classes."""
-        self._by_cell()[np.ix_(classes, self._stored.take(cells))] = 0
+        stored = self._stored.take(cells)
+        self._by_cell()[np.ix_(classes, stored)] = 0
+        self._total.reshape(-1)[stored] = self._by_cell()[:, stored].sum(axis=0)
 
     def forget(self, cells: np.ndarray) -> None:
         """Make cells (N,) unknown."""
         self._forget(self._stored.take(cells))
 
-    def probability(self, index: int, total: np.ndarray) -> np.ndarray:
-        """
-        Return the stored probability of a class, (height, width) float32, 0 to 1.
-
-        :param total: stored evidence of all classes together, (height, width).
-        """
-        weight = np.maximum(total + self._prior, _TRACE)
+    def probability(self, index: int) -> np.ndarray:
+        """Return the stored probability of a class, (height, width) float32, 0 to 1."""
+        weight = np.maximum(self._total + self._prior, _TRACE)
         return (self._evidence[index] + self._prior / len(self._evidence)) / weight
 
-    def required_evidence(self, probability: float, total: np.ndarray,
+    def required_evidence(self, probability: float,
                           cells: np.ndarray | None = None) -> np.ndarray:
         """
-        Return how much evidence makes a class this probable, float32 of total's shape.
+        Return how much evidence makes a class this probable, float32.
 
         Never zero: with few classes the prior alone would do.
 
-        :param total: evidence of all classes together, stored (height, width), or in cells (N,).
-        :param cells: (N,) int, which; None: all.
+        :param cells: (N,) int.
+        :returns: stored, (height, width); or in the cells, (N,).
         """
-        prior = self._prior if cells is None else self._prior.take(self._stored.take(cells))
+        total, prior = self._total, self._prior
+        if cells is not None:
+            stored = self._stored.take(cells)
+            total, prior = total.take(stored), prior.take(stored)
         required = total * probability
         required += prior * np.float32(probability - 1 / len(self._evidence))
         return np.maximum(required, _TRACE, out=required)
@@ -241,15 +254,15 @@ class RollingGrid:
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
         self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
-        # Of each cell, where it is stored.
         height, width = self._shape
-        self._stored = np.add.outer(rows % height * width, columns % width).reshape(-1)
+        np.add.outer(rows % height * width, columns % width,
+                     out=self._stored.reshape(self._shape))
 
     def _bound_evidence(self):
-        total = self._evidence.sum(axis=0)
         limit = np.float32(_MEMORY / self._unit)
-        if total.max() > limit:
-            self._evidence *= limit / np.maximum(total, limit)
+        if self._total.max() > limit:
+            self._evidence *= limit / np.maximum(self._total, limit)
+            np.minimum(self._total, limit, out=self._total)
 
     def _renew_unit(self):
         """Write evidence in whole observations again."""
@@ -257,6 +270,7 @@ class RollingGrid:
         self._prior *= self._unit
         # Ever smaller numbers would become denormal, which are slow.
         self._evidence[self._evidence < _TRACE] = 0
+        self._evidence.sum(axis=0, out=self._total)
         self._unit = 1.0
 
     def _by_cell(self):
@@ -265,5 +279,6 @@ class RollingGrid:
 
     def _forget(self, stored):
         self._by_cell()[:, stored] = 0
+        self._total.reshape(-1)[stored] = 0
         self._prior.reshape(-1)[stored] = 0
         self._seen.reshape(-1)[stored] = np.inf

@@ -309,8 +309,9 @@ class SemanticCostmap:
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
         # What stands too near for the picture to show its foot: at least where the picture begins.
-        start = np.minimum(table.first_seen, len(classes) - 1), np.arange(classes.shape[1])
-        contacts[start] |= without_contact[start]
+        samples, rays = np.divmod(without_contact, classes.shape[1])
+        too_near = without_contact[samples == table.first_seen[rays]]
+        contacts = np.sort(np.concatenate([contacts, too_near]))
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))
@@ -319,13 +320,12 @@ class SemanticCostmap:
         observed = np.zeros(samples.shape, bool)
         observed[box] = ground.reshape(-1).take(samples[box])
 
-        contacts = np.flatnonzero(contacts)
         contacts = contacts[~on_outlines(
             *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
             table.pixel_angle)]
         contact_cells, contacts = self._cells_of_starts(table, rotation, camera_xy, contacts)
         other_cells, others = self._cells_of_starts(
-            table, rotation, camera_xy, np.flatnonzero(without_contact))
+            table, rotation, camera_xy, without_contact)
         observed.reshape(-1)[contact_cells] = True
         # What comes onto ground held free may stand on what it hides, too.
         arrived = np.concatenate([contacts, others])[
@@ -356,10 +356,8 @@ class SemanticCostmap:
     def _held_free(self, cells):
         """Return which cells hold evidence, but too little of obstacles, (N,) bool."""
         evidence = self._grid.evidence_at(cells)
-        total = evidence.sum(axis=0)
-        required = self._grid.required_evidence(
-            self._settings.obstacle_probability, total, cells)
-        return (total > 0) & (evidence[self._obstacles].sum(axis=0) < required)
+        required = self._grid.required_evidence(self._settings.obstacle_probability, cells)
+        return evidence.any(axis=0) & (evidence[self._obstacles].sum(axis=0) < required)
 
     def _view(self, table, rotation, camera_xy):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
@@ -424,18 +422,16 @@ class SemanticCostmap:
     def _decisions(self) -> Iterator[tuple[int, bool, np.ndarray]]:
         """Yield cost, whether of obstacles, and the stored cells that classes like this decide."""
         evidence = self._grid.evidence
-        total = np.zeros(evidence.shape[1:], np.float32)
         strongest, together = [], []
         for first, *others in self._groups.values():
-            most_of_group = sum_of_group = evidence[first]
+            most_of_group, sum_of_group = evidence[first].copy(), evidence[first].copy()
             for index in others:
-                most_of_group = np.maximum(most_of_group, evidence[index])
-                sum_of_group = sum_of_group + evidence[index]
-            total += sum_of_group
+                np.maximum(most_of_group, evidence[index], out=most_of_group)
+                sum_of_group += evidence[index]
             strongest.append(most_of_group)
             together.append(sum_of_group)
         most = reduce(np.maximum, strongest, _NO_EVIDENCE)
-        required = self._grid.required_evidence(self._settings.obstacle_probability, total)
+        required = self._grid.required_evidence(self._settings.obstacle_probability)
         for (cost, is_obstacle), of_strongest, of_all in zip(self._groups, strongest, together):
             decided = of_strongest == most
             if is_obstacle:
@@ -457,19 +453,18 @@ class SemanticCostmap:
         """
         for index, label in enumerate(self._labels):
             if label.name == name:
-                return self._percent(index, self._grid.evidence.sum(axis=0))
+                return self._percent(index)
         raise ValueError(
             f"no class is named '{name}': there are "
             f"{', '.join(label.name for label in self._labels)}")
 
     def class_grids(self) -> np.ndarray:
         """Return every class's class_grid, in the label set's order, (classes, height, width)."""
-        total = self._grid.evidence.sum(axis=0)
-        return np.stack([self._percent(index, total) for index in range(len(self._labels))])
+        return np.stack([self._percent(index) for index in range(len(self._labels))])
 
-    def _percent(self, index, total):
-        percent = np.rint(100 * self._grid.probability(index, total)).astype(np.int8)
-        percent[total <= 0] = UNKNOWN
+    def _percent(self, index):
+        percent = np.rint(100 * self._grid.probability(index)).astype(np.int8)
+        percent[self._grid.total <= 0] = UNKNOWN
         return self._grid.in_window(percent)
 
     def obstacle_points(self) -> tuple[np.ndarray, np.ndarray]:
@@ -500,8 +495,8 @@ def _lie_beyond(starts, samples, ray_count):
     steps, rays = np.divmod(starts, ray_count)
     nearest = np.full(ray_count, np.iinfo(np.int32).max, np.int32)
     np.minimum.at(nearest, rays, steps.astype(np.int32))
-    steps, rays = np.divmod(samples, np.int32(ray_count))
-    return steps >= nearest.take(rays)
+    steps = samples // np.int32(ray_count)
+    return steps >= nearest.take(samples - steps * np.int32(ray_count))
 
 
 def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:

@@ -11,8 +11,10 @@ def walk(ray):
     samples = np.array(list(ray))[:, None]
     ground, contacts, without_contact = find_contacts(np.select(
         [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)]))
-    return ''.join(np.select(
-        [contacts[:, 0], without_contact[:, 0], ground[:, 0]], ['X', '?', 'g'], '.'))
+    found = np.where(ground[:, 0], 'g', '.')
+    found[contacts] = 'X'
+    found[without_contact] = '?'
+    return ''.join(found)
 
 
 @pytest.mark.parametrize('ray, expected', [
