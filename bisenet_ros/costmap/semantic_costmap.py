@@ -16,6 +16,7 @@ from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
+    begin_with_picture,
     find_contacts,
     on_outlines,
 )
@@ -309,9 +310,8 @@ class SemanticCostmap:
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
         # What stands too near for the picture to show its foot: at least where the picture begins.
-        samples, rays = np.divmod(without_contact, classes.shape[1])
-        too_near = without_contact[samples == table.first_seen[rays]]
-        contacts = np.sort(np.concatenate([contacts, too_near]))
+        too_near = begin_with_picture(without_contact, table.first_seen)
+        contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))

@@ -551,6 +551,21 @@ def test_who_stands_too_near_to_show_his_feet_is_marked_where_the_picture_begins
     assert len(target.obstacle_points()[0]) == 0
 
 
+@pytest.mark.parametrize('height, pitch, resolution, width', [
+    (0.3, 0.0, 0.05, 160), (0.5, 0.2, 0.1, 160), (1.0, 0.3, 0.05, 640), (0.3, 0.0, 0.1, 640)])
+def test_whoever_comes_nearer_is_marked_until_his_feet_leave_the_picture(height, pitch, resolution,
+                                                                         width):
+    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    left = int(CENTRE[0]) - width // 2
+    for foot in (*range(HEIGHT, HEIGHT - 40, -2), *range(HEIGHT - 40, HEIGHT - 150, -10)):
+        mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        mask[280:] = ID['road']
+        mask[100:foot, max(left, 0):left + width] = ID['pedestrian']
+        target = costmap(resolution=resolution)
+        update(target, mask, camera_pose=pose)
+        assert len(target.obstacle_points()[0]) >= 0.1 / resolution, foot
+
+
 def test_obstacles_of_several_costs_share_a_cell():
     """Together they are more probable than obstacle_probability, each alone is less."""
     labels = LabelSet('three', (
