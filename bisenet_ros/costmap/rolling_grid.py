@@ -67,7 +67,7 @@ class RollingGrid:
         self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
         self._decay_time = decay_time
         self._evidence = np.zeros((classes, *self._shape), dtype=np.float32)
-        # Of all classes together, kept up to date: a sum over the planes takes as long as all else.
+        # Of all classes together, kept up to date: a sum over all planes takes its time.
         self._total = np.zeros(self._shape, np.float32)
         # Of each cell, where it is stored.
         self._stored = np.zeros(self._total.size, np.intp)

@@ -33,7 +33,7 @@ class Frame:
 @dataclass
 class FrameCounts:
     """
-    Frames since activation.
+    Frames since the node was configured.
 
     :ivar dropped: received, but a newer one came before the network was free.
     :ivar missed: published, but lost on the way here; None if the middleware cannot tell.

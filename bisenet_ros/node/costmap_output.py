@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.time import Time
@@ -24,7 +25,9 @@ from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
 from bisenet_ros.segmentation import LabelSet, Segmentation
 
-COSTMAP_TOPIC, OBSTACLES_TOPIC = 'segmentation/costmap', 'segmentation/obstacles'
+COSTMAP_TOPIC = 'segmentation/costmap'
+CLASS_COSTMAPS_TOPIC = 'segmentation/class_costmaps'
+OBSTACLES_TOPIC = 'segmentation/obstacles'
 DELIVERY_PATIENCE = 0.5  # s
 
 
@@ -36,18 +39,30 @@ class UnknownCostmap:
     may take minutes, or fail.
     """
 
-    def __init__(self, node: LifecycleNode, settings: CostmapSettings, frame: str) -> None:
+    def __init__(self, node: LifecycleNode, settings: CostmapSettings, frame: str,
+                 publish_classes: list[str]) -> None:
         self._node = node
+        self._publishers: list[Publisher] = []
         grid = RollingGrid(settings.resolution, settings.size, 0, settings.decay_time)
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id=frame)
-        self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
-        self._combined.publish(_unknown_grid(header, grid.info))
-        self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
-        self._obstacles.publish(_no_obstacles(header))
+        unknown = _unknown_grid(header, grid.info)
+        self._publish(COSTMAP_TOPIC, unknown)
+        self._publish(OBSTACLES_TOPIC, _no_obstacles(header))
+        self._publish(CLASS_COSTMAPS_TOPIC, ClassCostmaps(header=header, info=unknown.info))
+        for name in dict.fromkeys(publish_classes):
+            try:
+                self._publish(f'{COSTMAP_TOPIC}/{name}', unknown)
+            except InvalidTopicNameException:  # No class, as configuring will say.
+                continue
+
+    def _publish(self, topic: str, message: object) -> None:
+        self._publishers.append(
+            self._node.create_publisher(type(message), topic, LATCHED_QOS))
+        self._publishers[-1].publish(message)
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        for publisher in (self._combined, self._obstacles):
+        for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
 
@@ -81,9 +96,9 @@ class CostmapOutput:
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
             name: node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS)
-            for name in publish_classes}
+            for name in dict.fromkeys(publish_classes)}
         self._class_costmaps = node.create_publisher(
-            ClassCostmaps, 'segmentation/class_costmaps', LATCHED_QOS)
+            ClassCostmaps, CLASS_COSTMAPS_TOPIC, LATCHED_QOS)
         self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
         self._publishers = (
             self._combined, *self._classes.values(), self._class_costmaps, self._obstacles)
@@ -172,10 +187,15 @@ class CostmapOutput:
             self.publish_unknown()
 
     def publish_unknown(self) -> None:
-        """Publish all topics as unknown; once, then only to subscribers."""
+        """
+        Publish all topics as unknown; once, then grids only to subscribers.
+
+        No more clouds: Nav2's ObstacleLayer takes an empty one for a sign of life.
+        """
         with self._lock:
             info = self._costmap.info
-        publishers, self._holding_data = self._holding_data | self._subscribed(), set()
+        publishers = self._holding_data | (self._subscribed() - {self._obstacles})
+        self._holding_data = set()
         self._publish_unknown_on(publishers, info)
 
     def _subscribed(self) -> set[Publisher]:

@@ -202,6 +202,7 @@ class Parameters:
         for camera in dict.fromkeys(cameras or ['']):
             for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
                 self._declare(_of_camera(specification, camera))
+        self._warn_of_what_is_ignored()
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
@@ -242,6 +243,15 @@ class Parameters:
                 [Parameter(name, specification.parameter_type, specification.default)])
         self._node.set_descriptor(name, specification.descriptor())
         self._specifications[name] = specification
+
+    def _warn_of_what_is_ignored(self) -> None:
+        # rclpy has no public way to what was given, and drops what was not declared.
+        for name in self._node._parameter_overrides:
+            if not (self._node.has_parameter(name) or name.startswith('qos_overrides.')):
+                self._node.get_logger().warning(
+                    f'parameter {name} is ignored, for there is none of this name: is it spelt '
+                    "right? With `cameras` set, each camera has its own, such as "
+                    '<camera>.image_topic and <camera>.camera_pose.source')
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
         for change in changes:

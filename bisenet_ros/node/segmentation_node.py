@@ -1,10 +1,8 @@
 """The lifecycle node: camera images in; masks, their companions and costmaps out."""
 
-import math
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -25,23 +23,21 @@ from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
-from bisenet_ros.node.camera_input import CameraInput, Frame
+from bisenet_ros.node.camera_input import CameraInput
 from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
 from bisenet_ros.node.diagnostics import Diagnostics
-from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
+from bisenet_ros.node.faults import Faults
+from bisenet_ros.node.frame_processor import FrameProcessor
+from bisenet_ros.node.health import Health
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker
-from bisenet_ros.segmentation import Segmentation, Segmenter
-from bisenet_ros.segmentation.postprocess import without_uncertain
+from bisenet_ros.segmentation import Segmenter
 
 WATCH_PERIOD = 0.5
 DIAGNOSTICS_PERIOD = 1.0
-LOG_THROTTLE = 5.0
-LOSS_TO_WARN_OF = 0.2
-SEE_LARGE_IMAGES = 'see "Large images" in the README'
 
 
 class SegmentationNode(LifecycleNode):
@@ -49,7 +45,7 @@ class SegmentationNode(LifecycleNode):
     Segments camera images with BiSeNet.
 
     Configuring loads the weights and puts the topics on the graph; activating subscribes to the
-    cameras. Whatever goes wrong with a frame is reported, and the next frame is tried.
+    cameras, whose frames a thread of its own takes through the network.
     """
 
     def __init__(self) -> None:
@@ -64,14 +60,14 @@ class SegmentationNode(LifecycleNode):
         self._unknown_costmap: UnknownCostmap | None = None
         self._costmap_timer = None
         self._segmenter: Segmenter | None = None
+        self._processor: FrameProcessor | None = None
         self._worker: Worker | None = None
+        self._health: Health | None = None
         self._active = False
         self._paused = False
         self._configuration_error = ''
-        self._camera_errors: dict[str, str] = {}
-        self._last_error = ''
-        self._logged_at: dict[str, float] = {}
-        self._throughput = Throughput()
+        self._finalized = False
+        self._faults = Faults(self.get_logger())
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/clear_costmap', self._on_clear_costmap)
@@ -99,7 +95,7 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._configuration_error = self._fail(f'not configured: {error}')
+            self._configuration_error = self._faults.say(f'not configured: {error}')
         else:
             self._configuration_error = ''
             self._settings.configured = True
@@ -114,7 +110,7 @@ class SegmentationNode(LifecycleNode):
             if not self._paused:
                 self._start()
         except Exception as error:  # For example two topics of one name and different types.
-            self._configuration_error = self._fail(f'not activated: {error}')
+            self._configuration_error = self._faults.say(f'not activated: {error}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
 
@@ -132,6 +128,7 @@ class SegmentationNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release, from whatever state."""
         self.close()
+        self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -145,11 +142,6 @@ class SegmentationNode(LifecycleNode):
         self._active = False
         self._release()
         self._withdraw_unknown()
-
-    def _fail(self, error: str) -> str:
-        self._last_error = error
-        self.get_logger().error(error)
-        return error
 
     def _configure(self) -> None:
         parameters = self._settings
@@ -171,7 +163,11 @@ class SegmentationNode(LifecycleNode):
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_live_parameters()
-        self._warm_up()
+        self._processor = FrameProcessor(
+            self._segmenter, {name: each.image_topic for name, each in self._inputs.items()},
+            self._outputs, self._costmap, parameters, self._faults)
+        self._rate_in, self._rate_out = Rate(), Rate()
+        self._processor.warm_up()
         self._withdraw_unknown()  # CostmapOutput has said it, too.
 
     def _costmap_settings(self) -> CostmapSettings:
@@ -185,16 +181,21 @@ class SegmentationNode(LifecycleNode):
         for name, value in ('frame', frame), ('base_frame', base_frame):
             if not value:
                 raise ValueError(f'costmap.{name} is empty: give the name of a frame')
+        try:
+            settings = self._costmap_settings()
+        except ValueError:  # Which configuring will say. Nav2 takes over the size of what it gets.
+            settings = CostmapSettings()
         self._unknown_costmap = UnknownCostmap(
-            self, self._costmap_settings(),
-            grid_frame(frame, base_frame, self._settings['costmap.odometry.source']))
+            self, settings,
+            grid_frame(frame, base_frame, self._settings['costmap.odometry.source']),
+            self._settings['costmap.publish_classes'])
 
     def _try_to_say_unknown(self) -> None:
         """Say it before a lifecycle manager asks to be configured, which may be never."""
         try:
             self._say_unknown()
         except Exception as error:  # A parameter is wrong, as configuring will say again.
-            self._fail(f'the costmap was not made unknown: {error}')
+            self._faults.say(f'the costmap was not made unknown: {error}')
 
     def _withdraw_unknown(self) -> None:
         if self._unknown_costmap is not None:
@@ -228,22 +229,14 @@ class SegmentationNode(LifecycleNode):
         return fixed_camera_pose(self._settings.of_camera(camera, 'camera_pose.xyz'),
                                  self._settings.of_camera(camera, 'camera_pose.rpy'))
 
-    def _warm_up(self) -> None:
-        """
-        Run the network, so that the first frames are as fast as the others.
-
-        A GPU prepares itself for each number of images, as cameras do not wait for each other, and
-        once more for images of another size than these.
-        """
-        blank = np.zeros((480, 640, 3), np.uint8)
-        for count in range(1, len(self._inputs) + 1):
-            self._segmenter.segment([blank] * count)
-
     def _start(self) -> None:
-        self._camera_errors = {}
-        for camera in self._inputs.values():
+        for name, camera in self._inputs.items():
+            self._faults.end(name)
             camera.start()
-        self._worker = Worker(list(self._inputs.values()), self._new_frame, self._process)
+        self._worker = Worker(
+            list(self._inputs.values()), self._new_frame, self._processor.process)
+        self._health = Health(
+            self._inputs, self._processor, self._costmap, self._worker, self._faults)
         self._worker.start()
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
@@ -260,9 +253,9 @@ class SegmentationNode(LifecycleNode):
             if self._costmap is not None:
                 self._costmap.publish_unknown()
         except Exception as error:  # Whatever a middleware raises; the worker must end.
-            self._fail(f'the costmap was not made unknown: {error}')
+            self._faults.say(f'the costmap was not made unknown: {error}')
         self._worker.stop()
-        self._worker = None
+        self._worker = self._health = None
 
     def _release(self) -> None:
         releases = [part.destroy for part in (
@@ -272,99 +265,14 @@ class SegmentationNode(LifecycleNode):
         if self._segmenter is not None:
             releases.append(self._segmenter.close)
         self._inputs, self._outputs = {}, {}
-        self._label_info = self._segmenter = self._costmap = self._costmap_timer = None
+        self._label_info = self._costmap = self._costmap_timer = None
+        self._segmenter = self._processor = None
         self._settings.configured = False
         for release in releases:
             try:
                 release()
             except Exception as error:  # A GPU that has failed must not keep the rest.
                 self.get_logger().error(f'not released: {error}')
-
-    # One frame of each camera that has a new one; in the worker's thread
-
-    def _process(self, frames: list[Frame]) -> None:
-        try:
-            self._process_frames(frames)
-        except Exception as error:  # The thread must live on, whatever nobody thought of.
-            for frame in frames:
-                self._report_camera(frame.camera, f'not segmented: {error}')
-
-    def _process_frames(self, frames: list[Frame]) -> None:
-        images: list[tuple[Frame, ColorImage]] = []
-        for frame in frames:
-            if not self._wanted(frame.camera):
-                self._camera_errors.pop(frame.camera, None)
-                continue
-            try:
-                images.append((frame, to_color_image(frame.message)))
-            except ImageConversionError as error:
-                self._report_camera(frame.camera, str(error))
-        for order in ('rgb', 'bgr'):
-            if group := [pair for pair in images if pair[1].channel_order == order]:
-                self._segment_and_publish(group, order)
-
-    def _wanted(self, camera: str) -> bool:
-        return self._outputs[camera].wanted() or self._costmap_wanted()
-
-    def _costmap_wanted(self) -> bool:
-        return self._costmap is not None and self._costmap.wanted()
-
-    def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str) -> None:
-        costmap_wanted = self._costmap_wanted()
-        # rclpy lets a value pass that is a rounding error above its limit.
-        least_confidence = min(1.0, self._settings['confidence_threshold'])
-        with_confidence = costmap_wanted or least_confidence > 0 or any(
-            self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
-        segmented = self._segment(images, order, with_confidence)
-        for frame, image, segmentation in segmented:
-            self._publish(frame, image, segmentation, least_confidence)
-        if costmap_wanted:  # After all masks: it may wait for a transform.
-            for frame, image, segmentation in segmented:
-                self._observe(frame, image, segmentation, least_confidence)
-
-    def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
-                 with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
-        """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
-        pixels = [image.pixels for _, image in images]
-        wanted_size = tuple(self._settings['mask_size'])
-        sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
-        try:
-            segmentations = self._segmenter.segment(
-                pixels, sizes, channel_order=order, with_confidence=with_confidence)
-        except Exception as error:  # The network's failures have no common type; the node lives.
-            failure = f'segmentation failed: {error}'
-        else:
-            return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
-        # Not in the clause: the error would hold the GPU's memory.
-        if len(images) > 1:
-            return [done for pair in images
-                    for done in self._segment([pair], order, with_confidence)]
-        self._report_camera(images[0][0].camera, failure)
-        return []
-
-    def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
-                 least_confidence: float) -> None:
-        outputs = self._outputs[frame.camera]
-        if least_confidence > 0:
-            segmentation = segmentation._replace(
-                class_ids=without_uncertain(*segmentation, least_confidence))
-        try:
-            outputs.publish(frame, image, segmentation, self._settings['overlay_alpha'])
-            self._throughput.add(frame.received)
-            outputs.publish_camera_info(
-                frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
-        except Exception as error:  # A wrong calibration, or whatever a middleware raises.
-            self._report_camera(frame.camera, str(error))
-        else:
-            self._camera_errors.pop(frame.camera, None)
-
-    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
-                 least_confidence: float) -> None:
-        try:
-            self._costmap.observe(
-                frame, image.pixels.shape[1::-1], segmentation, least_confidence)
-        except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
-            self._report(frame.camera, f'costmap: {self._named(frame.camera, error)}')
 
     # Services, parameters, diagnostics; in the executor's thread
 
@@ -380,7 +288,7 @@ class SegmentationNode(LifecycleNode):
             except Exception as error:  # As in on_activate.
                 self._paused = True
                 self._stop()
-                response.message = self._fail(f'not enabled: {error}')
+                response.message = self._faults.say(f'not enabled: {error}')
                 self._configuration_error = response.message
                 response.success = False
                 return response
@@ -420,34 +328,20 @@ class SegmentationNode(LifecycleNode):
             if self._costmap is not None:
                 self._costmap.expire(self._settings['stale_after'])
 
-    def _report_camera(self, camera: str, error: str) -> None:
-        self._camera_errors[camera] = self._named(camera, error)
-        self._report(camera, self._camera_errors[camera])
-
-    def _named(self, camera: str, error: object) -> str:
-        return f'{self._inputs[camera].image_topic}: {error}'
-
-    def _report(self, camera: str, error: str) -> None:
-        self._last_error = error
-        # Throttled here, for rclpy would let one camera's errors silence another's.
-        now = time.monotonic()
-        if now - self._logged_at.get(camera, -math.inf) >= LOG_THROTTLE:
-            self._logged_at[camera] = now
-            self.get_logger().error(error)
-
     def _publish_diagnostics(self) -> None:
-        level, message = self._health()
+        level, message = self._assess()
         counts = [camera.counts for camera in self._inputs.values()]
         received = sum(count.received for count in counts)
         missed = [count.missed for count in counts]
-        median, p99 = self._throughput.latency_percentiles()
+        throughput = self._processor.throughput if self._processor else Throughput()
+        median, p99 = throughput.latency_percentiles()
         segmenter = self._segmenter
         self._diagnostics.publish(level, message, segmenter.device if segmenter else '', {
             'state': self._state_name(),
             'rate_in_hz': self._rate_in.update(received),
-            'rate_out_hz': self._rate_out.update(self._throughput.published),
+            'rate_out_hz': self._rate_out.update(throughput.published),
             'frames_in': received,
-            'frames_out': self._throughput.published,
+            'frames_out': throughput.published,
             'dropped': sum(count.dropped for count in counts),
             'missed_in_transit': None if None in missed else sum(missed),
             'latency_p50_ms': 1e3 * median,
@@ -456,58 +350,22 @@ class SegmentationNode(LifecycleNode):
             'engine': segmenter.engine if segmenter else '',
             'weights': segmenter.weights if segmenter else '',
             'label_set': segmenter.label_set.name if segmenter else '',
-            'last_error': self._last_error,
+            'last_error': self._faults.last,
         })
 
+    def _assess(self) -> tuple[bytes, str]:
+        if self._configuration_error:
+            return DiagnosticStatus.ERROR, self._configuration_error
+        if self._health is None:
+            return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
+        return self._health.assess(self._settings['stale_after'])
+
     def _state_name(self) -> str:
+        if self._finalized:
+            return 'finalized'
         if self._active:
             return 'paused' if self._paused else 'active'
         return 'unconfigured' if self._segmenter is None else 'inactive'
-
-    def _health(self) -> tuple[bytes, str]:
-        if self._configuration_error:
-            return DiagnosticStatus.ERROR, self._configuration_error
-        if self._worker is None:
-            return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
-        errors, warnings = self._camera_troubles()
-        busy_for, stale_after = self._worker.busy_for(), self._settings['stale_after']
-        if busy_for > stale_after:
-            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
-                          'for the first of a size; a smaller network_size is faster')
-        if errors or warnings:
-            return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
-                    '; '.join(errors + warnings))
-        if not any(self._wanted(camera) for camera in self._inputs):
-            return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
-        return DiagnosticStatus.OK, 'segmenting'
-
-    def _camera_troubles(self) -> tuple[list[str], list[str]]:
-        """Return errors and warnings; of each camera the first that explains the others."""
-        stale_after = self._settings['stale_after']
-        missing = self._costmap.missing(stale_after) if self._costmap_wanted() else {}
-        errors, warnings = [], []
-        for name, camera in self._inputs.items():
-            publishers = camera.publisher_count()
-            if publishers == 0:
-                warnings.append(f'nobody publishes {camera.image_topic}: is the camera driver '
-                                'running, and is image_topic right?')
-            elif camera.silent_for() > stale_after:
-                warnings.append(
-                    f'no image on {camera.image_topic} for {stale_after} s though there is a '
-                    f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES}')
-            elif error := self._camera_errors.get(name):
-                errors.append(error)
-            elif name in missing:
-                what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
-                    f'the costmap lacks {camera.image_topic}')
-                errors.append(f'{what}: {missing[name]}')
-            elif publishers > 1:
-                warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
-                                'images mix: stop all but one')
-            elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
-                warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
-                                f'the way: {SEE_LARGE_IMAGES}')
-        return errors, warnings
 
 
 def spin(node: Node) -> None:

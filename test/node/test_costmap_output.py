@@ -276,6 +276,19 @@ def test_unknown_when_images_stop(standing):
     standing.probe.wait(unknown(standing))
 
 
+def test_no_cloud_is_a_sign_of_life_when_images_have_stopped(standing):
+    """Nav2's ObstacleLayer, whose expected_update_rate is to stop the robot, takes empty ones."""
+    clouds = standing.probe.received['segmentation/obstacles']
+    count = len(clouds)
+    standing.send_until(lambda: len(clouds) > count + 3)
+    standing.probe.wait(unknown(standing))
+    standing.probe.wait(lambda: clouds[-1].width == 0)
+    grids = standing.probe.received['segmentation/costmap']
+    count, later = len(clouds), len(grids) + 15
+    standing.probe.wait(lambda: len(grids) > later)
+    assert len(clouds) == count
+
+
 def test_a_camera_that_sends_the_same_again_is_not_believed(standing):
     standing.send_until(known(standing))
     frozen = image_message(standing.frame.image, 'rgb8', stamp=standing.stamp + 1)

@@ -60,6 +60,15 @@ def test_shipped_file_has_every_parameter_with_its_default(make_parameters):
     parameters.check()
 
 
+def test_what_is_ignored_is_told(make_parameters, capfd):
+    make_parameters(cameras=['front'], image_topic='/camera/image_raw', front__image_topic='/a',
+                    costmap__obstacle_probabilty=0.5, use_sim_time=False)
+    told = [line for line in capfd.readouterr().err.splitlines() if 'is ignored' in line]
+    assert len(told) == 2
+    assert 'parameter image_topic is ignored' in told[0] + told[1]
+    assert 'parameter costmap.obstacle_probabilty is ignored' in told[0] + told[1]
+
+
 def test_every_setting_of_the_costmap_is_a_parameter(make_parameters):
     _, parameters = make_parameters()
     settings = {f'costmap.{field.name}' for field in fields(CostmapSettings)}

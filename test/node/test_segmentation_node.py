@@ -8,6 +8,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import cv2  # noqa: E402
+from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
@@ -164,10 +165,17 @@ def test_lifecycle_down_and_up_again(street, street_image):
         assert change_state(street, transition)
     street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
     street.wait(lambda: street.count_publishers(f'{street.namespace}/segmentation/mask') == 0)
+    street.wait(lambda: street.diagnostics()['frames_out'] == '0')
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         assert change_state(street, transition)
     street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=109),
                       lambda: answer(street, 'mask', 109))
+
+
+def test_a_node_that_was_shut_down_says_so(start_node):
+    _, probe = start_node(costmap__enabled=False)
+    assert change_state(probe, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    probe.wait(lambda: probe.diagnostics()['state'] == 'finalized')
 
 
 def test_without_autostart_it_waits_for_a_manager(start_node):
@@ -274,6 +282,21 @@ def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, aut
     assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 1
 
 
+def test_a_costmap_that_cannot_be_is_taken_back_all_the_same(start_node):
+    """Of a number that is wrong only together with another; and all its latched topics."""
+    _, probe = start_node(state='unconfigured', costmap__resolution=0.005,
+                          costmap__publish_classes="[road, road, 'no class']")
+    assert 'max_range is 8.0' in probe.diagnostics()['message']
+    topics = {'costmap': OccupancyGrid, 'costmap/road': OccupancyGrid,
+              'class_costmaps': ClassCostmaps}
+    for topic, message_type in topics.items():
+        probe.listen(f'segmentation/{topic}', message_type, LATCHED)
+    for topic in topics:
+        message, = probe.wait(lambda: probe.received[f'segmentation/{topic}'])
+        assert set(message.data) <= {-1}, topic
+        assert probe.count_publishers(f'{probe.namespace}/segmentation/{topic}') == 1
+
+
 def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch):
     """A GPU may have too little memory for one of several cameras' images."""
     rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]'])
@@ -291,10 +314,10 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
         images = [(Frame(name, Image(), None, rectified=False, received=0.0),
                    ColorImage(np.zeros((48, width, 3), np.uint8), 'rgb'))
                   for name, width in (('front', 640), ('rear', 64))]
-        segmented = node._segment(images, 'rgb', with_confidence=True)
+        segmented = node._processor._segment(images, 'rgb', with_confidence=True)
         assert [frame.camera for frame, _, _ in segmented] == ['rear']
-        assert 'CUDA out of memory' in node._camera_errors['front']
-        assert 'rear' not in node._camera_errors
+        assert 'CUDA out of memory' in node._faults.of_camera('front')
+        assert node._faults.of_camera('rear') == ''
         node.close()
     finally:
         rclpy.shutdown()
@@ -306,8 +329,8 @@ def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
         node = SegmentationNode()
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
-        node._process([Frame('', Image(), None, rectified=False, received=0.0)])
-        assert 'not segmented: division by zero' in node._camera_errors['']
+        node._processor.process([Frame('', Image(), None, rectified=False, received=0.0)])
+        assert 'not segmented: division by zero' in node._faults.of_camera('')
         node.close()
     finally:
         rclpy.shutdown()

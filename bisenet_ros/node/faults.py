@@ -1,0 +1,50 @@
+"""What went wrong with frames; written by the worker's thread, read by the executor's."""
+
+import math
+import time
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+LOG_THROTTLE = 5.0  # s
+
+
+class Faults:
+    """
+    Remembers each camera's fault until a frame of it succeeds, and logs without flooding.
+
+    :ivar last: the last one said, of whatever kind; '' if there was none.
+    """
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        self._logger = logger
+        self._of_camera: dict[str, str] = {}
+        self._logged_at: dict[str, float] = {}
+        self.last = ''
+
+    def say(self, fault: str) -> str:
+        """Log a fault that does not repeat with every frame; return it."""
+        self.last = fault
+        self._logger.error(fault)
+        return fault
+
+    def say_of_camera(self, camera: str, fault: str) -> None:
+        """Log a fault that may repeat with every frame of a camera."""
+        self.last = fault
+        # Throttled here, for rclpy would let one camera's faults silence another's.
+        now = time.monotonic()
+        if now - self._logged_at.get(camera, -math.inf) >= LOG_THROTTLE:
+            self._logged_at[camera] = now
+            self._logger.error(fault)
+
+    def begin(self, camera: str, fault: str) -> None:
+        """Remember that a camera's frames fail, and log why."""
+        self._of_camera[camera] = fault
+        self.say_of_camera(camera, fault)
+
+    def end(self, camera: str) -> None:
+        """Forget a camera's fault: a frame of it has succeeded."""
+        self._of_camera.pop(camera, None)
+
+    def of_camera(self, camera: str) -> str:
+        """Return why a camera's frames fail; '' if they do not."""
+        return self._of_camera.get(camera, '')

@@ -1,0 +1,140 @@
+"""What becomes of the frames in hand: segmented, published, and added to the costmap."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bisenet_ros.node.camera_input import Frame
+from bisenet_ros.node.costmap_output import CostmapOutput
+from bisenet_ros.node.faults import Faults
+from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
+from bisenet_ros.node.outputs import SegmentationOutputs
+from bisenet_ros.node.parameters import Parameters
+from bisenet_ros.node.statistics import Throughput
+from bisenet_ros.segmentation import Segmentation, Segmenter
+from bisenet_ros.segmentation.postprocess import without_uncertain
+
+
+class FrameProcessor:
+    """
+    Takes frames through the network to the topics; `process` is what a Worker calls.
+
+    Whatever goes wrong with a frame is reported to `faults`, and the next frame is tried.
+
+    :param topics: the image topic of each camera.
+    :param outputs: the topics of each camera's masks.
+    :param costmap: None where there is none.
+    """
+
+    def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
+                 outputs: Mapping[str, SegmentationOutputs], costmap: CostmapOutput | None,
+                 settings: Parameters, faults: Faults) -> None:
+        self._segmenter = segmenter
+        self._topics = topics
+        self._outputs = outputs
+        self._costmap = costmap
+        self._settings = settings
+        self._faults = faults
+        self.throughput = Throughput()
+
+    def warm_up(self) -> None:
+        """
+        Run the network, so that the first frames are as fast as the others.
+
+        A GPU prepares itself for each number of images, as cameras do not wait for each other, and
+        once more for images of another size than these.
+        """
+        blank = np.zeros((480, 640, 3), np.uint8)
+        for count in range(1, len(self._outputs) + 1):
+            self._segmenter.segment([blank] * count)
+
+    def wanted(self, camera: str) -> bool:
+        """Return whether anybody subscribes to what comes of a camera's images."""
+        return self._outputs[camera].wanted() or self.costmap_wanted()
+
+    def costmap_wanted(self) -> bool:
+        """Return whether anybody subscribes to the costmap."""
+        return self._costmap is not None and self._costmap.wanted()
+
+    def process(self, frames: list[Frame]) -> None:
+        """Segment and publish frames, one of each camera that has a new one."""
+        try:
+            self._process(frames)
+        except Exception as error:  # The thread must live on, whatever nobody thought of.
+            for frame in frames:
+                self._report(frame.camera, f'not segmented: {error}')
+
+    def _process(self, frames: list[Frame]) -> None:
+        images: list[tuple[Frame, ColorImage]] = []
+        for frame in frames:
+            if not self.wanted(frame.camera):
+                self._faults.end(frame.camera)
+                continue
+            try:
+                images.append((frame, to_color_image(frame.message)))
+            except ImageConversionError as error:
+                self._report(frame.camera, error)
+        for order in ('rgb', 'bgr'):
+            if group := [pair for pair in images if pair[1].channel_order == order]:
+                self._segment_and_publish(group, order)
+
+    def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str) -> None:
+        costmap_wanted = self.costmap_wanted()
+        # rclpy lets a value pass that is a rounding error above its limit.
+        least_confidence = min(1.0, self._settings['confidence_threshold'])
+        with_confidence = costmap_wanted or least_confidence > 0 or any(
+            self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
+        segmented = self._segment(images, order, with_confidence)
+        for frame, image, segmentation in segmented:
+            self._publish(frame, image, segmentation, least_confidence)
+        if costmap_wanted:  # After all masks: it may wait for a transform.
+            for frame, image, segmentation in segmented:
+                self._observe(frame, image, segmentation, least_confidence)
+
+    def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
+                 with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
+        """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
+        pixels = [image.pixels for _, image in images]
+        wanted_size = tuple(self._settings['mask_size'])
+        sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
+        try:
+            segmentations = self._segmenter.segment(
+                pixels, sizes, channel_order=order, with_confidence=with_confidence)
+        except Exception as error:  # The network's failures have no common type; the node lives.
+            failure = f'segmentation failed: {error}'
+        else:
+            return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
+        # Not in the clause: the error would hold the GPU's memory.
+        if len(images) > 1:
+            return [done for pair in images
+                    for done in self._segment([pair], order, with_confidence)]
+        self._report(images[0][0].camera, failure)
+        return []
+
+    def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
+                 least_confidence: float) -> None:
+        outputs = self._outputs[frame.camera]
+        if least_confidence > 0:
+            segmentation = segmentation._replace(
+                class_ids=without_uncertain(*segmentation, least_confidence))
+        try:
+            outputs.publish(frame, image, segmentation, self._settings['overlay_alpha'])
+            self.throughput.add(frame.received)
+            outputs.publish_camera_info(
+                frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
+        except Exception as error:  # A wrong calibration, or whatever a middleware raises.
+            self._report(frame.camera, error)
+        else:
+            self._faults.end(frame.camera)
+
+    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
+                 least_confidence: float) -> None:
+        try:
+            self._costmap.observe(
+                frame, image.pixels.shape[1::-1], segmentation, least_confidence)
+        except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
+            self._faults.say_of_camera(
+                frame.camera, f'costmap: {self._topics[frame.camera]}: {error}')
+
+    def _report(self, camera: str, error: object) -> None:
+        self._faults.begin(camera, f'{self._topics[camera]}: {error}')

@@ -1,0 +1,86 @@
+"""How a node at work is doing, in a sentence for whoever reads its diagnostics."""
+
+import time
+from collections.abc import Mapping
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from bisenet_ros.node.camera_input import CameraInput
+from bisenet_ros.node.costmap_output import CostmapOutput
+from bisenet_ros.node.faults import Faults
+from bisenet_ros.node.frame_processor import FrameProcessor
+from bisenet_ros.node.worker import Worker
+
+LOSS_TO_WARN_OF = 0.2
+SEE_LARGE_IMAGES = 'see "Large images" in the README'
+
+
+class Health:
+    """Looks at the parts of a node that segments; made when it begins to."""
+
+    def __init__(self, inputs: Mapping[str, CameraInput], processor: FrameProcessor,
+                 costmap: CostmapOutput | None, worker: Worker, faults: Faults) -> None:
+        self._inputs = inputs
+        self._processor = processor
+        self._costmap = costmap
+        self._worker = worker
+        self._faults = faults
+        self._costmap_wanted_since: float | None = None
+
+    def assess(self, stale_after: float) -> tuple[bytes, str]:
+        """
+        Return a DiagnosticStatus level and what is wrong, with the remedy.
+
+        :param stale_after: seconds without a result that are too long.
+        """
+        errors, warnings = self._camera_troubles(stale_after)
+        busy_for = self._worker.busy_for()
+        if busy_for > stale_after:
+            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
+                          'for the first of a size; a smaller network_size is faster')
+        if errors or warnings:
+            return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
+                    '; '.join(errors + warnings))
+        if not any(self._processor.wanted(camera) for camera in self._inputs):
+            return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
+        return DiagnosticStatus.OK, 'segmenting'
+
+    def _camera_troubles(self, stale_after: float) -> tuple[list[str], list[str]]:
+        """Return errors and warnings; of each camera the first that explains the others."""
+        missing = self._missing_in_costmap(stale_after)
+        errors, warnings = [], []
+        for name, camera in self._inputs.items():
+            publishers = camera.publisher_count()
+            if publishers == 0:
+                warnings.append(f'nobody publishes {camera.image_topic}: is the camera driver '
+                                'running, and is image_topic right?')
+            elif camera.silent_for() > stale_after:
+                warnings.append(
+                    f'no image on {camera.image_topic} for {stale_after} s though there is a '
+                    f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES}')
+            elif fault := self._faults.of_camera(name):
+                errors.append(fault)
+            elif name in missing:
+                what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
+                    f'the costmap lacks {camera.image_topic}')
+                errors.append(f'{what}: {missing[name]}')
+            elif publishers > 1:
+                warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
+                                'images mix: stop all but one')
+            elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
+                warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
+                                f'the way: {SEE_LARGE_IMAGES}')
+        return errors, warnings
+
+    def _missing_in_costmap(self, stale_after: float) -> dict[str, str]:
+        """Return the cameras that do not add to the costmap though they have had the time."""
+        now = time.monotonic()
+        if not self._processor.costmap_wanted():
+            self._costmap_wanted_since = None
+        elif self._costmap_wanted_since is None:
+            self._costmap_wanted_since = now
+        since = self._costmap_wanted_since
+        # Before that, the network rested.
+        if since is None or now - since <= stale_after:
+            return {}
+        return self._costmap.missing(stale_after)
