@@ -112,8 +112,11 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
                 for key in ('variant', 'backbone', 'classes', 'output_stride', *_DESCRIBED)}
     # A full disk must not cost what was there before.
     part = Path(f'{path}.part')
-    part.write_bytes(save(state, metadata))
-    part.replace(path)
+    try:
+        part.write_bytes(save(state, metadata))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _from_json(text: str):

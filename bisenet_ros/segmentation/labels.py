@@ -82,8 +82,10 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
         raise LabelSetError(f'label set {path}: name is {name!r}; give a text')
     ignore_id = _integer(path, 'ignore_id', content['ignore_id'], 0, 255)
     entries = content['classes']
-    if not isinstance(entries, list) or not entries:
-        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of classes')
+    # Of one class alone a network is always certain.
+    if not isinstance(entries, list) or len(entries) < 2:
+        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of two or '
+                            'more, one of them for everything else')
     labels = tuple(_label(path, index, entry) for index, entry in enumerate(entries))
     _check_together(path, labels, ignore_id)
     return LabelSet(name, labels, ignore_id)

@@ -11,7 +11,7 @@ import torch
 from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
-from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.postprocess import without_uncertain
 
@@ -229,7 +229,13 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
             raise ValueError(f"label_set 'auto': weights {path} do not say which they were "
                              f'trained on; give the label set of their {weights.classes} classes')
         label_set = weights.label_set
-    chosen = load_label_set(label_set)
+    try:
+        chosen = load_label_set(label_set)
+    except LabelSetError as error:
+        if not is_auto:
+            raise
+        raise ValueError(f"label_set 'auto': weights {path} were trained with the label set "
+                         f'{label_set!r}, which is not shipped; give its YAML file') from error
     if len(chosen.labels) != weights.classes:
         raise ValueError(
             f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bisenet_ros.segmentation.labels import LabelSet
+from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
@@ -60,8 +60,9 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
 
     :param size: (width, height) in pixels to which everything is resized.
     :param sequences: only files whose names start with one of these; all if empty.
-    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file,
-        a label value the label set does not have, or labels that say nothing.
+    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file, a
+        photograph that EXIF turns, a label value the label set does not have, or labels that say
+        nothing.
     """
     root = Path(root).expanduser()
     if layout not in LAYOUTS:
@@ -74,13 +75,14 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
         where = '' if layout == 'folders' else f', split {split}'
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
-    _warn_of_squeezing(root, pairs[0][0], size)
+    _require_one_label_each(pairs)
     to_channel = _label_table(label_set, layout)
     loaded = [_load_pair(image, label, size, to_channel)
               for image, label in tqdm(pairs, desc=f'reading {root.name}', leave=False)]
-    dataset = Dataset(torch.from_numpy(np.stack([image for image, _ in loaded])),
-                      torch.from_numpy(np.stack([label for _, label in loaded])),
+    dataset = Dataset(torch.from_numpy(np.stack([image for image, _, _ in loaded])),
+                      torch.from_numpy(np.stack([label for _, label, _ in loaded])),
                       [image.stem for image, _ in pairs])
+    _warn_of_squeezing(root, dataset.names, [original for _, _, original in loaded], size)
     if (dataset.labels == IGNORED).all():
         raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
     return dataset
@@ -104,6 +106,18 @@ def _cityscapes_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
 
 _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
 LAYOUTS = tuple(_PAIRS)
+
+
+def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:
+    image_of = {}
+    for image, label in pairs:
+        if image == label:
+            raise DatasetError(f'{image} is image and label at once: keep labels in a folder of '
+                               'their own')
+        if label in image_of:
+            raise DatasetError(f'{image_of[label]} and {image} have the same label, {label}: '
+                               'rename one')
+        image_of[label] = image
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -134,9 +148,11 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
         table[:34] = IGNORED
         table[255] = IGNORED  # -1, "license plate", as uint8
         values = CITYSCAPES_LABEL_IDS
-        if len(label_set.labels) != len(values):
-            raise DatasetError(f'layout cityscapes has {len(values)} classes, label set '
-                               f'{label_set.name!r} {len(label_set.labels)}: use cityscapes')
+        if [label.name for label in label_set.labels] != [
+                label.name for label in load_label_set('cityscapes').labels]:
+            raise DatasetError(f'layout cityscapes has the classes of label set cityscapes, not '
+                               f'those of {label_set.name!r}: use cityscapes, or its names in its '
+                               'order')
     else:
         table[label_set.ignore_id] = IGNORED
         values = [label.id for label in label_set.labels]
@@ -157,21 +173,40 @@ def read_image(path: Path, flags: int) -> np.ndarray:
     return image
 
 
-def _warn_of_squeezing(root: Path, image: Path, size: tuple[int, int]) -> None:
-    height, width = read_image(image, cv2.IMREAD_COLOR).shape[:2]
-    if abs(width / height / (size[0] / size[1]) - 1) > _SQUEEZE:
+def _warn_of_squeezing(root: Path, names: list[str], originals: list[tuple[int, int]],
+                       size: tuple[int, int]) -> None:
+    squeezed = [index for index, (width, height) in enumerate(originals)
+                if abs(width / height / (size[0] / size[1]) - 1) > _SQUEEZE]
+    if squeezed:
         _logger.warning(
-            '%s: images of %dx%d are squeezed to %dx%d, but the node keeps the aspect: choose '
-            'image_size and augmentation.crop (evaluate: --size) by the camera',
-            root, width, height, *size)
+            '%s: %d of %d images are squeezed to %dx%d (%s has %dx%d), but the node keeps the '
+            'aspect: choose image_size and augmentation.crop (evaluate: --size) by the camera',
+            root, len(squeezed), len(names), *size, names[squeezed[0]], *originals[squeezed[0]])
+
+
+def _require_upright(path: Path, image: np.ndarray) -> None:
+    """Refuse a photograph that EXIF turns: labels are drawn on what a viewer shows, or not."""
+    if path.suffix.lower() == '.png':
+        return
+    turned = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if turned is None or turned.shape != image.shape or (turned != image).any():
+        raise DatasetError(f'{path} is stored turned and shown upright (EXIF orientation), so it '
+                           'is unclear how its label lies: save image and label upright, without '
+                           'the EXIF entry')
 
 
 def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
-               to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size."""
+               to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """
+    Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size.
+
+    And the size it had, (width, height).
+    """
     if not label_path.is_file():
         raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
     image = read_image(image_path, cv2.IMREAD_COLOR)
+    _require_upright(image_path, image)
+    original = image.shape[1::-1]
     values = read_image(label_path, cv2.IMREAD_GRAYSCALE)
     _require_ids(label_path)
     if image.shape[:2] != values.shape:
@@ -182,10 +217,10 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
         wrong = np.unique(values[channels == _INVALID]).tolist()
         raise DatasetError(f'{label_path} holds {wrong}, which the label set does not have: '
                            'correct the file, or add the class or the ignore_id to the label set')
-    if image.shape[1::-1] != tuple(size):
+    if original != tuple(size):
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels, original
 
 
 def _require_ids(label_path: Path) -> None:

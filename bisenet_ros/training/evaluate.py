@@ -123,6 +123,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f'evaluate: {error}')
     except torch.OutOfMemoryError:
         sys.exit('evaluate: the GPU has too little memory: give a smaller --size, or --device cpu')
+    except KeyboardInterrupt:
+        sys.exit('evaluate: interrupted')
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -138,6 +140,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     size = arguments.size or weights.network_size
     if not size:
         raise ValueError(f'weights {path} do not say of what size their images are: give --size')
+    if min(size) < 32:
+        raise ValueError(f'--size is {size[0]}x{size[1]}: give at least 32x32')
     label_set = choose_label_set(arguments.label_set, weights, path)
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
                            arguments.split, tuple(arguments.sequences), arguments.images,

@@ -7,6 +7,7 @@ The node takes the file as its `weights`.
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         _export(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f'export: {error}')
+    except KeyboardInterrupt:
+        sys.exit('export: interrupted')
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -72,6 +75,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if output.suffix not in (('.onnx',) if arguments.int8 else ('.onnx', '.safetensors')):
         raise ValueError(f'{output} is no name for a model: the node takes *.onnx for one, and '
                          'without --int8 *.safetensors')
+    if output.suffix == '.onnx' and find_spec('onnx') is None:
+        raise ValueError('ONNX models need the packages onnx and onnxruntime: install them')
     if arguments.count < 1:
         raise ValueError(f'--count is {arguments.count}; give at least 1')
     output.parent.mkdir(parents=True, exist_ok=True)

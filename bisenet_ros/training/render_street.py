@@ -35,9 +35,10 @@ def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: 
             drive.camera_rpy = (0.0, np.radians(random.uniform(0, 25)), 0.0)
         frame = drive.frame(int(random.integers(len(drive))))
         labels = np.where(frame.class_ids == NO_DECISION, ignore_id, frame.class_ids)
+        # Labels first: an image without any is an error to training.
+        _write(output / 'labels' / f'street{seed:04}.png', labels.astype(np.uint8))
         _write(output / 'images' / f'street{seed:04}.png',
                cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-        _write(output / 'labels' / f'street{seed:04}.png', labels.astype(np.uint8))
 
 
 def _write(path: Path, image: np.ndarray) -> None:
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
                       arguments.first_seed)
     except (ValueError, OSError) as error:
         sys.exit(f'render_street: {error}')
+    except KeyboardInterrupt:
+        sys.exit('render_street: interrupted')
 
 
 if __name__ == '__main__':

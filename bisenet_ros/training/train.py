@@ -3,7 +3,10 @@
 import argparse
 import copy
 import csv
+import hashlib
 import math
+import pickle
+import shlex
 import signal
 import sys
 import time
@@ -72,7 +75,7 @@ class Training:
         self.iteration = 0
         self.seconds = 0.0
         self.history: list[dict] = []
-        self.best = 0.0
+        self.best = -1.0  # so that even 0 is better than nothing
         self.stop = False
 
     def _load(self, role: str) -> tuple[Dataset, torch.Tensor]:
@@ -182,10 +185,12 @@ class Training:
         self._save_checkpoint()
 
     def _write_log(self) -> None:
-        with open(self.output / 'log.csv', 'w', newline='') as file:
+        part = self.output / 'log.part'
+        with open(part, 'w', newline='') as file:
             writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
             writer.writerows(self.history)
+        part.replace(self.output / 'log.csv')
         figure = Figure(figsize=(9, 4), layout='constrained')
         iterations = [row['iteration'] for row in self.history]
         for axes, key in zip(figure.subplots(1, 2), ('loss', 'mean_iou')):
@@ -203,41 +208,22 @@ class Training:
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'settings': self._lasting_settings(),
+        state = {'settings': lasting_settings(self.config),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
+        part = self.output / 'checkpoint.part'
         try:
-            torch.save(state, self.output / 'checkpoint.part')
+            torch.save(state, part)
+            part.replace(self.output / 'checkpoint.pth')
         except RuntimeError as error:  # how PyTorch says that the disk is full
-            raise OSError(f'{self.output}/checkpoint.part cannot be written: {error}') from error
-        (self.output / 'checkpoint.part').replace(self.output / 'checkpoint.pth')
+            raise OSError(f'{part} cannot be written: {error}') from error
+        finally:
+            part.unlink(missing_ok=True)
 
-    def _lasting_settings(self) -> dict:
-        """Return what a run must not change when it is resumed."""
-        lasting = {name: value for name, value in flat_settings(self.config).items()
-                   if not name.startswith(_PASSING_SETTINGS)}
-        return lasting | {'label_set': [label.name for label in self.label_set.labels]}
-
-    def resume(self) -> None:
-        """
-        Go on from the checkpoint in the output folder.
-
-        :raises ConfigError: where the settings are not that run's; those of the schedule may be.
-        """
-        # To the CPU; all goes to where it belongs.
-        state = torch.load(self.output / 'checkpoint.pth', map_location='cpu', weights_only=True)
-        new_run = f'begin a new run with network.init={self.output}/last.safetensors'
-        lasting, settings = self._lasting_settings(), state.get('settings', {})
-        if lasting.keys() != settings.keys():
-            raise ConfigError(f'{self.output}/checkpoint.pth is of another version of this '
-                              f'package: {new_run}')
-        for name, value in lasting.items():
-            if value != settings[name]:
-                raise ConfigError(
-                    f'{name} is {value}, in the run to resume {settings[name]}: give '
-                    f'{self.output}/config.yaml, or {new_run}')
+    def resume(self, state: dict) -> None:
+        """Go on from a checkpoint, as load_checkpoint returns it."""
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -249,6 +235,44 @@ class Training:
         self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
+
+
+def lasting_settings(config: dict) -> dict:
+    """Return what a run must not change when it is resumed, and what is behind the names."""
+    lasting = {name: value for name, value in flat_settings(config).items()
+               if not name.startswith(_PASSING_SETTINGS)}
+    label_set = load_label_set(config['label_set'])
+    lasting['label_set'] = {label.name: label.id for label in label_set.labels}
+    lasting['ignore_id'] = label_set.ignore_id
+    if teacher := config['distillation']['teacher']:
+        path = weights_path(teacher, choose_device(config['device']))
+        lasting['distillation.teacher'] += (
+            f' (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})')
+    return lasting
+
+
+def load_checkpoint(config: dict, output: Path) -> dict:
+    """
+    Return the checkpoint in a run's output folder.
+
+    :raises ConfigError: where it is damaged, or the settings are not that run's; those of the
+        schedule may be.
+    """
+    path = output / 'checkpoint.pth'
+    new_run = f'begin a new run with network.init={shlex.quote(f"{output}/last.safetensors")}'
+    try:
+        # To the CPU; all goes to where it belongs.
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
+    lasting, settings = lasting_settings(config), state.get('settings', {})
+    if lasting.keys() != settings.keys():
+        raise ConfigError(f'{path} is of another version of this package: {new_run}')
+    for name, value in lasting.items():
+        if value != settings[name]:
+            raise ConfigError(f'{name} is {value}, in the run to resume {settings[name]}: give '
+                              f'{output}/config.yaml, or {new_run}')
+    return state
 
 
 def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -362,9 +386,11 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     keep_large_blocks()
     _check_output(output, resume)
     output.mkdir(parents=True, exist_ok=True)
+    checkpoint = load_checkpoint(config, output) if resume else None
     training = Training(config, output)
-    if resume:
-        training.resume()
+    if checkpoint is not None:
+        training.resume(checkpoint)
+        del checkpoint
     (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
 
     def stop(*_):
@@ -374,9 +400,10 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     training.run()
-    print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
-          + (f'; go on: train {output}/config.yaml --output {output} --resume'
-             if training.stop else ''))
+    print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
+    if training.stop:
+        config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
+        print(f'go on: train {config_path} --output {folder} --resume')
 
 
 def _check_output(output: Path, resume: bool) -> None:

@@ -60,7 +60,50 @@ def test_a_squeezed_image_is_told(camvid_like, caplog):
     load(camvid_like, size=(48, 32))
     assert not caplog.text
     load(camvid_like, size=(48, 48))
-    assert 'images of 96x64 are squeezed to 48x48' in caplog.text
+    assert '6 of 6 images are squeezed to 48x48 (A_0 has 96x64)' in caplog.text
+
+
+def test_one_squeezed_image_among_others_is_told(camvid_like, caplog):
+    for folder in ('train', 'trainannot'):
+        path = str(camvid_like / folder / 'A_2.png')
+        assert cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_UNCHANGED)[:, :48])
+    load(camvid_like, size=(96, 64))
+    assert '1 of 6 images are squeezed to 96x64 (A_2 has 48x64)' in caplog.text
+
+
+def with_exif_orientation(jpeg, orientation):
+    """Return a JPEG file's bytes with an EXIF entry (APP1: TIFF, one tag, 0x0112)."""
+    tiff = (b'II*\0' + (8).to_bytes(4, 'little') + (1).to_bytes(2, 'little')
+            + (0x0112).to_bytes(2, 'little') + (3).to_bytes(2, 'little')
+            + (1).to_bytes(4, 'little') + orientation.to_bytes(4, 'little') + bytes(4))
+    body = b'Exif\0\0' + tiff
+    return jpeg[:2] + b'\xff\xe1' + (len(body) + 2).to_bytes(2, 'big') + body + jpeg[2:]
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+def test_a_photograph_that_exif_turns_is_refused(tmp_path, orientation):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    jpeg = cv2.imencode('.jpg', image)[1].tobytes()
+    (tmp_path / 'images' / 'a.jpg').write_bytes(with_exif_orientation(jpeg, orientation))
+    cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), np.zeros((64, 96), np.uint8))
+    if orientation == 1:
+        assert len(load(tmp_path, layout='folders')) == 1
+        return
+    with pytest.raises(DatasetError, match='a.jpg is stored turned .*EXIF'):
+        load(tmp_path, layout='folders')
+
+
+def test_images_and_labels_that_cannot_be_told_apart_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((64, 96), np.uint8))
+    with pytest.raises(DatasetError, match='a.png is image and label at once'):
+        load(tmp_path, layout='folders', images='.', labels='.')
+    (tmp_path / 'labels').mkdir()
+    for name in ('labels/a.png', 'a.jpg'):
+        cv2.imwrite(str(tmp_path / name), np.zeros((64, 96), np.uint8))
+    with pytest.raises(DatasetError, match='a.jpg and .*a.png have the same label'):
+        load(tmp_path, layout='folders', images='.')
 
 
 def test_labels_that_say_nothing_are_refused(tmp_path):

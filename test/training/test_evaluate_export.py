@@ -107,6 +107,29 @@ def test_pytorch_does_not_run_an_onnx_file(weights, camvid_like, tmp_path):
         Segmenter(tmp_path / 'model.onnx', device='cpu', engine='torch')
 
 
+def test_a_label_set_of_ones_own_is_asked_for(weights, camvid_like, tmp_path):
+    loaded = load_weights(weights)
+    save_weights(tmp_path / 'mine.safetensors', dataclasses.replace(loaded, label_set='garden'))
+    with pytest.raises(SystemExit, match="trained with the label set 'garden', which is not "
+                                         'shipped; give its YAML file'):
+        run_evaluate(str(tmp_path / 'mine.safetensors'), camvid_like, tmp_path / 'out')
+
+
+def test_a_size_that_cannot_be_is_told(weights, camvid_like, tmp_path):
+    with pytest.raises(SystemExit, match='--size is 0x0: give at least 32x32'):
+        run_evaluate(weights, camvid_like, tmp_path / 'out', '--size', '0', '0')
+
+
+@pytest.mark.parametrize('command, work, arguments', [
+    (evaluate, '_evaluate', ['weights', 'root']), (export, '_export', ['weights', 'images', 'x'])])
+def test_an_interruption_is_told_in_a_word(monkeypatch, command, work, arguments):
+    def interrupt(_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(command, work, interrupt)
+    with pytest.raises(SystemExit, match='interrupted'):
+        command.main(arguments)
+
+
 def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr(evaluate, 'save_pictures',
@@ -126,7 +149,9 @@ def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):
     scores = run_evaluate(weights, camvid_like, tmp_path / 'msf', '--mode', 'msf',
                           '--split', 'train', '--sequences', 'A')
     assert scores['images'] == 3
-    assert scores['mode'] == 'msf'
+    single = run_evaluate(weights, camvid_like, tmp_path / 'ss', '--split', 'train',
+                          '--sequences', 'A')
+    assert single['confusion'] != scores['confusion']
 
 
 @needs_onnx

@@ -128,11 +128,13 @@ def test_distillation_is_the_divergence_from_what_the_teacher_sees(teacher):
 
 
 def test_distillation_teaches_the_pupil_only(teacher):
-    logits = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    logits = torch.zeros(2, 3, 64, 64, requires_grad=True)
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
-    loss = DistillationLoss(teacher, teacher.mean, teacher.std, 1.0, 2.0)
-    loss(logits, torch.rand(1, 3, 64, 64)).backward()
+    teacher.network.train()
+    loss = DistillationLoss(teacher, teacher.mean, teacher.std, 1.0, 2.0).train()
+    loss(logits, torch.rand(2, 3, 64, 64)).backward()
     assert logits.grad.abs().sum() > 0
+    assert not any(p.requires_grad or p.grad is not None for p in teacher.network.parameters())
     assert all(torch.equal(value, before[name])
                for name, value in teacher.network.state_dict().items())
 

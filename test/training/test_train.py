@@ -15,15 +15,18 @@ pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
 from bisenet_ros.network import build_network, load_weights  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
+from bisenet_ros.training import train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
-from bisenet_ros.training.train import Training, main  # noqa: E402
+from bisenet_ros.training.metrics import Scores  # noqa: E402
+from bisenet_ros.training.train import Training, load_checkpoint, main  # noqa: E402
 
 
 def run(config_path, output, *overrides, resume=False, stop_after=None):
     output.mkdir(exist_ok=True)
-    training = Training(load_config(str(config_path), list(overrides)), output)
+    config = load_config(str(config_path), list(overrides))
+    training = Training(config, output)
     if resume:
-        training.resume()
+        training.resume(load_checkpoint(config, output))
     if stop_after:
         def stop(*_):
             training.stop = training.iteration + 1 == stop_after
@@ -205,18 +208,67 @@ def test_classes_that_change_are_not_resumed(small_config, tmp_path):
         run(small_config, tmp_path / 'run', mine, resume=True)
 
 
+@pytest.mark.parametrize('old, new, told', [
+    ('ignore_id: 11', 'ignore_id: 12', 'ignore_id is 12'),
+    ('{id: 3,', '{id: 13,', "label_set is .*'road': 13")])
+def test_labels_that_change_are_not_resumed(small_config, tmp_path, old, new, told):
+    text = config_path('labels/camvid.yaml').read_text()
+    assert text.count(old) == 1
+    (tmp_path / 'mine.yaml').write_text(text)
+    mine = f'label_set={tmp_path}/mine.yaml'
+    training = run(small_config, tmp_path / 'run', mine)
+    (tmp_path / 'mine.yaml').write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=told):
+        load_checkpoint(training.config, tmp_path / 'run')
+
+
+def test_a_teacher_that_changes_is_not_resumed(small_config, tmp_path, weights):
+    teacher = tmp_path / 'teacher.safetensors'
+    shutil.copy(weights, teacher)
+    training = run(small_config, tmp_path / 'run', f'distillation.teacher={teacher}')
+    load_checkpoint(training.config, tmp_path / 'run')
+    shutil.copy(tmp_path / 'run' / 'last.safetensors', teacher)
+    with pytest.raises(ConfigError, match='distillation.teacher is .*SHA-256'):
+        load_checkpoint(training.config, tmp_path / 'run')
+
+
 def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_path):
     training = run(small_config, tmp_path)
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
     del state['settings']
     torch.save(state, tmp_path / 'checkpoint.pth')
     with pytest.raises(ConfigError, match='is of another version .*: begin a new run'):
-        training.resume()
+        load_checkpoint(training.config, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(small_config, tmp_path):
+    """As a power cut leaves it."""
+    training = run(small_config, tmp_path)
+    path = tmp_path / 'checkpoint.pth'
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match='checkpoint.pth cannot be read .*: begin a new run'):
+        load_checkpoint(training.config, tmp_path)
+
+
+def test_other_settings_are_told_before_any_data_is_read(small_config, camvid_like, tmp_path):
+    run(small_config, tmp_path / 'run')
+    shutil.rmtree(camvid_like)
+    with pytest.raises(SystemExit, match='seed is 1, in the run to resume 0'):
+        main([str(small_config), '--output', str(tmp_path / 'run'), '--resume',
+              '--set', 'seed=1'])
 
 
 def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
     run(small_config, tmp_path / 'run')
     assert 'in no training picture: pole, pavement, tree, sign' in capsys.readouterr().out
+
+
+def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
+    """No right pixel in val is bad, but no reason to leave without weights."""
+    all_wrong = Scores(np.array([[0, 9], [9, 0]]), np.zeros(2))
+    monkeypatch.setattr(train, 'score', lambda *_: all_wrong)
+    assert run(small_config, tmp_path / 'run').best == 0
+    load_weights(tmp_path / 'run' / 'best.safetensors')
 
 
 def test_no_text_may_be_set(small_config):

@@ -46,12 +46,12 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
     parser.add_argument('--repeats', type=positive(int), default=100)
-    add_segmenter_arguments(parser, 'weights')
+    add_segmenter_arguments(parser, 'weights', 'label_set')
 
 
 def run(options: argparse.Namespace) -> dict:
     """Measure and print; return the report."""
-    segmenter = Segmenter(weights=options.weights, device='cpu')
+    segmenter = Segmenter(weights=options.weights, label_set=options.label_set, device='cpu')
     times = take_turns(stages(segmenter), options.repeats)
     report = beside_network(times, times[NETWORK], '.1%')
     return {'device': segmenter.device, 'engine': segmenter.engine, 'weights': segmenter.weights,

@@ -71,7 +71,8 @@ def add_node_arguments(parser: argparse.ArgumentParser) -> None:
 def segmenter_settings(options: argparse.Namespace) -> dict[str, object]:
     """Return what the node and a Segmenter both take."""
     return {'weights': options.weights, 'engine': options.engine, 'device': options.device,
-            'precision': options.precision, 'network_size': tuple(options.network_size)}
+            'precision': options.precision, 'label_set': options.label_set,
+            'network_size': tuple(options.network_size)}
 
 
 def node_parameters(options: argparse.Namespace) -> dict[str, object]:

@@ -5,7 +5,7 @@ The floor is the network alone in the same run; ratios are to it, turn by turn. 
 have another order each turn, and the naive chain (NumPy normalisation, eager PyTorch, enlarged
 logits, argmax) takes turns, too, in a process of its own with the C library's allocator as it is.
 On a GPU times are the device's own events, and the rate is measured with several frames on their
-way at once. A backbone without shipped weights gets random ones, which are as fast.
+way at once. `--random` gives a backbone random weights, which are as fast.
 """
 
 import argparse

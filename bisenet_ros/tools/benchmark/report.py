@@ -20,7 +20,8 @@ from bisenet_ros.tools.live_line import LiveLine
 WARM_UPS = 3
 SEGMENTER_OPTIONS = {
     'weights': 'shipped name, or a file', 'engine': 'auto, torch or onnxruntime',
-    'device': 'auto, cuda, cuda:N or cpu', 'precision': 'auto, fp32, fp16 or bf16'}
+    'device': 'auto, cuda, cuda:N or cpu', 'precision': 'auto, fp32, fp16 or bf16',
+    'label_set': 'shipped name, or a YAML file'}
 PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
 
 
@@ -39,7 +40,8 @@ def positive(number: Callable[[str], float]) -> Callable[[str], float]:
 def add_segmenter_arguments(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add the named options of a Segmenter; each is `auto` by default."""
     for name in names:
-        parser.add_argument(f'--{name}', default='auto', help=SEGMENTER_OPTIONS[name])
+        parser.add_argument(f'--{name.replace("_", "-")}', default='auto',
+                            help=SEGMENTER_OPTIONS[name])
 
 
 def take_turns(stages: dict[str, Callable[[], object]], repeats: int,

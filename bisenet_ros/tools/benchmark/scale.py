@@ -36,13 +36,14 @@ Stages = dict[float, Callable[[], object]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the measurement's options."""
-    add_segmenter_arguments(parser, 'weights', 'engine', 'device')
+    add_segmenter_arguments(parser, 'weights', 'label_set', 'engine', 'device')
     parser.add_argument('--repeats', type=positive(int), default=20)
 
 
 def run(options: argparse.Namespace) -> dict:
     """Measure and print; return the report."""
-    segmenter = Segmenter(weights=options.weights, engine=options.engine, device=options.device)
+    segmenter = Segmenter(weights=options.weights, label_set=options.label_set,
+                          engine=options.engine, device=options.device)
     axes = {
         'image to ids and confidence: image, megapixels': of_sizes(segmenter),
         'post-processing on the CPU: classes': of_classes(segmenter),
