@@ -1,6 +1,6 @@
 """What becomes of the frames in hand: segmented, published, and added to the costmap."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,17 +24,20 @@ class FrameProcessor:
     :param topics: the image topic of each camera.
     :param outputs: the topics of each camera's masks.
     :param costmap: None where there is none.
+    :param on_device_lost: called when the device refuses all further work.
     """
 
     def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
                  outputs: Mapping[str, SegmentationOutputs], costmap: CostmapOutput | None,
-                 settings: Parameters, faults: Faults) -> None:
+                 settings: Parameters, faults: Faults,
+                 on_device_lost: Callable[[], None]) -> None:
         self._segmenter = segmenter
         self._topics = topics
         self._outputs = outputs
         self._costmap = costmap
         self._settings = settings
         self._faults = faults
+        self._on_device_lost = on_device_lost
         self.throughput = Throughput()
 
     def warm_up(self) -> None:
@@ -109,6 +112,8 @@ class FrameProcessor:
             return [done for pair in images
                     for done in self._segment([pair], order, with_confidence)]
         self._report(images[0][0].camera, failure)
+        if self._segmenter.device_is_lost():
+            self._on_device_lost()
         return []
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,

@@ -1,5 +1,6 @@
 """The lifecycle node: camera images in; masks, their companions and costmaps out."""
 
+import os
 import signal
 import sys
 import threading
@@ -165,7 +166,7 @@ class SegmentationNode(LifecycleNode):
         self._apply_live_parameters()
         self._processor = FrameProcessor(
             self._segmenter, {name: each.image_topic for name, each in self._inputs.items()},
-            self._outputs, self._costmap, parameters, self._faults)
+            self._outputs, self._costmap, parameters, self._faults, self._end_process)
         self._rate_in, self._rate_out = Rate(), Rate()
         self._processor.warm_up()
         self._withdraw_unknown()  # CostmapOutput has said it, too.
@@ -242,6 +243,12 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().info(
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
             f'{self._segmenter.device})')
+
+    def _end_process(self) -> None:
+        self.get_logger().fatal(
+            f'{self._segmenter.device} refuses all further work in this process, which ends: the '
+            'launch file starts it again; otherwise, do')
+        os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:
         for camera in self._inputs.values():

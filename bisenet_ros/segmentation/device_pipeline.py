@@ -1,8 +1,9 @@
 """The way through a GPU: pixels go up, ids and confidences come down, all else stays there."""
 
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +75,18 @@ class DevicePipeline:
                 batch.start([frames[index].image for index in indices])
                 started.append((batch, indices))
         except Exception:
-            for batch, _ in started:  # Nobody else would: they would stay busy for ever.
-                batch.finish()
+            _finish_all(batch for batch, _ in started)
             raise
 
         def result() -> list[Segmentation]:
             segmentations = [None] * len(frames)
-            for batch, indices in started:
-                for index, segmentation in zip(indices, batch.finish()):
-                    segmentations[index] = segmentation
+            try:
+                for batch, indices in started:
+                    for index, segmentation in zip(indices, batch.finish()):
+                        segmentations[index] = segmentation
+            except Exception:
+                _finish_all(batch for batch, _ in started)
+                raise
             return segmentations
 
         return result
@@ -175,9 +179,11 @@ class _Batch:
 
     def finish(self) -> list[Segmentation]:
         """Wait for the work, and return what was seen in each image."""
-        if self._on_gpu:
-            self._done.synchronize()
-        self.busy = False
+        try:
+            if self._on_gpu:
+                self._done.synchronize()
+        finally:
+            self.busy = False
         return [Segmentation(*masks) for masks in self._host_masks.numpy()]
 
     def _capture(self) -> torch.cuda.CUDAGraph | None:
@@ -190,6 +196,13 @@ class _Batch:
             _logger.warning('no CUDA graph for %s, which is slower without: %s', self._shape,
                             error)
             return None
+
+
+def _finish_all(batches: Iterable[_Batch]) -> None:
+    """Wait for batches whose results nobody will take: they would stay busy for ever."""
+    for batch in batches:
+        with contextlib.suppress(RuntimeError):  # The first failure is the one to tell.
+            batch.finish()
 
 
 @torch.inference_mode()  # PyTorch refuses to capture some graphs in it and some not.

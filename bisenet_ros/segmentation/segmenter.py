@@ -65,6 +65,20 @@ class Segmenter:
         if self._device.type == 'cuda':
             torch.cuda.empty_cache()
 
+    def device_is_lost(self) -> bool:
+        """
+        Return whether the device refuses all work, as a GPU does after some faults.
+
+        That is for the rest of the process: CUDA has no other way back than a new one.
+        """
+        if self._device.type == 'cpu':
+            return False
+        try:
+            torch.cuda.synchronize(self._device)
+        except RuntimeError:
+            return True
+        return False
+
     @property
     def device(self) -> str:
         """Name what it runs on, for people: `cpu`, or `cuda:0 (name of the GPU)`."""

@@ -1,5 +1,7 @@
 """The node in its own process, over DDS: what goes in, what comes out, what it survives."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -318,6 +320,27 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
         assert [frame.camera for frame, _, _ in segmented] == ['rear']
         assert 'CUDA out of memory' in node._faults.of_camera('front')
         assert node._faults.of_camera('rear') == ''
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+@pytest.mark.parametrize('lost', [True, False])
+def test_a_lost_gpu_ends_the_process(monkeypatch, lost):
+    """So that it is started again; a failure that passes, of memory for example, does not."""
+    rclpy.init()
+    killed = []
+    monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
+        if lost:
+            monkeypatch.setattr(node._segmenter, 'device_is_lost', lambda: True)
+        image = ColorImage(np.zeros((48, 64, 3), np.uint8), 'rgb')
+        frame = Frame('', Image(), None, rectified=False, received=0.0)
+        assert node._processor._segment([(frame, image)], 'rgb', with_confidence=True) == []
+        assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         node.close()
     finally:
         rclpy.shutdown()

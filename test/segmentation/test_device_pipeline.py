@@ -174,6 +174,24 @@ def test_a_size_that_fails_leaves_the_others_free(network, colorful_image):
     assert [len(batches) for batches in pipeline._batches.values()] == [1, 1]
 
 
+def test_a_result_that_fails_leaves_all_free(network, colorful_image, monkeypatch):
+    pipeline = make_pipeline(network)
+    frames = [SegmentationRequest(colorful_image, (width, 96), (160, 96)) for width in (160, 96)]
+    result = pipeline.submit(frames, False)
+    batches = [batch for batches in pipeline._batches.values() for batch in batches]
+    assert all(batch.busy for batch in batches)
+    finish = batches[0].finish
+
+    def finish_badly():
+        finish()
+        raise RuntimeError('CUDA error')
+
+    monkeypatch.setattr(batches[0], 'finish', finish_badly)
+    with pytest.raises(RuntimeError, match='CUDA error'):
+        result()
+    assert not any(batch.busy for batch in batches)
+
+
 def test_only_the_shapes_used_last_keep_their_buffers(network):
     pipeline = make_pipeline(network)
     image = np.zeros((64, 977, 3), np.uint8)

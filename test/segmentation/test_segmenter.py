@@ -1,6 +1,8 @@
 """The segmenter as a whole, in both engines, against the network used the plain way."""
 
 import dataclasses
+import subprocess
+import sys
 import weakref
 
 import cv2
@@ -362,3 +364,21 @@ def test_weights_trained_at_any_size(camvid_weights, tmp_path):
     path = tmp_path / 'trained.safetensors'
     save_weights(path, dataclasses.replace(load_weights(camvid_weights), network_size=(480, 270)))
     assert Segmenter(path, device='cpu').network_size_for(1920, 1080) == (480, 272)
+
+
+def test_a_cpu_is_not_lost(segmenter):
+    assert segmenter.device_is_lost() is False
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+def test_a_gpu_is_lost_after_a_fault_of_a_kernel():
+    """In a process of its own, which the fault spoils."""
+    script = """
+import torch
+from bisenet_ros.segmentation import Segmenter
+segmenter = Segmenter('camvid_xception39', device='cuda')
+assert not segmenter.device_is_lost()
+torch.zeros(1, device='cuda')[torch.tensor([5], device='cuda')]
+assert segmenter.device_is_lost()
+"""
+    subprocess.run([sys.executable, '-c', script], check=True)
