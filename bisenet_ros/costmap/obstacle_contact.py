@@ -56,16 +56,16 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
             _indices(contacts, ray_count), _indices(without_contact, ray_count))
 
 
-def begin_with_picture(starts: np.ndarray, first_seen: np.ndarray) -> np.ndarray:
+def start_at_near_edge(starts: np.ndarray, first_seen: np.ndarray) -> np.ndarray:
     """
-    Find the obstacles that begin where the picture does: what is before them is too little ground.
+    Find obstacles at the picture's near edge, with too little ground before them for a contact.
 
     :param starts: (N,) int, flat indices of samples (samples, rays) where obstacles start.
     :param first_seen: (rays,) int, the first sample of each ray that a pixel sees.
     :returns: (N,) bool.
     """
     samples, rays = np.divmod(starts, len(first_seen))
-    return samples <= first_seen[rays] + _MAX_GAP
+    return samples < first_seen[rays] + _MIN_RUN + _MAX_GAP
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,

@@ -16,9 +16,9 @@ from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
-    begin_with_picture,
     find_contacts,
     on_outlines,
+    start_at_near_edge,
 )
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 
@@ -310,7 +310,7 @@ class SemanticCostmap:
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
         # What stands too near for the picture to show its foot: at least where the picture begins.
-        too_near = begin_with_picture(without_contact, table.first_seen)
+        too_near = start_at_near_edge(without_contact, table.first_seen)
         contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)

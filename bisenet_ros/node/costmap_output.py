@@ -155,12 +155,14 @@ class CostmapOutput:
         with self._lock:
             self._costmap.clear()
 
-    def missing(self, stale_after: float) -> dict[str, str]:
+    def missing(self, stale_after: float, excuse: bool = False) -> dict[str, str]:
         """
         Return the cameras that have added nothing for `stale_after` seconds, and why.
 
         Nor may an image have taken longer than that: what a slow network says is old. What is
         older than the costmap's decay_time is missing in any case.
+
+        :param excuse: leave out those of which no fault is known.
         """
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
@@ -168,7 +170,8 @@ class CostmapOutput:
                     f'nothing has been segmented within {stale_after} s: where the network is '
                     'slow or max_rate low, make stale_after larger')
                 for name, observed_at in self._observed_at.items()
-                if max(now - observed_at, self._delays[name]) > stale_after}
+                if max(now - observed_at, self._delays[name]) > stale_after
+                and not (excuse and not self._failures[name])}
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""
@@ -188,9 +191,10 @@ class CostmapOutput:
 
     def publish_unknown(self) -> None:
         """
-        Publish all topics as unknown; once, then grids only to subscribers.
+        Publish all topics as unknown.
 
-        No more clouds: Nav2's ObstacleLayer takes an empty one for a sign of life.
+        Called again, repeat only the grids, to their subscribers: Nav2's ObstacleLayer would take
+        another empty cloud for a sign of life.
         """
         with self._lock:
             info = self._costmap.info

@@ -10,9 +10,9 @@ LOG_THROTTLE = 5.0  # s
 
 class Faults:
     """
-    Remembers each camera's fault until a frame of it succeeds, and logs without flooding.
+    Remembers each camera's fault until it is cleared, and logs without flooding.
 
-    :ivar last: the last one said, of whatever kind; '' if there was none.
+    :ivar last: the last one reported, of whatever kind; '' if there was none.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
@@ -21,13 +21,13 @@ class Faults:
         self._logged_at: dict[str, float] = {}
         self.last = ''
 
-    def say(self, fault: str) -> str:
+    def report(self, fault: str) -> str:
         """Log a fault that does not repeat with every frame; return it."""
         self.last = fault
         self._logger.error(fault)
         return fault
 
-    def say_of_camera(self, camera: str, fault: str) -> None:
+    def report_of_camera(self, camera: str, fault: str) -> None:
         """Log a fault that may repeat with every frame of a camera."""
         self.last = fault
         # Throttled here, for rclpy would let one camera's faults silence another's.
@@ -36,13 +36,13 @@ class Faults:
             self._logged_at[camera] = now
             self._logger.error(fault)
 
-    def begin(self, camera: str, fault: str) -> None:
+    def camera_fails(self, camera: str, fault: str) -> None:
         """Remember that a camera's frames fail, and log why."""
         self._of_camera[camera] = fault
-        self.say_of_camera(camera, fault)
+        self.report_of_camera(camera, fault)
 
-    def end(self, camera: str) -> None:
-        """Forget a camera's fault: a frame of it has succeeded."""
+    def clear(self, camera: str) -> None:
+        """Forget a camera's fault."""
         self._of_camera.pop(camera, None)
 
     def of_camera(self, camera: str) -> str:

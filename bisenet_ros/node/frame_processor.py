@@ -71,7 +71,7 @@ class FrameProcessor:
         images: list[tuple[Frame, ColorImage]] = []
         for frame in frames:
             if not self.wanted(frame.camera):
-                self._faults.end(frame.camera)
+                self._faults.clear(frame.camera)
                 continue
             try:
                 images.append((frame, to_color_image(frame.message)))
@@ -130,7 +130,7 @@ class FrameProcessor:
         except Exception as error:  # A wrong calibration, or whatever a middleware raises.
             self._report(frame.camera, error)
         else:
-            self._faults.end(frame.camera)
+            self._faults.clear(frame.camera)
 
     def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                  least_confidence: float) -> None:
@@ -138,8 +138,8 @@ class FrameProcessor:
             self._costmap.observe(
                 frame, image.pixels.shape[1::-1], segmentation, least_confidence)
         except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
-            self._faults.say_of_camera(
+            self._faults.report_of_camera(
                 frame.camera, f'costmap: {self._topics[frame.camera]}: {error}')
 
     def _report(self, camera: str, error: object) -> None:
-        self._faults.begin(camera, f'{self._topics[camera]}: {error}')
+        self._faults.camera_fails(camera, f'{self._topics[camera]}: {error}')

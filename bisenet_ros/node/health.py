@@ -73,14 +73,17 @@ class Health:
         return errors, warnings
 
     def _missing_in_costmap(self, stale_after: float) -> dict[str, str]:
-        """Return the cameras that do not add to the costmap though they have had the time."""
+        """
+        Return the cameras that add nothing to the costmap, and why.
+
+        Without a fault only where somebody has listened for longer than stale_after: before that,
+        the network rested.
+        """
         now = time.monotonic()
         if not self._processor.costmap_wanted():
             self._costmap_wanted_since = None
-        elif self._costmap_wanted_since is None:
-            self._costmap_wanted_since = now
-        since = self._costmap_wanted_since
-        # Before that, the network rested.
-        if since is None or now - since <= stale_after:
             return {}
-        return self._costmap.missing(stale_after)
+        if self._costmap_wanted_since is None:
+            self._costmap_wanted_since = now
+        return self._costmap.missing(
+            stale_after, excuse=now - self._costmap_wanted_since <= stale_after)

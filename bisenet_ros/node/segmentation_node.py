@@ -47,6 +47,8 @@ class SegmentationNode(LifecycleNode):
 
     Configuring loads the weights and puts the topics on the graph; activating subscribes to the
     cameras, whose frames a thread of its own takes through the network.
+
+    :ivar device_lost: whether the GPU refuses all work in this process, which therefore ends.
     """
 
     def __init__(self) -> None:
@@ -68,6 +70,7 @@ class SegmentationNode(LifecycleNode):
         self._paused = False
         self._configuration_error = ''
         self._finalized = False
+        self.device_lost = False
         self._faults = Faults(self.get_logger())
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -96,7 +99,7 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._configuration_error = self._faults.say(f'not configured: {error}')
+            self._configuration_error = self._faults.report(f'not configured: {error}')
         else:
             self._configuration_error = ''
             self._settings.configured = True
@@ -111,7 +114,7 @@ class SegmentationNode(LifecycleNode):
             if not self._paused:
                 self._start()
         except Exception as error:  # For example two topics of one name and different types.
-            self._configuration_error = self._faults.say(f'not activated: {error}')
+            self._configuration_error = self._faults.report(f'not activated: {error}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
 
@@ -166,7 +169,7 @@ class SegmentationNode(LifecycleNode):
         self._apply_live_parameters()
         self._processor = FrameProcessor(
             self._segmenter, {name: each.image_topic for name, each in self._inputs.items()},
-            self._outputs, self._costmap, parameters, self._faults, self._end_process)
+            self._outputs, self._costmap, parameters, self._faults, self._on_device_lost)
         self._rate_in, self._rate_out = Rate(), Rate()
         self._processor.warm_up()
         self._withdraw_unknown()  # CostmapOutput has said it, too.
@@ -196,7 +199,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._say_unknown()
         except Exception as error:  # A parameter is wrong, as configuring will say again.
-            self._faults.say(f'the costmap was not made unknown: {error}')
+            self._faults.report(f'the costmap was not made unknown: {error}')
 
     def _withdraw_unknown(self) -> None:
         if self._unknown_costmap is not None:
@@ -232,7 +235,7 @@ class SegmentationNode(LifecycleNode):
 
     def _start(self) -> None:
         for name, camera in self._inputs.items():
-            self._faults.end(name)
+            self._faults.clear(name)
             camera.start()
         self._worker = Worker(
             list(self._inputs.values()), self._new_frame, self._processor.process)
@@ -244,10 +247,14 @@ class SegmentationNode(LifecycleNode):
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
             f'{self._segmenter.device})')
 
-    def _end_process(self) -> None:
+    def _on_device_lost(self) -> None:
+        """In the worker's thread, perhaps for several frames."""
+        if self.device_lost:
+            return
+        self.device_lost = True
         self.get_logger().fatal(
-            f'{self._segmenter.device} refuses all further work in this process, which ends: the '
-            'launch file starts it again; otherwise, do')
+            f'{self._segmenter.device} refuses all further work, so this process ends. The launch '
+            'file starts it again; without one, start it yourself')
         os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:
@@ -260,7 +267,7 @@ class SegmentationNode(LifecycleNode):
             if self._costmap is not None:
                 self._costmap.publish_unknown()
         except Exception as error:  # Whatever a middleware raises; the worker must end.
-            self._faults.say(f'the costmap was not made unknown: {error}')
+            self._faults.report(f'the costmap was not made unknown: {error}')
         self._worker.stop()
         self._worker = self._health = None
 
@@ -295,7 +302,7 @@ class SegmentationNode(LifecycleNode):
             except Exception as error:  # As in on_activate.
                 self._paused = True
                 self._stop()
-                response.message = self._faults.say(f'not enabled: {error}')
+                response.message = self._faults.report(f'not enabled: {error}')
                 self._configuration_error = response.message
                 response.success = False
                 return response
@@ -415,6 +422,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         node.close()
         node.destroy_node()
         rclpy.try_shutdown()
+    if node.device_lost:
+        sys.exit(1)  # which those who restart what failed look at
 
 
 if __name__ == '__main__':

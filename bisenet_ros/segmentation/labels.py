@@ -84,8 +84,8 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
     entries = content['classes']
     # Of one class alone a network is always certain.
     if not isinstance(entries, list) or len(entries) < 2:
-        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of two or '
-                            'more, one of them for everything else')
+        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of at '
+                            'least two classes')
     labels = tuple(_label(path, index, entry) for index, entry in enumerate(entries))
     _check_together(path, labels, ignore_id)
     return LabelSet(name, labels, ignore_id)

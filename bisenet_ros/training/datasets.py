@@ -185,7 +185,7 @@ def _warn_of_squeezing(root: Path, names: list[str], originals: list[tuple[int, 
 
 
 def _require_upright(path: Path, image: np.ndarray) -> None:
-    """Refuse a photograph that EXIF turns: labels are drawn on what a viewer shows, or not."""
+    """Refuse a photograph that EXIF turns: its label may be drawn on the turned one, or not."""
     if path.suffix.lower() == '.png':
         return
     turned = cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -75,7 +75,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if output.suffix not in (('.onnx',) if arguments.int8 else ('.onnx', '.safetensors')):
         raise ValueError(f'{output} is no name for a model: the node takes *.onnx for one, and '
                          'without --int8 *.safetensors')
-    if output.suffix == '.onnx' and find_spec('onnx') is None:
+    if output.suffix == '.onnx' and not all(map(find_spec, ('onnx', 'onnxruntime'))):
         raise ValueError('ONNX models need the packages onnx and onnxruntime: install them')
     if arguments.count < 1:
         raise ValueError(f'--count is {arguments.count}; give at least 1')

@@ -5,7 +5,6 @@ import copy
 import csv
 import hashlib
 import math
-import pickle
 import shlex
 import signal
 import sys
@@ -72,6 +71,8 @@ class Training:
         self._captured_lr = torch.zeros((), device=self.device) if captures else None
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
+        # Now: the files behind them may change while the run goes on with what it has read.
+        self._lasting_settings = lasting_settings(config)
         self.iteration = 0
         self.seconds = 0.0
         self.history: list[dict] = []
@@ -208,7 +209,7 @@ class Training:
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'settings': lasting_settings(self.config),
+        state = {'settings': self._lasting_settings,
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
@@ -238,11 +239,15 @@ class Training:
 
 
 def lasting_settings(config: dict) -> dict:
-    """Return what a run must not change when it is resumed, and what is behind the names."""
+    """
+    Return what a run must not change when it is resumed.
+
+    With the contents of label set and teacher, not only their names.
+    """
     lasting = {name: value for name, value in flat_settings(config).items()
                if not name.startswith(_PASSING_SETTINGS)}
     label_set = load_label_set(config['label_set'])
-    lasting['label_set'] = {label.name: label.id for label in label_set.labels}
+    lasting['label_set'] = [[label.name, label.id] for label in label_set.labels]
     lasting['ignore_id'] = label_set.ignore_id
     if teacher := config['distillation']['teacher']:
         path = weights_path(teacher, choose_device(config['device']))
@@ -263,7 +268,7 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     try:
         # To the CPU; all goes to where it belongs.
         state = torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
     lasting, settings = lasting_settings(config), state.get('settings', {})
     if lasting.keys() != settings.keys():

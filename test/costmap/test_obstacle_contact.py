@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from bisenet_ros.costmap.obstacle_contact import GROUND, OBSTACLE, find_contacts, on_outlines
+from bisenet_ros.costmap.obstacle_contact import (
+    GROUND,
+    OBSTACLE,
+    find_contacts,
+    on_outlines,
+    start_at_near_edge,
+)
 
 
 def walk(ray):
@@ -46,6 +52,22 @@ def walk(ray):
 ])
 def test_walks(ray, expected):
     assert walk(ray) == expected
+
+
+@pytest.mark.parametrize('ground', range(5))
+@pytest.mark.parametrize('gap', range(5))
+def test_at_the_near_edge_no_obstacle_goes_unmarked(ground, gap):
+    """Whether too little ground is before it to tell where it stands, or enough."""
+    ray = '..' + 'g' * ground + '.' * gap + 'w' * 9
+    kinds = np.select([np.array(list(ray)) == 'g', np.array(list(ray)) == 'w'],
+                      [np.uint8(GROUND), np.uint8(OBSTACLE)])[:, None]
+    _, contacts, without_contact = find_contacts(kinds)
+    assert len(contacts) + len(without_contact) == 1
+    assert len(contacts) or start_at_near_edge(without_contact, np.array([2])).all()
+
+
+def test_what_begins_farther_out_is_not_at_the_near_edge():
+    assert not start_at_near_edge(np.array([9]), np.array([2])).any()
 
 
 def outline(rays, pixel_angle=0.002):

@@ -63,7 +63,7 @@ def spoilt(change):
     (lambda c: c.update(ignore_id=256), ['ignore_id', '256', '255']),
     (lambda c: c.update(ignore_id=7), ['ignore_id 7', "'hedge'"]),
     (lambda c: c.update(classes=[]), ['classes', '[]']),
-    (lambda c: c.update(classes=c['classes'][:1]), ["'grass'", 'two or more']),
+    (lambda c: c.update(classes=c['classes'][:1]), ["'grass'", 'at least two']),
     (lambda c: c.update(classes=['grass', 'hedge']), ['class number 1', "'grass'"]),
     (lambda c: c['classes'][1].pop('ground'), ['class number 2', 'ground']),
     (lambda c: c['classes'][1].update(obstacel=True), ['class number 2', 'obstacel']),

@@ -54,11 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_segmenter_arguments(parser, *SEGMENTER_OPTIONS)
     parser.add_argument('--random', choices=('xception39', 'resnet18', 'coincheung'),
                         help='random weights: one of the paper\'s networks, or CoinCheung\'s '
-                        'with ResNet-18')
+                        'with ResNet-18, for the classes of --label-set')
     parser.add_argument('--output-stride', type=int, default=8, choices=OUTPUT_STRIDES,
                         help='of random weights (default 8, the paper\'s)')
-    parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file; with '
-                        '--random it says how many classes there are')
     parser.add_argument('--int8', action='store_true',
                         help='convolutions in 8 bits, as `export --int8` makes them, scaled by '
                         'the measured image; the naive chain computes in fp32 all the same')
