@@ -7,25 +7,28 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip('rclpy', reason='needs ROS 2')
+rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import image_message, pixels_of  # noqa: E402
+from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
-from bisenet_ros.costmap.camera_model import Calibration  # noqa: E402
+from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
 from bisenet_ros.costmap.semantic_costmap import (  # noqa: E402
     JUMP_BACK,
     CostmapSettings,
     SemanticCostmap,
 )
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
+from bisenet_ros.node.camera_input import Frame  # noqa: E402
 from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
-from bisenet_ros.node.poses import fixed_camera_pose  # noqa: E402
-from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
+from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
+from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose  # noqa: E402
+from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -392,3 +395,25 @@ def test_a_camera_that_adds_nothing_is_named_beside_one_that_does(start_node):
     send_until(lambda: is_said('front/image_raw', 'mystery8'), front_encoding='mystery8')
     assert 'rear' not in probe.diagnostics()['message']
     send_until(lambda: probe.diagnostics()['message'] == 'segmenting')
+
+
+def test_what_is_missing_is_excused_only_without_a_fault():
+    """Who has only just begun to listen is told of a missing calibration, not of the rest."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = LifecycleNode('segmentation', context=context)
+    labels = load_label_set('camvid')
+    poses = RobotPoses(node, 'odom', 'base_link', 'none', '', {'': np.eye(4)})
+    output = CostmapOutput(node, CostmapSettings(), labels, poses, [''], [])
+    try:
+        assert 'nothing has been segmented' in output.missing(1.0)['']
+        assert output.missing(1.0, excuse=True) == {}
+        mask = np.zeros((48, 64), np.uint8)
+        frame = Frame('', Image(), camera_info=None, rectified=False, received=time.monotonic())
+        with pytest.raises(CalibrationError):
+            output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
+        assert 'no camera_info' in output.missing(1.0, excuse=True)['']
+    finally:
+        output.destroy()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
