@@ -1,6 +1,7 @@
 """Starts segmentation nodes for the tests of this folder."""
 
 import itertools
+import signal
 import threading
 
 import numpy as np
@@ -19,6 +20,8 @@ _namespaces = (f'/robot{number}' for number in itertools.count())
 @pytest.fixture(scope='module')
 def start_node(tmp_path_factory):
     """Return a function that starts a node with parameters and returns (node, probe)."""
+    # Where the tests run under nohup, nodes would inherit, and respect, that it is ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
