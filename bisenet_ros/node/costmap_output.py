@@ -171,7 +171,7 @@ class CostmapOutput:
                     'slow or max_rate low, make stale_after larger')
                 for name, observed_at in self._observed_at.items()
                 if max(now - observed_at, self._delays[name]) > stale_after
-                and not (excuse and not self._failures[name])}
+                and (self._failures[name] or not excuse)}
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""

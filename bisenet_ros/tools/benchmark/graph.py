@@ -25,6 +25,7 @@ from bisenet_ros.tools.benchmark.report import (
     positive,
     quartiles,
     ratio,
+    segmenter_settings,
     table,
 )
 from bisenet_ros.tools.benchmark.running_graph import (
@@ -66,13 +67,6 @@ def add_node_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('-p', '--parameter', action='append', default=[], metavar='NAME:=VALUE',
                         help='another parameter of the node; repeat it for several')
-
-
-def segmenter_settings(options: argparse.Namespace) -> dict[str, object]:
-    """Return what the node and a Segmenter both take."""
-    return {'weights': options.weights, 'engine': options.engine, 'device': options.device,
-            'precision': options.precision, 'label_set': options.label_set,
-            'network_size': tuple(options.network_size)}
 
 
 def node_parameters(options: argparse.Namespace) -> dict[str, object]:

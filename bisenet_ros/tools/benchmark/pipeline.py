@@ -38,6 +38,7 @@ from bisenet_ros.tools.benchmark.report import (
     plot_stages,
     positive,
     ratio,
+    segmenter_settings,
     take_turns,
 )
 
@@ -75,10 +76,7 @@ def run(options: argparse.Namespace) -> dict:
         weights = options.weights
         if options.int8:
             weights = save_int8(weights, image, Path(folder))
-        segmenter = Segmenter(
-            weights=weights, label_set=options.label_set, device=options.device,
-            engine=options.engine, precision=options.precision,
-            network_size=tuple(options.network_size))
+        segmenter = Segmenter(**{**segmenter_settings(options), 'weights': weights})
         if isinstance(segmenter.pipeline, DevicePipeline):
             stages = measure_device(segmenter, image, options.repeats, options.frames)
         else:

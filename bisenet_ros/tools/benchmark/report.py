@@ -44,6 +44,13 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser, *names: str) -> Non
                             help=SEGMENTER_OPTIONS[name])
 
 
+def segmenter_settings(options: argparse.Namespace) -> dict[str, object]:
+    """Return what the node and a Segmenter both take."""
+    return {'weights': options.weights, 'engine': options.engine, 'device': options.device,
+            'precision': options.precision, 'label_set': options.label_set,
+            'network_size': tuple(options.network_size)}
+
+
 def take_turns(stages: dict[str, Callable[[], object]], repeats: int,
                shuffled: bool = False) -> dict[str, np.ndarray]:
     """
