@@ -14,7 +14,8 @@ _COEFFICIENTS = {
     'rational_polynomial': _POLYNOMIAL_LENGTHS,
     'equidistant': (0, 4),
 }
-# No pixel of these models sees 90 degrees off the axis: there x/z and y/z are infinite.
+# Up to nearly 90 degrees off the axis: there x/z and y/z are infinite. What a wider fisheye sees
+# beyond stays unknown.
 _ANGLES = np.radians(np.linspace(0.0, 89.5, 538))
 # Samples past the image's corner, so that points just outside the image project as well.
 _MARGIN = 30

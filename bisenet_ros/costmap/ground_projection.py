@@ -16,8 +16,8 @@ _STRIDE = 4
 # must not hide small obstacles.
 _LONGEST_STEP = 0.025
 _WIDEST_ANGLE = 0.005
-# Flat index that means "no sample": the first sample of the first ray, which is never used as one.
-_NOWHERE = 0
+# Flat index that means "no sample": the first sample of the first ray; first ones nobody sees.
+NOWHERE = 0
 # Outside any image: there cv2.remap fills in.
 _UNSEEN = -1
 
@@ -112,11 +112,13 @@ class GroundTable:
         seen = self._pixel_of_sample[..., 0] != _UNSEEN
         self.sees_ground = bool(seen.any())
         # Samples begin with the last that no pixel sees before the first that one does.
-        start = max(int(seen.any(axis=1).argmax()) - 1, 0)
+        start = max(int(seen.any(axis=1).argmax()), 1) - 1
         self.ranges, self._pixels, self._pixel_of_sample, seen = (
             of_samples[start:]
             for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))
         self.first_seen = seen.argmax(axis=0)
+        u, v = self._pixel_of_sample.reshape(-1, 2).T.astype(np.int32)
+        self._place_of_sample = v * camera.width + u
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         # (2, rays) x and y of their ends, relative to the point below the camera, base frame.
@@ -138,6 +140,9 @@ class GroundTable:
         seen[0] |= not seen.any()
         # A sector reaches to the next node; the image may reach a little into those beside it.
         sectors = np.flatnonzero(seen | np.roll(seen, 1) | np.roll(seen, -1) | np.roll(seen, -2))
+        # Rays beside each other in the picture are neighbours: the first follows the largest gap.
+        gaps = np.diff(sectors, prepend=sectors[-1] - len(seen))
+        sectors = np.roll(sectors, -int(gaps.argmax()))
         pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors], axis=1)
         pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
         columns = (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
@@ -151,16 +156,16 @@ class GroundTable:
         with np.errstate(invalid='ignore'):
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
-        seen.reshape(-1)[_NOWHERE] = False
+        seen[0] = False  # It lies right below the camera; see NOWHERE.
         return np.stack([np.where(seen, axis, _UNSEEN) for axis in (u, v)], -1).astype(np.int16)
 
     def _samples_of(self, polar, columns):
         """
         Return the flat index of the sample nearest to each point of the polar grid's table.
 
-        _NOWHERE where there is none.
+        NOWHERE where there is none.
         """
-        samples = np.full((polar.range_count + 1, polar.azimuth_count), _NOWHERE, np.int32)
+        samples = np.full((polar.range_count + 1, polar.azimuth_count), NOWHERE, np.int32)
         centres = (np.arange(polar.range_count) + 0.5) * polar.range_step
         nearest = np.searchsorted((self.ranges[1:] + self.ranges[:-1]) / 2, centres)
         first = int(np.searchsorted(centres, self._min_range))
@@ -190,12 +195,11 @@ class GroundTable:
         return cv2.warpAffine(
             self._samples, points_of_cells, (width, height),
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
-            borderValue=_NOWHERE)
+            borderValue=NOWHERE)
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        pixels = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).astype(np.int32)
-        return image.reshape(-1).take(pixels[:, 1] * np.int32(self.camera.width) + pixels[:, 0])
+        return image.reshape(-1).take(self._place_of_sample.take(samples))
 
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -206,10 +210,10 @@ class GroundTable:
             from min_range to max_range, (N,) bool.
         """
         before, after = self._pixels[samples - 1, rays], self._pixels[samples, rays]
-        way = after - before
         middle = (np.rint(before) + np.rint(after)) / 2
-        share = ((middle - before) / way).real
-        share = np.minimum(np.maximum(share, 0), 1)
+        with np.errstate(invalid='ignore'):  # where the lens model ends just before
+            share = ((middle - before) / (after - before)).real
+        share = np.fmin(np.fmax(share, 0), 1)
         near, far = self.ranges[samples - 1], self.ranges[samples]
         # A little beyond, so that a contact on the line between two cells lies in the second.
         distance = near + share * (far - near) + self._sample_step / 2

@@ -15,9 +15,13 @@ _MIN_FREE_RUN = 5
 _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
-# Metres. Walls that pass the point below the camera at this distance or more give contacts on
-# every ray.
+# Metres. A wall that passes the point below the camera nearer than this looks like an outline, and
+# has no contacts but the nearer ones.
 _PASSING_DISTANCE = 0.5
+# Between contacts of one wall: rays, as one may have been taken for an outline, and metres, as far
+# away it may be two things, and nearer there will be more contacts.
+_GAP_RAYS = 2
+_LONGEST_GAP = 0.25
 # How many samples farther out find_contacts must see to judge one.
 LOOK_AHEAD = _MIN_FREE_RUN
 
@@ -46,7 +50,6 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
     without_contact = obstacle.copy()
     without_contact[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
-    without_contact[0] = 0  # below the camera, where its own robot is
     ground = _drop_short_runs(ground, _MIN_FREE_RUN)
     # The last sample before an obstacle may lie beyond its contact: samples take the nearest
     # pixel.
@@ -89,7 +92,7 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     outline = np.zeros(len(samples), bool)
     # Several rays may lie within one pixel.
     for away in range(1, math.ceil(pixel_angle / angle_step) + 1):
-        slant = distance ** 2 * ((away * angle_step + pixel_angle) / _PASSING_DISTANCE)
+        slant = _slant(distance, away * angle_step + pixel_angle)
         nearer = np.searchsorted(ranges, distance - slant)
         nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
         for side in (-away, away):
@@ -97,6 +100,37 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
             outline |= ((classes[samples, neighbour] == class_ids)
                         & (classes[nearer, neighbour] == class_ids))
     return outline
+
+
+def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
+                  ranges: np.ndarray, angle_step: float,
+                  pixel_angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Find contacts of one class on neighbouring rays that may be those of one wall.
+
+    Seen at a slant, it touches the ground on rays beside each other at places far from each other,
+    and all the way between them.
+
+    The other parameters are those of on_outlines.
+
+    :param samples, rays: (N,) int, in ascending order of samples.
+    :returns: indices of the contacts before and after the gaps, each (M,) int.
+    """
+    class_ids = classes[samples, rays]
+    order = np.argsort(class_ids.astype(np.intp) * classes.shape[1] + rays, kind='stable')
+    before, after = order[:-1], order[1:]
+    distance = ranges[samples]
+    away = rays[after] - rays[before]
+    longest = np.minimum(
+        2 * _slant(distance[after], away * angle_step + pixel_angle), _LONGEST_GAP)
+    joined = ((class_ids[before] == class_ids[after]) & (away > 0) & (away <= _GAP_RAYS)
+              & (np.abs(distance[after] - distance[before]) <= longest))
+    return before[joined], after[joined]
+
+
+def _slant(distance, angle):
+    """Return how much farther a wall that passes at _PASSING_DISTANCE is at an angle farther."""
+    return distance ** 2 * (angle / _PASSING_DISTANCE)
 
 
 def _indices(bits, ray_count):

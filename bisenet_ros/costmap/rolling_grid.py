@@ -113,6 +113,10 @@ class RollingGrid:
         """Return the evidence in cells (N,), in units of `unit`, (classes, N) float32."""
         return self._by_cell()[:, self._stored.take(cells)]
 
+    def holds_evidence(self, cells: np.ndarray) -> np.ndarray:
+        """Return in which cells (N,) anything is held, (N,) bool."""
+        return self._total.reshape(-1).take(self._stored.take(cells)) > 0
+
     def in_window(self, plane: np.ndarray) -> np.ndarray:
         """Return a stored plane (height, width) with row and column 0 at the window's origin."""
         row, column = (corner % size for corner, size in zip(self._corner, self._shape))
@@ -203,9 +207,11 @@ class RollingGrid:
             return
         stored = self._stored.take(cells)
         seen = self._seen.reshape(-1)
-        last = seen[stored]
-        # A camera whose clock lags does not make older what another has seen.
-        seen[stored] = np.where(last == np.inf, stamp, np.maximum(last, stamp))
+        if stamp >= self._now:
+            seen[stored] = stamp
+        else:  # A camera whose clock lags does not make older what another has seen.
+            last = seen[stored]
+            seen[stored] = np.where(last == np.inf, stamp, np.maximum(last, stamp))
         self._prior.reshape(-1)[stored] = _PRIOR / self._unit
         self._bound_evidence()
         evidence = weights * np.float32(1 / self._unit)

@@ -11,12 +11,13 @@ import numpy as np
 
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.geometry import PoseError, planar_pose
-from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
+from bisenet_ros.costmap.ground_projection import NOWHERE, GroundTable, PolarGrid
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
     find_contacts,
+    gaps_in_walls,
     on_outlines,
     start_at_near_edge,
 )
@@ -38,6 +39,8 @@ _LARGEST_TURN, _FASTEST_TURN = 0.5, 10.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
+# Metres. Farther, a table would have more rays than OpenCV's remap takes.
+_FARTHEST_GROUND = 100.0
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
 
@@ -93,6 +96,8 @@ class CostmapSettings:
                 f'size is {self.size}: that is {cells[0]}x{cells[1]} cells of {self.resolution} '
                 f'm, at most {_MOST_CELLS}, and {_LONGEST_SIDE} a side: make size smaller or '
                 'resolution coarser')
+        if self.max_range > _FARTHEST_GROUND:
+            raise ValueError(f'max_range is {self.max_range}: at most {_FARTHEST_GROUND}')
         if self.max_range > _LONGEST_RANGE * self.resolution:
             raise ValueError(f'max_range is {self.max_range}: that is more than {_LONGEST_RANGE} '
                              f'cells of {self.resolution} m: make it shorter or resolution '
@@ -315,49 +320,71 @@ class SemanticCostmap:
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))
-        samples = np.zeros((self.info.height, self.info.width), np.int32)
-        samples[box] = self._samples_of_cells(table, camera_xy, yaw, box)
-        observed = np.zeros(samples.shape, bool)
-        observed[box] = ground.reshape(-1).take(samples[box])
-
         contacts = contacts[~on_outlines(
             *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
             table.pixel_angle)]
-        contact_cells, contacts = self._cells_of_starts(table, rotation, camera_xy, contacts)
-        other_cells, others = self._cells_of_starts(
-            table, rotation, camera_xy, without_contact)
-        observed.reshape(-1)[contact_cells] = True
-        # What comes onto ground held free may stand on what it hides, too.
-        arrived = np.concatenate([contacts, others])[
-            self._held_free(np.concatenate([contact_cells, other_cells]))]
-        hidden = self._hidden_cells(arrived, samples, box, observed, classes.shape[1])
+        nearest_sample = np.zeros((self.info.height, self.info.width), np.int32)
+        nearest_sample[box] = self._samples_of_cells(table, camera_xy, yaw, box)
+        nearest_sample = nearest_sample.reshape(-1)
+        observed = ground.reshape(-1).take(nearest_sample)
 
-        samples, observed = samples.reshape(-1), observed.reshape(-1)
-        samples[contact_cells] = contacts
+        starts = np.concatenate([contacts, without_contact])
+        points, usable = table.borders(*np.divmod(starts, classes.shape[1]))
+        points = points @ rotation.T + camera_xy
+        start_cells, inside = self._grid.cells_of(points, usable)
+        # What was not there before may stand on what it hides, too.
+        arrived = np.ones(len(starts), bool)
+        arrived[inside] = ~self._hold_obstacles(start_cells)
+        are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
+        between, contacts_nearby = self._cells_between(
+            points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
+        contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
+        contacts = np.concatenate([contacts_nearby, contacts[are_inside]])
+        observed[contact_cells] = True
+        hidden = self._hidden_cells(starts[arrived], nearest_sample, observed, classes.shape[1])
+
+        nearest_sample[contact_cells] = contacts
         cells = np.flatnonzero(observed)
-        samples = samples[cells]
+        samples = nearest_sample[cells]
         weights = table.values(confidence, samples) * np.float32(1 / 255)
         class_ids = classes.reshape(-1).take(samples)
         return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
 
-    def _cells_of_starts(self, table, rotation, camera_xy, starts):
-        """Return the cells in which obstacles start at samples (flat indices), and these."""
-        points, usable = table.borders(*np.divmod(starts, table.ray_ends.shape[1]))
-        cells, inside = self._grid.cells_of(points @ rotation.T + camera_xy, usable)
-        return cells, starts[inside]
+    def _cells_between(self, points, contacts, classes, table):
+        """
+        Return cells that walls fill between contacts on neighbouring rays, and a contact of each.
 
-    def _hidden_cells(self, starts, samples, box, observed, ray_count):
+        :param points: (N, 2) of the contacts, metres in the grid's frame.
+        :param contacts: (N,) int, flat indices of samples.
+        """
+        before, after = gaps_in_walls(
+            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
+            table.pixel_angle)
+        way = points[after] - points[before]
+        count = (np.hypot(*way.T) / self._settings.resolution).astype(np.intp)
+        which = np.repeat(np.arange(len(before)), count)
+        step = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 1
+        between = points[before[which]] + way[which] * (step / (count[which] + 1))[:, None]
+        cells, inside = self._grid.cells_of(between, np.ones(len(between), bool))
+        return cells, contacts[before[which[inside]]]
+
+    def _hidden_cells(self, starts, nearest_sample, observed, ray_count):
         """Return the cells held free, and not observed now, that lie beyond starts, (N,) int."""
-        hidden = np.zeros(samples.shape, bool)
-        hidden[box] = _lie_beyond(starts, samples[box], ray_count)
-        cells = np.flatnonzero(hidden & ~observed)
-        return cells[self._held_free(cells)]
+        if not len(starts):
+            return np.zeros(0, np.intp)
+        cells = np.flatnonzero((nearest_sample != NOWHERE) & ~observed)
+        cells = cells[self._grid.holds_evidence(cells)]
+        cells = cells[_lie_beyond(starts, nearest_sample[cells], ray_count)]
+        return cells[~self._hold_obstacles(cells)]
 
-    def _held_free(self, cells):
-        """Return which cells hold evidence, but too little of obstacles, (N,) bool."""
+    def _hold_obstacles(self, cells):
+        """Return which cells (N,) `combined` gives the cost of an obstacle, (N,) bool."""
         evidence = self._grid.evidence_at(cells)
+        of_obstacles = evidence[self._obstacles]
         required = self._grid.required_evidence(self._settings.obstacle_probability, cells)
-        return evidence.any(axis=0) & (evidence[self._obstacles].sum(axis=0) < required)
+        strongest = of_obstacles.max(axis=0, initial=0.0)
+        return (of_obstacles.sum(axis=0) >= required) | (
+            (strongest > 0) & (strongest >= evidence.max(axis=0)))
 
     def _view(self, table, rotation, camera_xy):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
@@ -422,26 +449,20 @@ class SemanticCostmap:
     def _decisions(self) -> Iterator[tuple[int, bool, np.ndarray]]:
         """Yield cost, whether of obstacles, and the stored cells that classes like this decide."""
         evidence = self._grid.evidence
-        strongest, together = [], []
-        for first, *others in self._groups.values():
-            most_of_group, sum_of_group = evidence[first].copy(), evidence[first].copy()
-            for index in others:
-                np.maximum(most_of_group, evidence[index], out=most_of_group)
-                sum_of_group += evidence[index]
-            strongest.append(most_of_group)
-            together.append(sum_of_group)
-        most = reduce(np.maximum, strongest, _NO_EVIDENCE)
+        strongest = {group: _over_planes(np.maximum, evidence, indices)
+                     for group, indices in self._groups.items()}
+        obstacles = {cost: _over_planes(np.add, evidence, indices)
+                     for (cost, is_obstacle), indices in self._groups.items() if is_obstacle}
+        most = reduce(np.maximum, strongest.values(), _NO_EVIDENCE)
         required = self._grid.required_evidence(self._settings.obstacle_probability)
-        for (cost, is_obstacle), of_strongest, of_all in zip(self._groups, strongest, together):
-            decided = of_strongest == most
+        for (cost, is_obstacle), of_group in strongest.items():
+            decided = of_group == most
             if is_obstacle:
                 # Networks mix up obstacles: a wall may be part building, part fence.
-                decided |= of_all >= required
+                decided |= obstacles[cost] >= required
             yield cost, is_obstacle, decided
-        of_obstacles = {cost: of_all for (cost, is_obstacle), of_all in zip(
-            self._groups, together) if is_obstacle}
-        if len(of_obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
-            yield min(of_obstacles), True, sum(of_obstacles.values()) >= required
+        if len(obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
+            yield min(obstacles), True, sum(obstacles.values()) >= required
 
     def class_grid(self, name: str) -> np.ndarray:
         """
@@ -488,6 +509,17 @@ class SemanticCostmap:
         ids = np.array([self._labels[index].id for index in self._obstacles], np.uint8)
         of_obstacles = self._grid.evidence_at(cells)[self._obstacles]
         return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
+
+
+def _over_planes(operation, planes, indices):
+    """Return sum or maximum of some planes; of a single one the plane itself."""
+    first, *others = indices
+    if not others:
+        return planes[first]
+    result = operation(planes[first], planes[others[0]])
+    for index in others[1:]:
+        operation(result, planes[index], out=result)
+    return result
 
 
 def _lie_beyond(starts, samples, ray_count):

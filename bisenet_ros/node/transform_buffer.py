@@ -56,17 +56,15 @@ class TransformBuffer(tf2_ros.Buffer):
         :param instant: nanoseconds.
         :returns: seconds, 0 where there is no gap longer than largest_gap.
         """
-        links = self._way_up(child, frame) or self._way_up(frame, child)
+        links = self._way_up(child) ^ self._way_up(frame)
         return max((1e-9 * (after - before) for link in links
                     for before, after in list(self._gaps.get(link, ()))
                     if before < instant < after), default=0.0)
 
-    def _way_up(self, child: str, ancestor: str) -> list[str]:
-        """Return the children of the transforms from child to its ancestor; [] if it is none."""
-        way = []
-        while child != ancestor:
-            if child not in self._parents or child in way:
-                return []
-            way.append(child)
+    def _way_up(self, child: str) -> set[str]:
+        """Return the children of the transforms from child up to the root."""
+        way = set()
+        while child in self._parents and child not in way:
+            way.add(child)
             child = self._parents[child]
         return way

@@ -41,7 +41,7 @@ def walk(ray):
     # The contact of what begins at the image's border is not seen,
     ('.wwwwwwwgggggggg', '.?......gggggggg'),
     # and right below the camera is the robot itself.
-    ('wwwwwwwgggggggg', '.......gggggggg'),
+    ('wwwwwwwgggggggg', '?......gggggggg'),
     # nor that of what stands behind something hanging.
     ('ggggggg......wwwww', 'ggggggg......?....'),
     # Ground behind something hanging is ground.

@@ -341,6 +341,97 @@ def test_an_obstacle_whose_contact_is_not_seen_takes_free_ground_away(rows_witho
     assert {cost(target, x, 0.0) for x in (3.0, 3.5, 4.9)} == {-1}
 
 
+@pytest.mark.parametrize('offset', [0.0, 0.01, 0.02, 0.03, 0.04])
+@pytest.mark.parametrize('calibration, height, pitch', [
+    (PINHOLE, 1.0, 0.0),
+    # Lenses whose model ends within the image.
+    (Calibration(WIDTH, HEIGHT, 'plumb_bob', (-.35, .12, 0, 0, -.02),
+                 (300, 0, 319.5, 0, 300, 239.5, 0, 0, 1), IDENTITY, P), 0.3, 0.0),
+    (Calibration(WIDTH, HEIGHT, 'equidistant', (0.0,) * 4,
+                 (160, 0, 319.5, 0, 160, 239.5, 0, 0, 1), IDENTITY, P), 0.3, 0.5),
+    (PINHOLE, 1.2, math.pi / 2),  # Looking straight down.
+])
+def test_what_fills_the_picture_leaves_no_free_ground(calibration, height, pitch, offset):
+    camera = calibration.for_image(WIDTH, HEIGHT)
+    view = {'camera': camera,
+            'camera_pose': pose_from_rpy((offset, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL}
+    free, full = (np.full((HEIGHT, WIDTH), ID[name], np.uint8) for name in ('road', 'car'))
+    target = costmap()
+    for index in range(20):
+        update(target, free, stamp=index / 15, **view)
+    assert (target.combined() == 0).sum() > 300
+    for index in range(20, 24):
+        update(target, full, stamp=index / 15, **view)
+    assert not (target.combined() == 0).any()
+    assert (target.combined() == 100).any()
+
+
+def test_what_comes_nearer_than_min_range_takes_the_ground_behind_it_away():
+    row = row_at(2.0)
+    target = costmap(min_range=2.5)
+    show(target, *[road()] * 20)
+    assert cost(target, 3.0, 0.0) == 0
+    update(target, wall_at(row, 'car'), stamp=2.0)
+    assert not (target.combined()[:, target.info.width // 2:][:, 42:] == 0).any()  # x > 2.1 m
+
+
+@pytest.mark.parametrize('probability', [0.3, 0.9, 1.0])
+def test_who_passes_in_front_of_a_wall_does_not_erase_it(probability):
+    target = costmap(obstacle_probability=probability)
+    wall = wall_at(row_at(4.0))
+    passing = wall.copy()
+    passing[100:row_at(2.5), 240:400] = ID['pedestrian']
+    show(target, *[wall] * 30, *[passing] * 3)
+    behind = distance_of(row_at(4.0)) + 0.01
+    assert {cost(target, behind, y) for y in (-0.3, 0.0, 0.3)} == {100}
+
+
+@pytest.mark.parametrize('passes_at', [-1.0, -0.5, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize('yaw', [0.0, 0.4, -2.0])
+def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
+    """The wall is the half space beyond y = passes_at, seen from a camera that looks along it."""
+    height, pitch = 0.5, 0.2
+    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / FOCAL,
+                              (np.arange(HEIGHT) - CENTRE[1]) / FOCAL)
+    up = -math.sin(pitch) - down * math.cos(pitch)
+    mask = np.full((HEIGHT, WIDTH), ID['road'], np.uint8)
+    to_wall = passes_at / np.where(right * passes_at < 0, -right, np.nan)
+    mask[height + up * to_wall > 0] = ID['building']
+    mask[(up >= 0) & np.isnan(to_wall)] = ID['sky']
+    target = costmap(max_pixel_footprint=1.0)
+    update(target, mask, base=(0.3, 0.2, yaw), camera_pose=pose)
+    points = target.obstacle_points()[0][:, :2].astype(float) - (0.3, 0.2)
+    along, across = (points @ np.array([[math.cos(yaw), -math.sin(yaw)],
+                                        [math.sin(yaw), math.cos(yaw)]])).T
+    assert np.abs(across - passes_at).max() < 2 * RESOLUTION
+    marked = np.sort(along)
+    first = max(1.5, 2 * abs(passes_at))
+    marked = marked[(marked > first) & (marked < 3.5)]
+    assert marked[0] < first + 0.1 and marked[-1] > 3.4
+    assert np.diff(marked).max() < 1.5 * RESOLUTION
+
+
+def test_straight_ahead_is_as_any_other_direction():
+    """There, too, a ray has neighbours on either side, which tell outlines from contacts."""
+    pitch = 0.25
+    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / FOCAL,
+                              (np.arange(HEIGHT) - CENTRE[1]) / FOCAL)
+    ahead, up = (math.cos(pitch) - down * math.sin(pitch),
+                 -math.sin(pitch) - down * math.cos(pitch))
+    y, z = (-right / ahead * 1.5, CAMERA_HEIGHT + up / ahead * 1.5)  # in the plane x = 1.5 m
+    for edge in np.linspace(-0.006, 0.006, 25):
+        for left in edge, edge - 0.1:
+            mask = np.full((HEIGHT, WIDTH), ID['sky'], np.uint8)
+            mask[up < 0] = ID['road']
+            mask[(y >= left) & (y <= left + 0.1) & (z >= 0)] = ID['pole']
+            target = costmap(max_pixel_footprint=1.0)
+            update(target, mask, camera_pose=pose)
+            points, _ = target.obstacle_points()
+            assert len(points) and (points[:, 0] < 1.7).all(), left
+
+
 @pytest.mark.parametrize('seen_free, seen', [(30, 3), (30, 2), (1, 1)])
 def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free, seen):
     row = row_at(3.0)
