@@ -6,6 +6,7 @@ import platform
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGEST_KEPT_BLOCK = 1 << 30
+LARGEST_ELSEWHERE = 1 << 25  # where glibc refuses more than half of a heap of its own
 
 
 def keep_large_blocks() -> None:
@@ -19,5 +20,7 @@ def keep_large_blocks() -> None:
     if platform.libc_ver()[0] != 'glibc':
         return
     mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK)
-    mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT_BLOCK)
+    # The trim threshold alone would make things worse: it stops glibc from adapting the other.
+    if mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK) or mallopt(
+            M_MMAP_THRESHOLD, LARGEST_ELSEWHERE):
+        mallopt(M_TRIM_THRESHOLD, LARGEST_KEPT_BLOCK)

@@ -1,6 +1,7 @@
 """Trained weights in and out of files, without ever executing code from them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bisenet_ros.network.bisenet import OUTPUT_STRIDES, BiSeNet, build_network
+from bisenet_ros.whole_files import written_whole
 
 # What CoinCheung's Cityscapes checkpoints were trained with; a .pth file does not say.
 CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
@@ -19,6 +21,18 @@ CITYSCAPES_CLASSES = 19
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
 # What a file says besides the tensors, and need not.
 _DESCRIBED = ('mean', 'std', 'label_set', 'network_size', 'class_names')
+# What each of these, and output_stride, may be.
+_KINDS = {
+    'mean': ('three numbers', lambda value: _are_numbers(value, 3)),
+    'std': ('three numbers above 0', lambda value: _are_numbers(value, 3) and min(value) > 0),
+    'label_set': ('a text, or null', lambda value: value is None or isinstance(value, str)),
+    'network_size': ('two whole numbers above 0, or null', lambda value: value is None or (
+        _are_numbers(value, 2) and min(value) > 0
+        and all(isinstance(number, int) for number in value))),
+    'class_names': ('a list of texts', lambda value: isinstance(value, tuple) and all(
+        isinstance(name, str) for name in value)),
+    'output_stride': (f'one of {", ".join(map(str, OUTPUT_STRIDES))}',
+                      lambda value: value in OUTPUT_STRIDES)}
 
 
 class WeightsError(ValueError):
@@ -80,14 +94,12 @@ def load_weights(path: str | Path) -> Weights:
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     state = {key: value for key, value in state.items()
              if not key.startswith(_AUXILIARY_HEADS)}
-    try:
-        described = {key: _from_json(metadata[key]) for key in _DESCRIBED if key in metadata}
-        output_stride = _from_json(metadata.get('output_stride', '8'))
-    except json.JSONDecodeError as error:
-        raise WeightsError(f'{path}: metadata is not readable: {error}') from error
+    described = read_description(path, {'output_stride': '8', **metadata})
+    output_stride = described.pop('output_stride')
     variant, backbone, classes = _infer(path, state, output_stride)
     network = build_network(variant, backbone, classes, output_stride=output_stride)
     _check_fit(path, network, state)
+    _check_values(path, state)
     network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
     network.eval()
     if classes == CITYSCAPES_CLASSES:
@@ -110,18 +122,35 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
         state[key] = value.half() if half and value.ndim == 4 else value
     metadata = {key: json.dumps(getattr(weights, key))
                 for key in ('variant', 'backbone', 'classes', 'output_stride', *_DESCRIBED)}
-    # A full disk must not cost what was there before.
-    part = Path(f'{path}.part')
-    try:
+    with written_whole(path) as part:
         part.write_bytes(save(state, metadata))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _from_json(text: str):
-    value = json.loads(text)
-    return tuple(value) if isinstance(value, list) else value
+def read_description(path: str | Path, metadata: dict[str, str]) -> dict[str, object]:
+    """
+    Return what a file's metadata say of the weights, as the fields of Weights.
+
+    :param metadata: JSON texts; what is none of these fields is left out.
+    :raises WeightsError: naming the file, and what is wrong.
+    """
+    description = {}
+    for name, (kind, is_valid) in _KINDS.items():
+        if name not in metadata:
+            continue
+        try:
+            value = json.loads(metadata[name])
+        except json.JSONDecodeError as error:
+            raise WeightsError(f'{path}: its {name} is not readable: {error}') from error
+        value = tuple(value) if isinstance(value, list) else value
+        if not is_valid(value):
+            raise WeightsError(f'{path}: its {name} is {value!r}; it must be {kind}')
+        description[name] = value
+    return description
+
+
+def _are_numbers(value: object, count: int) -> bool:
+    return isinstance(value, tuple) and len(value) == count and all(
+        isinstance(number, (int, float)) and math.isfinite(number) for number in value)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -141,7 +170,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     for wrapper in ('state_dict', 'model'):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise WeightsError(f'{path}: holds no state dict (a dict of names to tensors)')
     return state
 
@@ -157,13 +187,23 @@ def _infer(path: Path, state: dict[str, Tensor],
         some = ', '.join(list(state)[:4])
         raise WeightsError(f'{path}: not a BiSeNet: it needs conv_out.conv_out.weight and '
                            f'cp.resnet.* or cp.xception.*, and has {some}, ...')
-    if output_stride not in OUTPUT_STRIDES or head.shape[0] % (8 // output_stride) ** 2:
+    if head.shape[0] % (8 // output_stride) ** 2:
         raise WeightsError(f'{path}: output_stride {output_stride} does not fit a head of '
                            f'{head.shape[0]} channels')
     # CoinCheung's fusion gate is one convolution, the paper's two; Xception39 is the paper's.
     two_convolutions = 'ffm.conv1.weight' in state
     variant = 'paper' if backbone == 'xception39' or two_convolutions else 'coincheung'
     return variant, backbone, head.shape[0] // (8 // output_stride) ** 2
+
+
+def _check_values(path: Path, state: dict[str, Tensor]) -> None:
+    """Refuse what would make every pixel undecided, as a training that diverged leaves it."""
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise WeightsError(f'{path}: {key} has values that are no finite numbers: take '
+                               'weights from before the training diverged')
+        if key.endswith('running_var') and (value < 0).any():
+            raise WeightsError(f'{path}: {key} has a variance below 0: the file is damaged')
 
 
 def _check_fit(path: Path, network: BiSeNet, state: dict[str, Tensor]) -> None:

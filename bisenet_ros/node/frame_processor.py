@@ -1,6 +1,7 @@
 """What becomes of the frames in hand: segmented, published, and added to the costmap."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.statistics import Throughput
 from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.postprocess import without_uncertain
+
+_logger = logging.getLogger(__name__)
 
 
 class FrameProcessor:
@@ -38,18 +41,31 @@ class FrameProcessor:
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
+        self._warm: set[tuple[tuple[int, int], tuple[int, int]]] = set()
         self.throughput = Throughput()
 
-    def warm_up(self) -> None:
+    def warm_up(self, image_size: tuple[int, int] = (640, 480)) -> None:
         """
         Run the network, so that the first frames are as fast as the others.
 
-        A GPU prepares itself for each number of images, as cameras do not wait for each other, and
-        once more for images of another size than these.
+        A GPU prepares itself for each number of images, as cameras do not wait for each other;
+        for other sizes than these it does so when their first image comes, for all numbers at
+        once. Where it has too little memory for several, they go one by one.
+
+        :param image_size: (width, height).
         """
-        blank = np.zeros((480, 640, 3), np.uint8)
-        for count in range(1, len(self._outputs) + 1):
-            self._segmenter.segment([blank] * count)
+        width, height = image_size
+        blank = np.zeros((height, width, 3), np.uint8)
+        mask_size = self._mask_size(blank)
+        self._warm.add((image_size, mask_size))
+        self._segmenter.segment([blank], [mask_size])
+        for count in range(2, len(self._outputs) + 1):
+            try:
+                self._segmenter.segment([blank] * count, [mask_size] * count)
+            except Exception as error:  # The network's failures have no common type.
+                _logger.warning('%d images of %dx%d together fail, so they go one by one: %s',
+                                count, width, height, error)
+                break
 
     def wanted(self, camera: str) -> bool:
         """Return whether anybody subscribes to what comes of a camera's images."""
@@ -98,9 +114,9 @@ class FrameProcessor:
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
         """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
         pixels = [image.pixels for _, image in images]
-        wanted_size = tuple(self._settings['mask_size'])
-        sizes = [wanted_size if all(wanted_size) else p.shape[1::-1] for p in pixels]
+        sizes = [self._mask_size(each) for each in pixels]
         try:
+            self._warm_up_for(zip(pixels, sizes))
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
         except Exception as error:  # The network's failures have no common type; the node lives.
@@ -115,6 +131,19 @@ class FrameProcessor:
         if self._segmenter.device_is_lost():
             self._on_device_lost()
         return []
+
+    def _mask_size(self, image: np.ndarray) -> tuple[int, int]:
+        """Return the (width, height) of an image's mask."""
+        wanted_size = tuple(self._settings['mask_size'])
+        return wanted_size if all(wanted_size) else image.shape[1::-1]
+
+    def _warm_up_for(self, images_and_mask_sizes: Iterable) -> None:
+        """Have a GPU that serves several cameras stand still once for a size, not now and then."""
+        if self._segmenter.device == 'cpu' or len(self._outputs) == 1:
+            return
+        for image, mask_size in images_and_mask_sizes:
+            if (image.shape[1::-1], mask_size) not in self._warm:
+                self.warm_up(image.shape[1::-1])
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                  least_confidence: float) -> None:

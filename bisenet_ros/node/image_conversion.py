@@ -93,6 +93,11 @@ def _view(message: Image, channels: int) -> np.ndarray:
 
 def _decompressed(message: CompressedImage) -> ColorImage:
     encoding, _, compression = message.format.partition(';')
+    if 'tiff' in compression:
+        # compressed_image_transport writes the channels as they come, OpenCV reads them as BGR.
+        raise ImageConversionError(
+            f'compressed image of format {message.format!r}: in a TIFF the order of the channels '
+            'is uncertain; set the camera driver\'s compressed.format to jpeg or png')
     # compressed_image_transport leaves the mosaic of a Bayer image as it is in a PNG.
     is_mosaic = encoding.startswith('bayer_') and 'png' in compression
     # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
@@ -121,10 +126,11 @@ def _converted(message: Image) -> ColorImage:
             '(apt install ros-$ROS_DISTRO-cv-bridge), or let the camera driver publish rgb8 or '
             'bgr8')
     try:
+        message = _packed(message)
         if CONVERTER == 'cv_bridge':
             pixels = CvBridge().imgmsg_to_cv2(message, 'bgr8')
         else:
-            pixels = image_to_cvimage(_packed(message), 'bgr8')
+            pixels = image_to_cvimage(message, 'bgr8')
     except Exception as error:  # Either library raises many kinds, cv2.error among them.
         raise ImageConversionError(
             f'no conversion from encoding {message.encoding!r} to bgr8 ({CONVERTER} says: '
@@ -137,10 +143,21 @@ def _converted(message: Image) -> ColorImage:
     return ColorImage(pixels, 'bgr')
 
 
+def _pixel_bytes(encoding: str) -> int:
+    if CONVERTER == 'cv_bridge':
+        dtype, channels = CvBridge().encoding_to_dtype_with_channels(encoding)
+        return np.dtype(dtype).itemsize * channels
+    bits, _, _, channels = to_cvtype(encoding)
+    return channels * bits // 8
+
+
 def _packed(message: Image) -> Image:
-    """Return the message without row padding, which rosbags-image does not know of."""
-    bits, _, _, channels = to_cvtype(message.encoding)
-    row_bytes = message.width * channels * bits // 8
+    """
+    Return the message without row padding.
+
+    rosbags-image does not know of it, cv_bridge only of whole pixels.
+    """
+    row_bytes = message.width * _pixel_bytes(message.encoding)
     if message.step == row_bytes:
         return message
     rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)

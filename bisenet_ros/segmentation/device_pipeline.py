@@ -67,12 +67,12 @@ class DevicePipeline:
         members: dict[_Shape, list[int]] = defaultdict(list)
         for index, frame in enumerate(frames):
             members[(frame.image.shape, frame.network_size, frame.mask_size)].append(index)
-        started = []
+        started: list[tuple[_Batch, list[int]]] = []
         try:
             for (image_shape, network_size, mask_size), indices in members.items():
-                shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size, bgr)
+                shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size)
                 batch = self._idle_batch(shape)
-                batch.start([frames[index].image for index in indices])
+                batch.start([frames[index].image for index in indices], bgr)
                 started.append((batch, indices))
         except Exception:
             _finish_all(batch for batch, _ in started)
@@ -92,19 +92,37 @@ class DevicePipeline:
         return result
 
     def _idle_batch(self, shape: '_Shape') -> '_Batch':
-        batches = self._batches[shape] = self._batches.pop(shape, [])
+        batches = self._batches.pop(shape, [])
+        self._batches[shape] = batches  # the last used now
         if len(self._batches) > _KEPT_SHAPES * max(kept.count for kept in self._batches):
             del self._batches[next(iter(self._batches))]
         for batch in batches:
             if not batch.busy:
                 return batch
-        batches.append(_Batch(shape, self.device, self._compute, self.captures))
-        return batches[-1]
+        batch = self._make_batch(shape)
+        self._batches[shape].append(batch)
+        return batch
 
-    def _compute(self, shape: '_Shape', pixels: Tensor) -> Tensor:
+    def _make_batch(self, shape: '_Shape') -> '_Batch':
+        """Make one; where that fails, once more with all memory that others hold, and no graph."""
+        try:
+            return _Batch(shape, self.device, self._compute, self.captures)
+        except RuntimeError as error:
+            reason = str(error)  # The error itself would hold memory of the device.
+        if self.captures:
+            # PyTorch up to 2.11 may take a capture that failed for one that is still going on
+            # (pytorch/pytorch#180395): no further one would succeed.
+            _logger.warning('no CUDA graphs from now on, which is slower: %s', reason)
+            self.captures = False
+        self._batches = {shape: []}
+        with contextlib.suppress(RuntimeError):  # for the same reason
+            torch.cuda.empty_cache()
+        return _Batch(shape, self.device, self._compute, captures=False)
+
+    def _compute(self, shape: '_Shape', pixels: Tensor, channels: Tensor) -> Tensor:
         """Return (N, 2, height, width) uint8: class ids and confidences."""
         pixels = resize(pixels, shape.network_size)
-        logits = self.engine(pixels.flip(3) if shape.bgr else pixels)
+        logits = self.engine(pixels.index_select(3, channels))
         return self.classify(logits, shape.mask_size)
 
     def classify(self, logits: Tensor, mask_size: tuple[int, int]) -> Tensor:
@@ -133,14 +151,13 @@ class _Shape(NamedTuple):
     image_size: tuple[int, int]
     network_size: tuple[int, int]
     mask_size: tuple[int, int]
-    bgr: bool
 
 
 class _Batch:
     """Images of one shape on their way through the device, in buffers that are used again."""
 
     def __init__(self, shape: _Shape, device: torch.device,
-                 compute: Callable[[_Shape, Tensor], Tensor], captures: bool):
+                 compute: Callable[[_Shape, Tensor, Tensor], Tensor], captures: bool):
         self.busy = False
         self._shape = shape
         self._compute = compute
@@ -150,6 +167,10 @@ class _Batch:
         self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
                                         pin_memory=self._on_gpu)
         self._pixels = torch.empty_like(self._host_pixels, device=device)
+        # Of the pixels' channels the red, the green, the blue; read by the graph, so that cameras
+        # of either order share one.
+        self._channels = torch.arange(3, device=device)
+        self._bgr = False
         # One that lets the processor sleep meanwhile; synchronising with a stream spins.
         self._done = torch.cuda.Event(blocking=True) if self._on_gpu else None
         self._masks: Tensor | None = None
@@ -158,7 +179,7 @@ class _Batch:
             torch.cuda.synchronize(device)  # Another stream may still use memory it let go.
         self._graph = self._capture() if captures else None
 
-    def start(self, images: Sequence[np.ndarray]) -> None:
+    def start(self, images: Sequence[np.ndarray], bgr: bool) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
         # The caller keeps these; once dropped, PyTorch hands the pinned memory out again.
         width, height = self._shape.mask_size
@@ -168,8 +189,11 @@ class _Batch:
             np.copyto(pixels, image)
         with torch.cuda.stream(self._stream):
             self._pixels.copy_(self._host_pixels, non_blocking=True)
+            if bgr != self._bgr:
+                self._channels.copy_(self._channels.flip(0))
+                self._bgr = bgr
             if self._graph is None:
-                self._masks = self._compute(self._shape, self._pixels)
+                self._masks = self._compute(self._shape, self._pixels, self._channels)
             else:
                 self._graph.replay()
             self._host_masks.copy_(self._masks, non_blocking=True)
@@ -186,16 +210,11 @@ class _Batch:
             self.busy = False
         return [Segmentation(*masks) for masks in self._host_masks.numpy()]
 
-    def _capture(self) -> torch.cuda.CUDAGraph | None:
+    def _capture(self) -> torch.cuda.CUDAGraph:
         def compute() -> None:
-            self._masks = self._compute(self._shape, self._pixels)
+            self._masks = self._compute(self._shape, self._pixels, self._channels)
 
-        try:
-            return capture(compute, self._stream)
-        except RuntimeError as error:
-            _logger.warning('no CUDA graph for %s, which is slower without: %s', self._shape,
-                            error)
-            return None
+        return capture(compute, self._stream)
 
 
 def _finish_all(batches: Iterable[_Batch]) -> None:

@@ -20,7 +20,7 @@ from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.onnx_model import OnnxModel, export_onnx
 
 ENGINES = ('auto', 'torch', 'onnxruntime')
-TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt').expanduser()
+TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt')
 
 _logger = logging.getLogger(__name__)
 
@@ -80,12 +80,19 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
         width, height = weights.network_size or (64, 64)
         with torch.inference_mode():
             network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:  # a cuDNN without these kernels, or none
+        if is_out_of_memory(error):
+            raise
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
         network = DeployedNetwork(weights, dtype).to(device)
     return network
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether a GPU's memory is full; a Jetson's says so in its own way."""
+    # Of the allocator, where NVML, which it asks for figures, is not that of a PC
+    # (pytorch/pytorch#185240).
+    return isinstance(error, torch.OutOfMemoryError) or 'NVML_SUCCESS' in str(error)
 
 
 def make_chosen_pipeline(

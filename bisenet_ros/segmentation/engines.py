@@ -119,16 +119,25 @@ def _open_session(model: bytes, providers: list) -> 'onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(model, enable_fallback=0, providers=providers[1:])
 
 
+def _tensorrt_cache(folder: Path) -> dict[str, object]:
+    """Return the options that have TensorRT keep its engines in a folder, if that can be made."""
+    try:
+        folder = folder.expanduser()  # RuntimeError where there is no home.
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        _logger.warning('TensorRT cannot keep what it compiles, and does it anew each time: %s',
+                        error)
+        return {}
+    return {'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(folder)}
+
+
 def _device_providers(device, available, half, cache):
     if device.type == 'cpu':
         return ['CPUExecutionProvider']
     options = {'device_id': device.index}
-    if 'TensorrtExecutionProvider' in available:
-        cache.mkdir(parents=True, exist_ok=True)
     wanted = {
-        'TensorrtExecutionProvider': options | {
-            'trt_fp16_enable': half, 'trt_engine_cache_enable': True,
-            'trt_engine_cache_path': str(cache)},
+        'TensorrtExecutionProvider': options | {'trt_fp16_enable': half} | (
+            _tensorrt_cache(cache) if 'TensorrtExecutionProvider' in available else {}),
         'CUDAExecutionProvider': options}
     usable = [pair for pair in wanted.items() if pair[0] in available]
     if not usable:

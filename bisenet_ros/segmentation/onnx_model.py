@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from bisenet_ros.network import Weights, WeightsError
+from bisenet_ros.network.weights import read_description
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
 _DESCRIBED = ('label_set', 'network_size', 'class_names', 'output_stride')
@@ -71,7 +72,5 @@ def load_onnx_model(path: Path) -> OnnxModel:
     if not metadata.keys() >= set(_DESCRIBED):
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')
-    label_set, network_size, class_names, output_stride = (
-        json.loads(metadata[name]) for name in _DESCRIBED)
-    return OnnxModel(model, session.get_outputs()[0].shape[1], label_set,
-                     network_size and tuple(network_size), tuple(class_names), output_stride)
+    description = read_description(path, {name: metadata[name] for name in _DESCRIBED})
+    return OnnxModel(model, session.get_outputs()[0].shape[1], **description)

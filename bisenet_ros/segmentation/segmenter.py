@@ -1,6 +1,8 @@
 """The segmenter: images in, class ids and confidences out."""
 
+import contextlib
 import gc
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.postprocess import without_uncertain
+
+_logger = logging.getLogger(__name__)
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -63,7 +67,8 @@ class Segmenter:
         self.pipeline = None
         gc.collect()  # Parts of a pipeline hold each other.
         if self._device.type == 'cuda':
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # after a failed capture (device_pipeline.py)
+                torch.cuda.empty_cache()
 
     def device_is_lost(self) -> bool:
         """
@@ -191,7 +196,7 @@ def choose_device(device: str) -> torch.device:
     :raises ValueError: it is none of these, or PyTorch sees no such GPU.
     """
     if device == 'auto':
-        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
+        return torch.device('cuda:0' if _gpu_works() else 'cpu')
     kind, colon, number = device.partition(':')
     if device == 'cpu':
         return torch.device('cpu')
@@ -203,6 +208,18 @@ def choose_device(device: str) -> torch.device:
         raise ValueError(f'device is {device!r}, but PyTorch {torch.__version__} sees {gpus} '
                          "CUDA GPU(s); give 'cpu' or 'auto', or install PyTorch for CUDA")
     return torch.device('cuda', index)
+
+
+def _gpu_works() -> bool:
+    """Return whether there is a GPU on which this PyTorch runs; old ones it sees, but no more."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.ones(1, device='cuda:0').add_(1).cpu()
+    except RuntimeError as error:
+        _logger.warning('the GPU does not work with this PyTorch, the CPU is used: %s', error)
+        return False
+    return True
 
 
 def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -217,6 +234,8 @@ def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         if precision == 'bf16' and not cpu_computes_in_bf16():
             raise ValueError("precision 'bf16': this CPU does not compute in it and would "
                              "take 70 times as long; use 'auto' or 'fp32'")
+    elif precision == 'bf16' and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError("precision 'bf16' needs a GPU from Ampere on; use 'auto' or 'fp16'")
     return PRECISIONS[precision]
 
 

@@ -61,7 +61,7 @@ def test_mono8_has_three_equal_channels(padding):
     np.testing.assert_array_equal(pixels, np.repeat(grey[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('padding', [0, 2, 6])
 def test_sixteen_bit_colour_is_scaled(rgb, padding):
     msg = message(rgb.astype(np.uint16) * 257, 'rgb16', padding)
     np.testing.assert_allclose(as_rgb(to_color_image(msg)), rgb, atol=1)
@@ -103,6 +103,14 @@ def test_a_mosaic_compressed_as_it_is(encoding, dtype):
     compressed = CompressedImage(format=f'{encoding}; png compressed ', data=array('B', data))
     np.testing.assert_array_equal(as_rgb(to_color_image(compressed)),
                                   as_rgb(to_color_image(message(mosaic, encoding))))
+
+
+def test_a_tiff_is_refused():
+    """Its channels come in the order of the message it was made of, or as a mosaic."""
+    data = cv2.imencode('.tiff', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    compressed = CompressedImage(format='rgb8; tiff compressed ', data=array('B', data))
+    with pytest.raises(ImageConversionError, match='jpeg or png'):
+        to_color_image(compressed)
 
 
 def test_exif_does_not_turn_an_image():

@@ -1,5 +1,6 @@
 """The pipeline for GPUs, here on the CPU's tensors; and on a GPU where there is one."""
 
+import copy
 import gc
 import warnings
 
@@ -10,7 +11,13 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import NO_DECISION, engine_choice, engines, shipped_weights
+from bisenet_ros.segmentation import (
+    NO_DECISION,
+    device_pipeline,
+    engine_choice,
+    engines,
+    shipped_weights,
+)
 from bisenet_ros.segmentation.cudnn_fusion import Conv2dReLU
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
@@ -23,7 +30,14 @@ IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 
 
+# What may go wrong between streams can only be seen on a GPU.
+on_each_device = pytest.mark.parametrize(
+    'device', ['cpu', pytest.param('cuda:0', marks=needs_gpu)])
+
+
 def make_pipeline(network, device='cpu', captures=True):
+    if device != 'cpu' and isinstance(network, DeployedNetwork):
+        network = copy.deepcopy(network).to(device)
     return DevicePipeline(network, torch.device(device), np.arange(11, dtype=np.uint8), captures)
 
 
@@ -101,9 +115,10 @@ def test_resize_is_opencvs(colorful_image):
         np.testing.assert_allclose(resize(pixels, size)[0].numpy(), expected, atol=0.05)
 
 
-def test_results_of_submissions_that_overlap(network, colorful_image):
+@on_each_device
+def test_results_of_submissions_that_overlap(network, colorful_image, device):
     """Each keeps its own pixels, though all have the same shape and are asked for late."""
-    pipeline = make_pipeline(network)
+    pipeline = make_pipeline(network, device)
     images = [np.roll(colorful_image, 31 * shift, axis=1) for shift in range(3)]
     frames = [SegmentationRequest(image, (160, 96), (200, 120)) for image in images]
     waiting = [pipeline.submit([frame], bgr=False) for frame in frames]
@@ -126,8 +141,9 @@ def test_images_lie_in_memory_as_they_like(network, colorful_image, view):
     assert_same(*results)
 
 
-def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image):
-    pipeline = make_pipeline(network)
+@on_each_device
+def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image, device):
+    pipeline = make_pipeline(network, device)
     upright, upside_down = (
         SegmentationRequest(image, (160, 96), (200, 120))
         for image in (colorful_image, colorful_image[::-1]))
@@ -135,6 +151,43 @@ def test_a_result_stays_when_its_buffers_are_used_again(network, colorful_image)
     kept = first.class_ids.copy()
     pipeline.segment([upside_down], False, True)
     np.testing.assert_array_equal(first.class_ids, kept)
+
+
+@on_each_device
+def test_cameras_of_either_channel_order_share_buffers(network, colorful_image, device):
+    pipeline = make_pipeline(network, device)
+    rgb, bgr = (SegmentationRequest(image, (160, 96), (200, 120))
+                for image in (colorful_image, colorful_image[..., ::-1]))
+    for _ in range(2):
+        assert_same(pipeline.segment([rgb], False, True), pipeline.segment([bgr], True, True))
+    (batch,), = pipeline._batches.values()
+    assert not batch.busy
+    other, = pipeline.segment([bgr], False, True)
+    assert (other.class_ids != pipeline.segment([rgb], False, True)[0].class_ids).any()
+
+
+def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_image, monkeypatch,
+                                                             caplog):
+    pipeline = make_pipeline(network)
+    small, large = (
+        SegmentationRequest(colorful_image, (width, 96), (width, 96)) for width in (64, 160))
+    expected, = pipeline.segment([large], False, True)
+    pipeline._batches.clear()
+    pipeline.segment([small], False, True)
+    make_batch = device_pipeline._Batch
+
+    def make_batch_if_alone(*arguments, captures):
+        if captures or any(pipeline._batches.values()):
+            raise torch.OutOfMemoryError('out of memory')
+        return make_batch(*arguments, captures)
+
+    monkeypatch.setattr(device_pipeline, '_Batch', lambda shape, device, compute, captures: (
+        make_batch_if_alone(shape, device, compute, captures=captures)))
+    pipeline.captures = True  # As on a GPU.
+    assert_same(pipeline.segment([large], False, True), [expected])
+    assert not pipeline.captures
+    assert [shape.network_size for shape in pipeline._batches] == [(160, 96)]
+    assert 'no CUDA graphs from now on' in caplog.text
 
 
 def test_images_of_one_size_are_one_batch(network, colorful_image):

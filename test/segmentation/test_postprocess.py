@@ -54,7 +54,11 @@ def test_logits_that_are_no_numbers_decide_nothing(broken):
     assert (confidence == 0).all()
 
 
-def test_no_number_decides_nothing_without_confidence_too():
-    logits = np.full((3, 4, 4), np.nan, np.float32)
-    ids = find_classes(logits, (16, 16), np.arange(3, dtype=np.uint8))
-    assert (ids == NO_DECISION).all()
+@pytest.mark.parametrize('broken', [np.nan, np.inf, -np.inf])
+def test_no_number_decides_the_same_without_confidence(broken):
+    logits = np.random.default_rng(0).normal(0, 5, (3, 4, 4)).astype(np.float32)
+    logits[1, 2, 2] = broken
+    channel_ids = np.arange(3, dtype=np.uint8)
+    expected, _ = classify(logits, (16, 16), channel_ids)
+    assert (expected == NO_DECISION).any() == (broken != -np.inf)
+    np.testing.assert_array_equal(find_classes(logits, (16, 16), channel_ids), expected)

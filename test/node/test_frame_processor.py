@@ -1,0 +1,74 @@
+"""What is prepared before frames come, on a GPU's pipeline over the CPU's tensors."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from bisenet_ros.network import load_weights  # noqa: E402
+from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
+from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
+from bisenet_ros.segmentation import Segmenter, shipped_weights  # noqa: E402
+from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
+from bisenet_ros.segmentation.device_pipeline import DevicePipeline  # noqa: E402
+
+WEIGHTS = 'camvid_xception39'
+
+
+class SegmenterLikeOnAGpu(Segmenter):
+    device = 'cuda:0 (none)'
+
+
+def make_processor(mask_size=(0, 0), most_at_once=9):
+    network = DeployedNetwork(load_weights(shipped_weights()[WEIGHTS]))
+
+    def engine(images):
+        if len(images) > most_at_once:
+            raise torch.OutOfMemoryError('out of memory')
+        return network(images)
+
+    segmenter = SegmenterLikeOnAGpu(WEIGHTS, device='cpu', network_size=(64, 48))
+    segmenter.pipeline = DevicePipeline(
+        engine, torch.device('cpu'), np.arange(11, dtype=np.uint8), captures=False)
+    cameras = dict.fromkeys(('front', 'rear'))
+    processor = FrameProcessor(
+        segmenter, cameras, cameras, None, {'mask_size': mask_size}, None, None)
+    return processor, lambda: {
+        (shape.count, shape.image_size) for shape in segmenter.pipeline._batches}
+
+
+def segment(processor, order, *images):
+    pairs = [(SimpleNamespace(camera=camera), ColorImage(image, order))
+             for camera, image in zip(('front', 'rear'), images)]
+    return processor._segment(pairs, order, True)
+
+
+@pytest.mark.parametrize('mask_size', [(0, 0), (320, 240)])
+def test_after_warming_up_no_frame_waits_for_preparations(mask_size):
+    processor, prepared = make_processor(mask_size)
+    processor.warm_up()
+    expected = {(1, (640, 480)), (2, (640, 480))}
+    assert prepared() == expected
+    image = np.zeros((480, 640, 3), np.uint8)
+    for order in 'rgb', 'bgr':
+        for count in 1, 2:
+            assert len(segment(processor, order, *[image] * count)) == count
+    assert len(processor._segmenter.pipeline._batches) == len(expected)
+
+
+def test_the_first_frame_of_another_size_prepares_for_all_cameras():
+    processor, prepared = make_processor()
+    segment(processor, 'bgr', np.zeros((90, 160, 3), np.uint8))
+    assert prepared() == {(1, (160, 90)), (2, (160, 90))}
+
+
+def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
+    processor, _ = make_processor(most_at_once=1)
+    processor.warm_up()
+    assert '2 images of 640x480 together fail' in caplog.text
+    images = [np.full((480, 640, 3), level, np.uint8) for level in (10, 200)]
+    segmented = segment(processor, 'rgb', *images)
+    assert [frame.camera for frame, _, _ in segmented] == ['front', 'rear']
