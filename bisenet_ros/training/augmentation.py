@@ -1,7 +1,7 @@
 """Random crops, scales, flips and light, on whole batches and on whatever device they lie on."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,14 @@ class Augmentation:
         shifted = F.grid_sample(shifted, grid, 'nearest', 'zeros', False)
         crops, labels = self._mix_classes(crops, shifted.squeeze(1).long() + IGNORED, generator)
         return self._relight(crops, generator), labels
+
+    def weakened(self, strength: float) -> 'Augmentation':
+        """Return one that strays less: by 1 as far as this one, by 0 not at all but for `flip`."""
+        return replace(
+            self, scale=tuple(limit ** strength for limit in self.scale),
+            **{name: strength * getattr(self, name) for name in (
+                'aspect', 'rotation', 'brightness', 'contrast', 'saturation', 'gamma',
+                'channel_gain', 'class_mix')})
 
     def _sampling_grid(self, images: Tensor, generator: Generator) -> Tensor:
         """Return where in the image, in -1 to 1, each pixel of each crop comes from."""

@@ -12,7 +12,8 @@ _TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
 _CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', *PRECISIONS),
             'network.output_stride': OUTPUT_STRIDES}
 # The pooled branch normalises over the batch: not over one value.
-_LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'validate_every': 1,
+_LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
+          'schedule.closing_augmentation': 0, 'validate_every': 1,
           'image_size': 1, 'augmentation.crop': 1, 'augmentation.scale': 0.05,
           'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
           'augmentation.brightness': 0, 'augmentation.contrast': 0, 'augmentation.saturation': 0,
@@ -20,7 +21,7 @@ _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'vali
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
 _MOST = {'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
-         'augmentation.class_mix': 1}
+         'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.
 _DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
              'images': 'images', 'labels': 'labels', 'share': 1.0}

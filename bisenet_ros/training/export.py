@@ -21,6 +21,7 @@ from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import size_like_trained, weights_path
 from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files, read_image
+from bisenet_ros.whole_files import written_whole
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
@@ -83,9 +84,7 @@ def _export(arguments: argparse.Namespace) -> None:
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights).eval()
     images = _images_as_seen(arguments.images, arguments.count, weights)
-    # Beside the output, to be moved there in one step.
-    part = output.with_name(f'part.{output.name}')
-    try:
+    with written_whole(output) as part:
         engine = (_write_half(part, weights) if output.suffix == '.safetensors'
                   else _write_onnx(part, weights, network, images, arguments.int8))
         agreement, difference = compare(engine, network, images)
@@ -94,9 +93,6 @@ def _export(arguments: argparse.Namespace) -> None:
         least = LEAST_AGREEMENT_INT8 if arguments.int8 else LEAST_AGREEMENT
         if agreement < least:
             raise ValueError(f'{output} is not written: less than {100 * least} % the same')
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
     print(f'written: {output}')
 
 

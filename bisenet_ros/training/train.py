@@ -33,6 +33,7 @@ from bisenet_ros.training.datasets import Dataset, load_dataset
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
+from bisenet_ros.whole_files import written_whole
 
 # Beginnings of the names of settings that a run may change when it is resumed.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
@@ -61,6 +62,8 @@ class Training:
         self.average = copy.deepcopy(self.network).eval()
         self._averaged, self._trained = _floats(self.average), _floats(self.network)
         self.augmentation = Augmentation(**config['augmentation'])
+        self.closing_augmentation = self.augmentation.weakened(
+            config['schedule']['closing_augmentation'])
         dtype = _compute_dtype(config['precision'], self.device)
         captures = can_capture(self.device, dtype, config['loss']['ohem_threshold'])
         self.optimizer = _make_optimizer(self.network, config['optimizer'], captures)
@@ -155,9 +158,10 @@ class Training:
         drawn = torch.multinomial(self.sample_weights, self.config['batch_size'],
                                   replacement=True, generator=self.generator)
         drawn = drawn.to(self.device, non_blocking=True)
-        images, labels = self.augmentation(self.train_data.images[drawn],
-                                           self.train_data.labels[drawn], self.mean,
-                                           self.generator)
+        is_closing = self._progress() >= 1 - self.config['schedule']['closing']
+        augmentation = self.closing_augmentation if is_closing else self.augmentation
+        images, labels = augmentation(self.train_data.images[drawn], self.train_data.labels[drawn],
+                                      self.mean, self.generator)
         images = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
         return images.contiguous(memory_format=torch.channels_last), labels
 
@@ -186,12 +190,10 @@ class Training:
         self._save_checkpoint()
 
     def _write_log(self) -> None:
-        part = self.output / 'log.part'
-        with open(part, 'w', newline='') as file:
+        with written_whole(self.output / 'log.csv') as part, open(part, 'w', newline='') as file:
             writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
             writer.writerows(self.history)
-        part.replace(self.output / 'log.csv')
         figure = Figure(figsize=(9, 4), layout='constrained')
         iterations = [row['iteration'] for row in self.history]
         for axes, key in zip(figure.subplots(1, 2), ('loss', 'mean_iou')):
@@ -214,14 +216,12 @@ class Training:
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
-        part = self.output / 'checkpoint.part'
+        path = self.output / 'checkpoint.pth'
         try:
-            torch.save(state, part)
-            part.replace(self.output / 'checkpoint.pth')
+            with written_whole(path) as part:
+                torch.save(state, part)
         except RuntimeError as error:  # how PyTorch says that the disk is full
-            raise OSError(f'{part} cannot be written: {error}') from error
-        finally:
-            part.unlink(missing_ok=True)
+            raise OSError(f'{path} cannot be written: {error}') from error
 
     def resume(self, state: dict) -> None:
         """Go on from a checkpoint, as load_checkpoint returns it."""

@@ -61,7 +61,8 @@ def write_small_config(path, data_root):
         'loss': {'class_balance': 0.5, 'auxiliary_weight': 1.0, 'ohem_threshold': 0.0},
         'distillation': {'teacher': '', 'weight': 1.0, 'temperature': 2.0},
         'optimizer': {'name': 'adamw', 'lr': 0.003, 'weight_decay': 0.01, 'momentum': 0.9},
-        'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9},
+        'schedule': {'iterations': 4, 'minutes': 0, 'warmup': 0, 'power': 0.9,
+                     'closing': 0, 'closing_augmentation': 0},
         'batch_size': 2, 'ema_decay': 0.9, 'validate_every': 2, 'device': 'cpu',
         'precision': 'fp32', 'seed': 0}
     path.write_text(yaml.safe_dump(config))

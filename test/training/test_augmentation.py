@@ -27,6 +27,20 @@ def test_without_ranges_the_batch_is_unchanged():
     assert torch.allclose(got, images / 255, atol=1e-5)
 
 
+def test_weakened_to_nothing_the_batch_is_unchanged():
+    images, labels = pattern()
+    strong = Augmentation(crop=(60, 40), scale=(0.5, 2.0), aspect=0.1, rotation=10.0,
+                          brightness=0.3, contrast=0.3, saturation=0.3, gamma=0.3,
+                          channel_gain=0.1, class_mix=0.5)
+    got, got_labels = strong.weakened(0.0)(images, labels, MEAN, generator())
+    assert torch.equal(got_labels, labels.long())
+    assert torch.allclose(got, images / 255, atol=1e-5)
+    assert strong.weakened(1.0) == strong
+    halfway = strong.weakened(0.5)
+    assert halfway.scale == pytest.approx((0.5 ** 0.5, 2 ** 0.5))  # Zoom is a factor.
+    assert (halfway.rotation, halfway.crop) == (5.0, (60, 40))
+
+
 def test_flip_mirrors_image_and_labels():
     images, labels = pattern()
     got, got_labels = Augmentation(crop=(60, 40), flip=1.0)(images, labels, MEAN, generator())

@@ -94,6 +94,22 @@ def test_the_learning_rate_warms_up_and_falls_by_its_power(small_config, tmp_pat
         assert group['lr'] == pytest.approx(rates[-1], abs=1e-6)
 
 
+def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
+    config = load_config(str(small_config), [
+        'augmentation.crop=[96, 64]', 'augmentation.flip=0', 'schedule.closing=0.5',
+        'schedule.closing_augmentation=0'])
+    training = Training(config, tmp_path)
+    recorded = (training.train_data.images / 255 - 0.45) / 0.27
+
+    def is_recorded(picture):
+        return any(torch.allclose(picture, each, atol=1e-4) for each in recorded)
+
+    training.iteration = 1  # of 4
+    assert not any(is_recorded(picture) for picture in training._batch()[0])
+    training.iteration = 2
+    assert all(is_recorded(picture) for picture in training._batch()[0])
+
+
 def test_sgd_ohem_and_bf16(small_config, tmp_path):
     overrides = ['schedule.iterations=20', 'validate_every=10', 'optimizer.name=sgd',
                  'optimizer.lr=0.01', 'loss.ohem_threshold=0.7', 'loss.class_balance=0']
@@ -290,11 +306,13 @@ def test_no_text_may_be_set(small_config):
 def test_a_full_disk_leaves_what_was_there(small_config, tmp_path):
     training = run(small_config, tmp_path / 'run')
     written = {file.name: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
-    for name in ('checkpoint.part', 'last.safetensors.part'):
-        (tmp_path / 'run' / name).symlink_to('/dev/full')
-    for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors')):
+    for name in ('checkpoint.pth', 'last.safetensors', 'log.csv'):
+        (tmp_path / 'run' / f'part.{name}').symlink_to('/dev/full')
+    for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors'),
+                 training._write_log):
         with pytest.raises(OSError):
             save()
+    assert {file.name for file in (tmp_path / 'run').iterdir()} == set(written)
     for name, content in written.items():
         assert (tmp_path / 'run' / name).read_bytes() == content, name
 
