@@ -14,6 +14,7 @@ from bisenet_ros.transport import large_image_environment
 
 CONFIG = Path(get_package_share_directory('bisenet_ros'), 'config')
 
+BOOLEANS = ['true', 'false', 'True', 'False']
 # Arguments that set a parameter of the node where they are given.
 NODE_PARAMETERS = {
     'image_topic': str,
@@ -46,8 +47,8 @@ def generate_launch_description():
         argument(
             'large_images', 'true: use a transport that delivers camera images at full rate; '
             'give the camera driver config/fastdds_large_images.xml as well',
-            'true', ['true', 'false']),
-        argument('rviz', 'true: open RViz', 'false', ['true', 'false']),
+            'true', BOOLEANS),
+        argument('rviz', 'true: open RViz', 'false', BOOLEANS),
         argument(
             'log_level', 'least severe messages to log', 'info',
             ['debug', 'info', 'warn', 'error', 'fatal']),
@@ -65,14 +66,17 @@ def argument(name, description, default=None, choices=None):
 
 def start(context):
     """Return the nodes to start for the arguments' values in `context`."""
-    wants_large_images = LaunchConfiguration('large_images').perform(context) == 'true'
+    # Here, because launch_ros starts a node without the parameters of a file that is not there.
+    params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
+    if not params_file.is_file():
+        raise RuntimeError(f'params_file is {params_file}: there is no such file')
+    wants_large_images = LaunchConfiguration('large_images').perform(context).lower() == 'true'
     environment = large_image_environment(context.environment) if wants_large_images else {}
     return [
         LifecycleNode(
             package='bisenet_ros', executable='segmentation_node', name='segmentation',
             namespace=LaunchConfiguration('namespace'), output='screen', emulate_tty=True,
-            parameters=[
-                LaunchConfiguration('params_file'), given_parameters(context, NODE_PARAMETERS)],
+            parameters=[str(params_file), given_parameters(context, NODE_PARAMETERS)],
             ros_arguments=['--log-level', LaunchConfiguration('log_level')],
             additional_env=environment,
             # A node that was killed leaves its last costmap in Nav2; the new one makes it unknown.

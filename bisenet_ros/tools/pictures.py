@@ -13,7 +13,7 @@ VIDEO_RATE = 10.0  # Hz
 PANEL_HEIGHT = 360  # px
 GAP = 4  # px between the pictures of a panel
 ROW_HEIGHT = 2.4  # inches, of the strip
-LEGEND_ENTRY_WIDTH = 0.78  # inches
+LEGEND_ENTRY_WIDTH, LEGEND_ROW_HEIGHT = 0.78, 0.25  # inches
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,12 @@ def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
     width = ROW_HEIGHT * sum(aspects)
     rows = len(columns[0][1])
-    figure = Figure(figsize=(width, ROW_HEIGHT * rows + 0.8), layout='constrained')
-    axes = figure.subplots(
+    legend_rows = math.ceil(LEGEND_ENTRY_WIDTH * len(label_set.labels) / width)
+    legend_height = LEGEND_ROW_HEIGHT * (legend_rows + 1)
+    figure = Figure(figsize=(width, ROW_HEIGHT * rows + 0.3 + legend_height), layout='constrained')
+    above, below = figure.subfigures(
+        2, 1, height_ratios=[ROW_HEIGHT * rows + 0.3, legend_height])
+    axes = above.subplots(
         rows, len(columns), squeeze=False, gridspec_kw={'width_ratios': aspects})
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for column, (title, pictures) in enumerate(columns):
@@ -176,10 +180,9 @@ def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
         for row, picture in enumerate(pictures):
             axes[row, column].imshow(picture)
             axes[row, column].axis('off')
-    legend_rows = math.ceil(LEGEND_ENTRY_WIDTH * len(label_set.labels) / width)
-    figure.legend(
+    below.legend(
         handles=[Patch(facecolor=np.array(label.color) / 255, label=label.name.replace('_', ' '))
                  for label in label_set.labels],
-        loc='outside lower center', ncols=math.ceil(len(label_set.labels) / legend_rows),
+        loc='center', ncols=math.ceil(len(label_set.labels) / legend_rows),
         frameon=False, fontsize=9, handlelength=1.2, handleheight=1.2, columnspacing=1.2)
     figure.savefig(path, dpi=150)

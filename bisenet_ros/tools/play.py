@@ -3,6 +3,8 @@ Play images into a ROS 2 topic as a camera driver would.
 
 The source is the rendered street (`street`), a folder of images, a video file, a camera index
 or a rosbag2 recording. Images are stamped with the time at which they are published.
+A source that knows how its camera moved, as the rendered street does, publishes that, too: on
+/odom, /tf and /tf_static. Where somebody, a robot, publishes there already, it is refused.
 """
 
 import argparse
@@ -41,6 +43,7 @@ except ImportError:  # Not on PyPI; every ROS distribution has it.
     TFMessage = None
 
 FRAMES_AHEAD = 4
+DISCOVERY_TIME = 1.0  # s, in which publishers on this network are found
 JPEG_QUALITY = 90
 # REP-103: the optical frame (z forward, x right, y down) in the body frame (x forward, z up).
 BODY_FROM_OPTICAL_QUATERNION = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
@@ -64,11 +67,22 @@ class Player(Node):
             self._calibration = camera_info_message(source.camera_info)
             self._calibrations = self.create_publisher(
                 CameraInfo, options.camera_info_topic or camera_info_topic(topic), qos)
-        if source.camera_pose is not None:
+        self._plays_motion = source.camera_pose is not None and not options.images_only
+        if self._plays_motion:
+            self._refuse_to_disturb_a_robot()
             self._odometry = self.create_publisher(Odometry, '/odom', 10)
             if TFMessage is not None:
                 self._transforms = self.create_publisher(TFMessage, '/tf', 100)
                 self._publish_camera_pose(source.camera_pose)
+
+    def _refuse_to_disturb_a_robot(self) -> None:
+        """Raise a ValueError where odometry or transforms are published already."""
+        time.sleep(DISCOVERY_TIME)
+        for topic in '/odom', '/tf', '/tf_static':
+            if self.count_publishers(topic):
+                raise ValueError(f'somebody publishes {topic} already, and so would this source, '
+                                 'which knows how its camera moved: add --images-only, or set '
+                                 'another ROS_DOMAIN_ID')
 
     def play(self, loop: bool) -> None:
         """Publish every frame at the source's rate; live sources at their own pace."""
@@ -123,7 +137,7 @@ class Player(Node):
     def _publish(self, frame: SourceFrame, message: Image | CompressedImage) -> None:
         """Send the image last: whoever gets it has its pose and calibration already."""
         stamp = self.get_clock().now().to_msg()
-        if frame.base_pose is not None:
+        if self._plays_motion and frame.base_pose is not None:
             self._publish_base_pose(stamp, frame.base_pose)
         if self._calibration is not None:
             self._calibration.header = Header(stamp=stamp, frame_id=self._frame_id)
@@ -201,6 +215,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--camera-info-topic', metavar='TOPIC',
                         help='default: camera_info beside the image topic')
     parser.add_argument('--frame-id', default='camera_optical_frame', metavar='FRAME')
+    parser.add_argument('--images-only', action='store_true',
+                        help='no odometry and no transforms: on a robot these are its own')
     parser.add_argument('--compressed', action='store_true',
                         help='publish JPEG images on <image topic>/compressed')
     parser.add_argument('--reliability', choices=('reliable', 'best_effort'), default='reliable')

@@ -17,7 +17,9 @@ SIZE = (640, 480)
 RATE = 10.0  # Hz
 LOG_PERIOD = 10.0  # s between lines of progress where they go to a file
 DURATION = 20.0  # s
-JPEG_QUALITY = 95
+JPEG_SETTINGS = [cv2.IMWRITE_JPEG_QUALITY, 95]
+if hasattr(cv2, 'IMWRITE_JPEG_SAMPLING_FACTOR'):  # Not in OpenCV 4.6, that of Ubuntu 24.04.
+    JPEG_SETTINGS += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 class StreetClip:
@@ -67,8 +69,7 @@ class StreetClip:
         cv2.imwrite(str(self._class_ids_path(index)), frame.class_ids)
         unfinished = self._folder / f'{os.getpid()}.jpg'
         cv2.imwrite(str(unfinished), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR),
-                    [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
-                     cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])
+                    JPEG_SETTINGS)
         unfinished.replace(self._image_path(index))
 
 

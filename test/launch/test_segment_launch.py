@@ -79,6 +79,19 @@ def test_without_arguments_the_params_file_alone_counts(start):
     assert node_parameters(node, context) == shipped['/**']['ros__parameters']
 
 
+def test_a_parameter_file_that_is_not_there_is_refused(start, tmp_path):
+    """launch_ros would start the node on its defaults."""
+    with pytest.raises(RuntimeError, match='mistyped.yaml: there is no such file'):
+        start(params_file=str(tmp_path / 'mistyped.yaml'))
+
+
+def test_a_parameter_file_may_lie_in_the_home_folder(start, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.yaml').write_text('/**: {ros__parameters: {weights: mine}}')
+    (node, _), context = start(params_file='~/mine.yaml')
+    assert node_parameters(node, context) == {'weights': 'mine'}
+
+
 def test_a_killed_node_comes_again(start):
     (node, _), _ = start()
     assert node._ExecuteLocal__respawn and node._ExecuteLocal__respawn_delay > 0

@@ -30,7 +30,7 @@ def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
 
 def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
     """Without sensor_frame, observation_buffer.cpp takes the points' frame, which is fixed."""
-    source = costmap['obstacle_layer']['segmentation']
+    source = costmap['segmentation_obstacle_layer']['segmentation']
     assert source['topic'] == '/segmentation/obstacles'
     assert source['sensor_frame'] == costmap['robot_base_frame']
     # As far as the corners of the window.
@@ -39,7 +39,7 @@ def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
 
 def test_obstacle_layer_takes_points_of_uneven_ground(costmap):
     """Nav2 has the heights twice, in ObstacleLayer (0 to 2 m) and in its sources, in `odom`."""
-    layer = costmap['obstacle_layer']
+    layer = costmap['segmentation_obstacle_layer']
     for level in layer, layer['segmentation']:
         assert level['min_obstacle_height'] <= -5 and level['max_obstacle_height'] >= 5
 

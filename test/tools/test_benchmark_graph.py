@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
@@ -234,8 +235,7 @@ def test_growth_is_seen_after_the_warm_up():
     leaking = samples([10**9 + 10**5 * number for number in range(1000)])
     # From the middle of the first tenth after 10 % to that of the last: 0.81 of all that leaked.
     assert growth(leaking, 'rss')['growth'] == pytest.approx(0.081 / 1.0145, rel=0.01)
-    with pytest.raises(ValueError, match='too few'):
-        growth(samples([1] * 8), 'rss')
+    assert np.isnan(list(growth(samples([1] * 8), 'rss').values())).all()  # Too few.
 
 
 def test_soak(tmp_path):

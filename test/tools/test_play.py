@@ -70,6 +70,7 @@ class Listener:
 
 # A source that knows where the robot is: it stands still at x 3 m, y -2 m, heading 0.7 rad.
 PLAY_A_POSED_CAMERA = """
+import sys
 import numpy as np
 from bisenet_ros.tools import play
 from bisenet_ros.tools.sources import Source, SourceFrame
@@ -80,7 +81,7 @@ class PosedCamera(Source):
         yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', (3.0, -2.0, 0.7))
 
 play.open_source_arguments = lambda options: PosedCamera()
-play.main(['--loop'])
+sys.exit(play.main(['--loop', *sys.argv[1:]]))
 """
 
 
@@ -170,6 +171,18 @@ def test_odometry_of_every_image(listener):
     pose = odometry[0].pose.pose
     assert (pose.position.x, pose.position.y, pose.position.z) == (3, -2, 0)
     assert 2 * math.atan2(pose.orientation.z, pose.orientation.w) == pytest.approx(0.7)
+
+
+def test_a_robots_odometry_is_not_disturbed(listener):
+    listener.node.create_publisher(Odometry, '/odom', 10)
+    images = listener.subscribe(Image, '/camera/image_raw')
+    play = [sys.executable, '-c', PLAY_A_POSED_CAMERA]
+    refused = subprocess.run(play, capture_output=True, text=True, timeout=TIMEOUT)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith('play: somebody publishes /odom already')
+    with playing(*play, '--images-only'):
+        listener.wait_for(lambda: images)
+        assert listener.node.count_publishers('/odom') == 1  # Ours.
 
 
 def test_transforms(listener):

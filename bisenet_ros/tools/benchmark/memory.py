@@ -1,5 +1,6 @@
 """Whether memory grows with the frames."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +44,7 @@ def kinds_of_memory(samples: list[Sample]) -> list[str]:
 
 
 def report_growth(samples: list[Sample]) -> dict[str, dict[str, float]]:
-    """
-    Print and return the growth of each kind of memory.
-
-    :raises ValueError: if there are too few samples.
-    """
+    """Print and return the growth of each kind of memory, as growth() tells it."""
     figures = {kind: growth(samples, kind) for kind in kinds_of_memory(samples)}
     print(table(('memory', 'first tenth MB', 'last tenth MB', 'growth'), [
         (kind, of_kind['first_mb'], of_kind['last_mb'], f'{of_kind["growth"]:+.2%}')
@@ -59,12 +56,11 @@ def growth(samples: list[Sample], kind: str) -> dict[str, float]:
     """
     Return the means (MB) of the first and the last tenth, and the growth between them.
 
-    :raises ValueError: if there are too few samples.
+    NaN, where there are too few samples.
     """
     after_warm_up = [each for each in samples if each.frames > WARM_UP * samples[-1].frames]
     if len(after_warm_up) < FEWEST_SAMPLES:
-        raise ValueError(f'{len(after_warm_up)} samples are too few: give more --frames or a '
-                         'shorter --period')
+        return dict.fromkeys(('first_mb', 'last_mb', 'growth'), math.nan)
     values = np.array([getattr(each, kind) for each in after_warm_up])
     tenth = len(values) // 10
     first, last = values[:tenth].mean(), values[-tenth:].mean()

@@ -22,7 +22,7 @@ SEGMENTER_OPTIONS = {
     'weights': 'shipped name, or a file', 'engine': 'auto, torch or onnxruntime',
     'device': 'auto, cuda, cuda:N or cpu', 'precision': 'auto, fp32, fp16 or bf16',
     'label_set': 'shipped name, or a YAML file'}
-PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch')
+PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch', 'triton')
 
 
 def positive(number: Callable[[str], float]) -> Callable[[str], float]:
@@ -106,14 +106,22 @@ def beside_network(times: dict[str, np.ndarray], network: np.ndarray,
 
 def machine() -> dict[str, object]:
     """Return what figures depend on: hardware, versions, and how busy the machine is."""
-    cpu_info = Path('/proc/cpuinfo')
-    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return {
-        'cpu': names[0] if names else platform.processor(), 'cores': os.cpu_count(),
+        'cpu': _processor(), 'cores': os.cpu_count(),
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'cuda': torch.version.cuda, 'cudnn': torch.backends.cudnn.version(),
         'load': os.getloadavg()[0], 'system': platform.platform(),
         'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _processor() -> str:
+    """Return the processor's name; of a board, such as a Jetson, the board's."""
+    cpu_info, board = Path('/proc/cpuinfo'), Path('/proc/device-tree/model')
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    for line in lines:
+        if line.startswith('model name'):
+            return line.partition(':')[2].strip()
+    return board.read_text().rstrip('\0') if board.exists() else platform.processor()
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -131,7 +139,7 @@ def plot_stages(stages: dict[str, float], title: str, path: Path) -> None:
     figure = Figure(figsize=(8, 0.4 * len(stages) + 1), layout='constrained')
     axes = figure.subplots()
     bars = axes.barh(list(stages), list(stages.values()))
-    axes.bar_label(bars, fmt='{:.3g}', padding=3)
+    axes.bar_label(bars, fmt='%.3g', padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(xlabel='ms, median', title=title)
