@@ -654,7 +654,12 @@ def test_whoever_comes_nearer_is_marked_until_his_feet_leave_the_picture(height,
         mask[100:foot, max(left, 0):left + width] = ID['pedestrian']
         target = costmap(resolution=resolution)
         update(target, mask, camera_pose=pose)
-        assert len(target.obstacle_points()[0]) >= 0.1 / resolution, foot
+        # All of what the picture shows of the width, give or take a cell at either end.
+        down = (min(foot, HEIGHT) - 0.5 - CENTRE[1]) / FOCAL
+        distance = height / (math.sin(pitch) + down * math.cos(pitch))  # along the optical axis
+        shown = (min(left + width, WIDTH) - max(left, 0)) / FOCAL * distance
+        across = target.obstacle_points()[0][:, 1]
+        assert len(across) and np.ptp(across) > shown - 3 * resolution, foot
 
 
 def test_obstacles_of_several_costs_share_a_cell():

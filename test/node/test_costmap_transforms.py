@@ -28,6 +28,7 @@ from test_costmap_output import (  # noqa: E402
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
 from bisenet_ros.node.poses import IMPATIENCE  # noqa: E402
+from bisenet_ros.node.transform_buffer import TransformBuffer  # noqa: E402
 
 # By REP-103: x right, y down, z forward, in a body frame with x forward, y left, z up.
 BODY_FROM_OPTICAL_QUATERNION = Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5)
@@ -212,6 +213,20 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
         name in robot.probe.diagnostics()['message'] for name in named), **what)
     assert robot.probe.diagnostics()['level'] == b'\x02'
     robot.send_until(known(robot))
+
+
+def test_silence_between_two_branches_of_the_tree():
+    """A camera's mast that turns and the frame of the robot's ground, both below base_link."""
+    still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
+    buffer = TransformBuffer(largest_gap=0.5)
+    buffer.set_transform_static(transform('base_link', 'base_footprint', 0, *still), 'test')
+    for stamp in 1.0, 6.0:
+        buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
+        buffer.set_transform(transform('base_link', 'mast', stamp + 1, *still), 'test')
+    assert buffer.silence('base_footprint', 'mast', 4_000_000_000) == pytest.approx(5.0)
+    # The robot's own gap is not between these two.
+    assert buffer.silence('base_footprint', 'mast', 1_500_000_000) == 0.0
+    assert buffer.silence('odom', 'base_footprint', 1_500_000_000) == pytest.approx(5.0)
 
 
 def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
