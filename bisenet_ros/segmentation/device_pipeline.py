@@ -129,6 +129,11 @@ class DevicePipeline:
         """Make class ids and confidences, (N, 2, height, width) uint8, of the engine's logits."""
         return self._classify(logits, mask_size, self._channel_ids)
 
+    @property
+    def has_classify_kernel(self) -> bool:
+        """Whether `classify` is the Triton kernel."""
+        return self._classify is not classify
+
     def _choose_classify(self) -> Callable[..., Tensor]:
         """Return the kernel where it can be built: that takes Triton and a C compiler."""
         if self.device.type == 'cpu':

@@ -14,6 +14,7 @@ import torch
 
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
+from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
@@ -190,6 +191,10 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     assert report['pipelined']['frames_per_second'] > 0
     assert report['pipelined']['rss']['last_mb'] > 50
     assert 'device' not in report['pipelined']
+    ways = {'cuda_graphs': False, 'fused_convolutions': False, 'classify_kernel': False}
+    assert device_stages.fast_ways(pipeline) == ways
+    fuse_activations(pipeline.engine.fused_network)
+    assert device_stages.fast_ways(pipeline) == {**ways, 'fused_convolutions': True}
 
 
 def test_scale_command(tmp_path, monkeypatch):

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.cudnn_fusion import Conv2dReLU
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, resize
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.memory import Sample, device_memory, report_growth
@@ -39,6 +41,14 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
     print(f'{rate:.0f} frames/s with {FRAMES_ON_THEIR_WAY} on their way')
     report['pipelined'] = {'frames': frames, 'frames_per_second': rate, **report_growth(samples)}
     return report
+
+
+def fast_ways(pipeline: DevicePipeline) -> dict[str, bool]:
+    """Return which of the faster ways a GPU goes; it says on the console why it does not."""
+    network = pipeline.engine.modules() if isinstance(pipeline.engine, nn.Module) else ()
+    return {'cuda_graphs': pipeline.captures,
+            'fused_convolutions': any(isinstance(module, Conv2dReLU) for module in network),
+            'classify_kernel': pipeline.has_classify_kernel}
 
 
 def device_stages(pipeline: DevicePipeline,

@@ -27,7 +27,7 @@ from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import described, export_onnx
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import weights_path
-from bisenet_ros.tools.benchmark.device_stages import measure_device
+from bisenet_ros.tools.benchmark.device_stages import fast_ways, measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
@@ -77,8 +77,10 @@ def run(options: argparse.Namespace) -> dict:
         if options.int8:
             weights = save_int8(weights, image, Path(folder))
         segmenter = Segmenter(**{**segmenter_settings(options), 'weights': weights})
+        ways = {}
         if isinstance(segmenter.pipeline, DevicePipeline):
             stages = measure_device(segmenter, image, options.repeats, options.frames)
+            ways = {'fast_ways': fast_ways(segmenter.pipeline)}
         else:
             stages = measure_host(segmenter, image, options)
     plot_stages({name: row['median_ms'] for name, row in stages.items() if 'median_ms' in row},
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> dict:
     return {'device': segmenter.device, 'engine': segmenter.engine, 'weights': segmenter.weights,
             'image_size': size, 'network_size': segmenter.network_size_for(*size),
             'classes': len(segmenter.label_set.labels), 'repeats': options.repeats,
-            'stages': stages}
+            'stages': stages, **ways}
 
 
 def use_random_weights(options: argparse.Namespace, path: Path) -> None:
