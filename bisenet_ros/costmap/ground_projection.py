@@ -16,7 +16,8 @@ _STRIDE = 4
 # must not hide small obstacles.
 _LONGEST_STEP = 0.025
 _WIDEST_ANGLE = 0.005
-# Flat index that means "no sample": the first sample of the first ray; first ones nobody sees.
+# Flat index that means "no sample". It is the first sample of the first ray, and no pixel sees the
+# first sample of any ray.
 NOWHERE = 0
 # Outside any image: there cv2.remap fills in.
 _UNSEEN = -1
@@ -112,7 +113,7 @@ class GroundTable:
         seen = self._pixel_of_sample[..., 0] != _UNSEEN
         self.sees_ground = bool(seen.any())
         # Samples begin with the last that no pixel sees before the first that one does.
-        start = max(int(seen.any(axis=1).argmax()), 1) - 1
+        start = max(int(seen.any(axis=1).argmax()) - 1, 0)
         self.ranges, self._pixels, self._pixel_of_sample, seen = (
             of_samples[start:]
             for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))

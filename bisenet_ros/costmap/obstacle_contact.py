@@ -96,7 +96,7 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
         nearer = np.searchsorted(ranges, distance - slant)
         nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
         for side in (-away, away):
-            neighbour = np.clip(rays + side, 0, classes.shape[1] - 1)
+            neighbour = (rays + side) % classes.shape[1]  # The view may go all around.
             outline |= ((classes[samples, neighbour] == class_ids)
                         & (classes[nearer, neighbour] == class_ids))
     return outline
@@ -117,7 +117,8 @@ def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
     :returns: indices of the contacts before and after the gaps, each (M,) int.
     """
     class_ids = classes[samples, rays]
-    order = np.argsort(class_ids.astype(np.intp) * classes.shape[1] + rays, kind='stable')
+    # Of several on a ray, the nearest.
+    _, order = np.unique(class_ids.astype(np.intp) * classes.shape[1] + rays, return_index=True)
     before, after = order[:-1], order[1:]
     distance = ranges[samples]
     away = rays[after] - rays[before]
@@ -126,6 +127,25 @@ def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
     joined = ((class_ids[before] == class_ids[after]) & (away > 0) & (away <= _GAP_RAYS)
               & (np.abs(distance[after] - distance[before]) <= longest))
     return before[joined], after[joined]
+
+
+def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """
+    Return what obstacles hide: from where they start to the next ground seen on the ray.
+
+    :param starts: (N,) int, flat indices of samples.
+    :param ground: (samples, rays) bool, as find_contacts returns it.
+    :returns: (samples, rays) bool.
+    """
+    samples, rays = np.divmod(starts, ground.shape[1])
+    chosen, columns = np.unique(rays, return_inverse=True)
+    # The last of either kind up to each sample: even numbers are ground's, odd ones starts'.
+    order = 2 * np.arange(1, len(ground) + 1, dtype=np.int32)
+    last = np.where(ground[:, chosen], order[:, None], 0)
+    last[samples, columns] = order[samples] + 1
+    hidden = np.zeros(ground.shape, bool)
+    hidden[:, chosen] = np.maximum.accumulate(last, axis=0) % 2 == 1
+    return hidden
 
 
 def _slant(distance, angle):

@@ -18,6 +18,7 @@ from bisenet_ros.costmap.obstacle_contact import (
     OBSTACLE,
     find_contacts,
     gaps_in_walls,
+    hidden_samples,
     on_outlines,
     start_at_near_edge,
 )
@@ -124,7 +125,7 @@ class _Observation:
     classes: np.ndarray
     weights: np.ndarray
     hidden: np.ndarray
-    """Cells held free so far, hidden by what came onto such cells and may cover them, too."""
+    """Cells held free so far, hidden by what was not there before and may cover them, too."""
 
 
 class SemanticCostmap:
@@ -328,22 +329,21 @@ class SemanticCostmap:
         nearest_sample = nearest_sample.reshape(-1)
         observed = ground.reshape(-1).take(nearest_sample)
 
+        # What was not there before may stand on what it hides, too.
         starts = np.concatenate([contacts, without_contact])
         points, usable = table.borders(*np.divmod(starts, classes.shape[1]))
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
-        # What was not there before may stand on what it hides, too.
         arrived = np.ones(len(starts), bool)
         arrived[inside] = ~self._hold_obstacles(start_cells)
+
         are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
         between, contacts_nearby = self._cells_between(
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
-        contacts = np.concatenate([contacts_nearby, contacts[are_inside]])
         observed[contact_cells] = True
-        hidden = self._hidden_cells(starts[arrived], nearest_sample, observed, classes.shape[1])
-
-        nearest_sample[contact_cells] = contacts
+        hidden = self._hidden_cells(starts[arrived], ground, nearest_sample, observed)
+        nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
         cells = np.flatnonzero(observed)
         samples = nearest_sample[cells]
         weights = table.values(confidence, samples) * np.float32(1 / 255)
@@ -368,13 +368,13 @@ class SemanticCostmap:
         cells, inside = self._grid.cells_of(between, np.ones(len(between), bool))
         return cells, contacts[before[which[inside]]]
 
-    def _hidden_cells(self, starts, nearest_sample, observed, ray_count):
-        """Return the cells held free, and not observed now, that lie beyond starts, (N,) int."""
+    def _hidden_cells(self, starts, ground, nearest_sample, observed):
+        """Return the cells held free, and not observed now, that starts hide, (N,) int."""
         if not len(starts):
             return np.zeros(0, np.intp)
         cells = np.flatnonzero((nearest_sample != NOWHERE) & ~observed)
         cells = cells[self._grid.holds_evidence(cells)]
-        cells = cells[_lie_beyond(starts, nearest_sample[cells], ray_count)]
+        cells = cells[hidden_samples(starts, ground).reshape(-1).take(nearest_sample[cells])]
         return cells[~self._hold_obstacles(cells)]
 
     def _hold_obstacles(self, cells):
@@ -513,22 +513,7 @@ class SemanticCostmap:
 
 def _over_planes(operation, planes, indices):
     """Return sum or maximum of some planes; of a single one the plane itself."""
-    first, *others = indices
-    if not others:
-        return planes[first]
-    result = operation(planes[first], planes[others[0]])
-    for index in others[1:]:
-        operation(result, planes[index], out=result)
-    return result
-
-
-def _lie_beyond(starts, samples, ray_count):
-    """Return which samples lie at a start or beyond it on its ray; both are flat indices."""
-    steps, rays = np.divmod(starts, ray_count)
-    nearest = np.full(ray_count, np.iinfo(np.int32).max, np.int32)
-    np.minimum.at(nearest, rays, steps.astype(np.int32))
-    steps = samples // np.int32(ray_count)
-    return steps >= nearest.take(samples - steps * np.int32(ray_count))
+    return reduce(operation, (planes[index] for index in indices))
 
 
 def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:

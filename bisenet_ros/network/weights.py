@@ -19,9 +19,7 @@ CITYSCAPES_STD = (0.2112, 0.2148, 0.2115)
 CITYSCAPES_CLASSES = 19
 # Beginnings of the names of what only training uses.
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
-# What a file says besides the tensors, and need not.
-_DESCRIBED = ('mean', 'std', 'label_set', 'network_size', 'class_names')
-# What each of these, and output_stride, may be.
+# What a file may say besides the tensors: what it must be.
 _KINDS = {
     'mean': ('three numbers', lambda value: _are_numbers(value, 3)),
     'std': ('three numbers above 0', lambda value: _are_numbers(value, 3) and min(value) > 0),
@@ -121,7 +119,7 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.ndim == 4 else value
     metadata = {key: json.dumps(getattr(weights, key))
-                for key in ('variant', 'backbone', 'classes', 'output_stride', *_DESCRIBED)}
+                for key in ('variant', 'backbone', 'classes', *_KINDS)}
     with written_whole(path) as part:
         part.write_bytes(save(state, metadata))
 
@@ -197,7 +195,7 @@ def _infer(path: Path, state: dict[str, Tensor],
 
 
 def _check_values(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse what would make every pixel undecided, as a training that diverged leaves it."""
+    """Refuse what would make every pixel undecided, as a training that diverged leaves them."""
     for key, value in state.items():
         if not value.isfinite().all():
             raise WeightsError(f'{path}: {key} has values that are no finite numbers: take '

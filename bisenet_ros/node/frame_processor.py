@@ -1,7 +1,7 @@
 """What becomes of the frames in hand: segmented, published, and added to the costmap."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -41,31 +41,40 @@ class FrameProcessor:
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
-        self._warm: set[tuple[tuple[int, int], tuple[int, int]]] = set()
+        # Sizes (width, height) of each camera's image and mask, and for how many images of such
+        # sizes the segmenter is prepared.
+        self._sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+        self._prepared: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
+        self._most_at_once = len(outputs)
         self.throughput = Throughput()
 
-    def warm_up(self, image_size: tuple[int, int] = (640, 480)) -> None:
+    def warm_up(self) -> None:
+        """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
+        image_size = 640, 480
+        mask_size = self._mask_size(image_size)
+        self._prepare(image_size, mask_size, len(self._outputs))
+
+    def _prepare(self, image_size: tuple[int, int], mask_size: tuple[int, int],
+                 most: int) -> None:
         """
-        Run the network, so that the first frames are as fast as the others.
+        Have a GPU prepare itself for images of a size, and for each number of them up to `most`.
 
-        A GPU prepares itself for each number of images, as cameras do not wait for each other;
-        for other sizes than these it does so when their first image comes, for all numbers at
-        once. Where it has too little memory for several, they go one by one.
-
-        :param image_size: (width, height).
+        Cameras do not wait for each other. Where the memory is too small for several at once, they
+        go in smaller batches.
         """
         width, height = image_size
         blank = np.zeros((height, width, 3), np.uint8)
-        mask_size = self._mask_size(blank)
-        self._warm.add((image_size, mask_size))
-        self._segmenter.segment([blank], [mask_size])
-        for count in range(2, len(self._outputs) + 1):
+        for count in range(self._prepared.get((image_size, mask_size), 0) + 1, most + 1):
             try:
                 self._segmenter.segment([blank] * count, [mask_size] * count)
             except Exception as error:  # The network's failures have no common type.
-                _logger.warning('%d images of %dx%d together fail, so they go one by one: %s',
-                                count, width, height, error)
+                if count == 1:
+                    raise
+                _logger.warning('%d images of %dx%d at once are too many: %s', count, width,
+                                height, error)
+                self._most_at_once = min(self._most_at_once, count - 1)
                 break
+        self._prepared[image_size, mask_size] = most
 
     def wanted(self, camera: str) -> bool:
         """Return whether anybody subscribes to what comes of a camera's images."""
@@ -113,10 +122,15 @@ class FrameProcessor:
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
         """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
+        if len(images) > self._most_at_once:
+            return [done for first in range(0, len(images), self._most_at_once)
+                    for done in self._segment(images[first:first + self._most_at_once], order,
+                                              with_confidence)]
         pixels = [image.pixels for _, image in images]
-        sizes = [self._mask_size(each) for each in pixels]
+        sizes = [self._mask_size(each.shape[1::-1]) for each in pixels]
         try:
-            self._warm_up_for(zip(pixels, sizes))
+            for (frame, image), mask_size in zip(images, sizes):
+                self._prepare_for(frame.camera, image.pixels.shape[1::-1], mask_size)
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
         except Exception as error:  # The network's failures have no common type; the node lives.
@@ -132,18 +146,18 @@ class FrameProcessor:
             self._on_device_lost()
         return []
 
-    def _mask_size(self, image: np.ndarray) -> tuple[int, int]:
+    def _mask_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Return the (width, height) of an image's mask."""
         wanted_size = tuple(self._settings['mask_size'])
-        return wanted_size if all(wanted_size) else image.shape[1::-1]
+        return wanted_size if all(wanted_size) else image_size
 
-    def _warm_up_for(self, images_and_mask_sizes: Iterable) -> None:
-        """Have a GPU that serves several cameras stand still once for a size, not now and then."""
-        if self._segmenter.device == 'cpu' or len(self._outputs) == 1:
-            return
-        for image, mask_size in images_and_mask_sizes:
-            if (image.shape[1::-1], mask_size) not in self._warm:
-                self.warm_up(image.shape[1::-1])
+    def _prepare_for(self, camera: str, image_size: tuple[int, int],
+                     mask_size: tuple[int, int]) -> None:
+        """Prepare for a camera's new image size at once, so that later frames do not wait."""
+        self._sizes[camera] = sizes = image_size, mask_size
+        sharing = min(list(self._sizes.values()).count(sizes), self._most_at_once)
+        if self._segmenter.device != 'cpu' and sharing > self._prepared.get(sizes, 0):
+            self._prepare(image_size, mask_size, sharing)
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                  least_confidence: float) -> None:

@@ -93,13 +93,10 @@ def _view(message: Image, channels: int) -> np.ndarray:
 
 def _decompressed(message: CompressedImage) -> ColorImage:
     encoding, _, compression = message.format.partition(';')
-    if 'tiff' in compression:
-        # compressed_image_transport writes the channels as they come, OpenCV reads them as BGR.
-        raise ImageConversionError(
-            f'compressed image of format {message.format!r}: in a TIFF the order of the channels '
-            'is uncertain; set the camera driver\'s compressed.format to jpeg or png')
-    # compressed_image_transport leaves the mosaic of a Bayer image as it is in a PNG.
-    is_mosaic = encoding.startswith('bayer_') and 'png' in compression
+    # compressed_image_transport leaves the mosaic of a Bayer image as it is in a PNG or a TIFF, in
+    # the latter the order of the channels, too.
+    is_mosaic = encoding.startswith('bayer_') and ('png' in compression or 'tiff' in compression)
+    order = 'rgb' if encoding.startswith('rgb') and 'tiff' in compression else 'bgr'
     # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
     flags = cv2.IMREAD_UNCHANGED if is_mosaic else (
         cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -112,7 +109,7 @@ def _decompressed(message: CompressedImage) -> ColorImage:
             f'compressed image of format {message.format!r} and {len(message.data)} bytes '
             'cannot be decoded; JPEG and PNG can')
     if not is_mosaic or pixels.ndim != 2:
-        return ColorImage(pixels, 'bgr')
+        return ColorImage(pixels, order)
     mosaic = Image(header=message.header, height=pixels.shape[0], width=pixels.shape[1],
                    encoding=encoding, step=pixels.strides[0])
     fill(mosaic.data, pixels)
@@ -160,7 +157,8 @@ def _packed(message: Image) -> Image:
     row_bytes = message.width * _pixel_bytes(message.encoding)
     if message.step == row_bytes:
         return message
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
+    rows = rows.reshape(message.height, message.step)
     packed = to_image_message(rows[:, :row_bytes], message.encoding, message.header)
     packed.width, packed.step, packed.is_bigendian = message.width, row_bytes, message.is_bigendian
     return packed

@@ -155,9 +155,9 @@ NODE_PARAMETERS = (
       limits=(0.1, 500.0)),
     P('costmap.rate', 10.0, 'How often costmaps are published (Hz).', limits=(0.1, 100.0)),
     P('costmap.min_range', 0.0, 'Ground nearer than this (m) to the point below the camera is '
-      'not used, nor are obstacles there, such as the robot itself.', limits=(0.0, 1000.0)),
+      'not used, nor are obstacles there marked, such as the robot itself.', limits=(0.0, 100.0)),
     P('costmap.max_range', 8.0, 'Ground farther than this (m) from the point below the camera is '
-      'not used; at most 1000 cells.', limits=(0.1, 1000.0)),
+      'not used; at most 1000 cells.', limits=(0.1, 100.0)),
     P('costmap.max_pixel_footprint', 0.0, 'Ground of which one pixel of the mask covers more than '
       'this (m), along its ray, is unknown: there the mask is too coarse. 0: two cells.',
       limits=(0.0, 100.0)),

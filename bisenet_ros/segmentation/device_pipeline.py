@@ -23,6 +23,10 @@ _KEPT_SHAPES = 8
 _logger = logging.getLogger(__name__)
 
 
+class CaptureError(RuntimeError):
+    """Work that runs on a GPU, but cannot be captured as a CUDA graph."""
+
+
 class DevicePipeline:
     """
     Everything on one torch device: uint8 pixels go up, uint8 ids and confidences come back.
@@ -104,20 +108,25 @@ class DevicePipeline:
         return batch
 
     def _make_batch(self, shape: '_Shape') -> '_Batch':
-        """Make one; where that fails, once more with all memory that others hold, and no graph."""
+        """Make one; where that fails, once more with the memory that other shapes hold."""
+        try:
+            return self._try_batch(shape)
+        except RuntimeError:
+            self._batches = {shape: []}
+        # Not in the clause: the error would hold memory of the device.
+        with contextlib.suppress(RuntimeError):  # after a failed capture, see below
+            torch.cuda.empty_cache()
+        return self._try_batch(shape)
+
+    def _try_batch(self, shape: '_Shape') -> '_Batch':
         try:
             return _Batch(shape, self.device, self._compute, self.captures)
-        except RuntimeError as error:
-            reason = str(error)  # The error itself would hold memory of the device.
-        if self.captures:
+        except CaptureError as error:
             # PyTorch up to 2.11 may take a capture that failed for one that is still going on
             # (pytorch/pytorch#180395): no further one would succeed.
-            _logger.warning('no CUDA graphs from now on, which is slower: %s', reason)
+            _logger.warning('no CUDA graphs from now on, which is slower: %s', error)
             self.captures = False
-        self._batches = {shape: []}
-        with contextlib.suppress(RuntimeError):  # for the same reason
-            torch.cuda.empty_cache()
-        return _Batch(shape, self.device, self._compute, captures=False)
+            raise
 
     def _compute(self, shape: '_Shape', pixels: Tensor, channels: Tensor) -> Tensor:
         """Return (N, 2, height, width) uint8: class ids and confidences."""
@@ -231,7 +240,11 @@ def _finish_all(batches: Iterable[_Batch]) -> None:
 
 @torch.inference_mode()  # PyTorch refuses to capture some graphs in it and some not.
 def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    """Return the work that `compute` starts on the device as one graph; it runs a few times."""
+    """
+    Return the work that `compute` starts on the device as one graph; it runs a few times.
+
+    :raises CaptureError: where it runs, but cannot be captured.
+    """
     cudnn = torch.backends.cudnn
     # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
     benchmark, cudnn.benchmark = cudnn.benchmark, True
@@ -241,9 +254,12 @@ def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cud
             for _ in range(_WARM_UPS):
                 compute()
             graph = torch.cuda.CUDAGraph()
-            # Other threads of the process may use the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
-                compute()
+            try:
+                # Other threads of the process may use the GPU meanwhile.
+                with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
+                    compute()
+            except RuntimeError as error:
+                raise CaptureError(error) from error
     finally:
         cudnn.benchmark = benchmark
     return graph

@@ -81,14 +81,14 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
         with torch.inference_mode():
             network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
     except RuntimeError as error:  # a cuDNN without these kernels, or none
-        if is_out_of_memory(error):
+        if _is_out_of_memory(error):
             raise
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
         network = DeployedNetwork(weights, dtype).to(device)
     return network
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether a GPU's memory is full; a Jetson's says so in its own way."""
     # Of the allocator, where NVML, which it asks for figures, is not that of a PC
     # (pytorch/pytorch#185240).

@@ -31,7 +31,8 @@ class Segmenter:
         where only that is shipped.
     :param label_set: name or YAML path, or `auto`: the one the weights were trained on. Its
         n-th entry is the network's n-th channel.
-    :param device: `auto` (a GPU where there is one), `cuda`, `cuda:N` or `cpu`.
+    :param device: `auto` (a GPU where there is one that PyTorch is built for), `cuda`, `cuda:N` or
+        `cpu`.
     :param engine: `torch`; `onnxruntime`, on a GPU by TensorRT or CUDA as far as this ONNX Runtime
         has them; or `auto`: ONNX Runtime on a CPU where it is installed, as it is the faster one
         there, PyTorch on a GPU.
@@ -211,13 +212,16 @@ def choose_device(device: str) -> torch.device:
 
 
 def _gpu_works() -> bool:
-    """Return whether there is a GPU on which this PyTorch runs; old ones it sees, but no more."""
+    """Return whether there is a GPU for which this PyTorch is built; it sees older ones, too."""
     if not torch.cuda.is_available():
         return False
     try:
         torch.ones(1, device='cuda:0').add_(1).cpu()
     except RuntimeError as error:
-        _logger.warning('the GPU does not work with this PyTorch, the CPU is used: %s', error)
+        if 'no kernel image' not in str(error):
+            raise
+        _logger.warning('PyTorch %s is not built for this GPU, so the CPU is used: %s',
+                        torch.__version__, error)
         return False
     return True
 

@@ -7,6 +7,8 @@ from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     OBSTACLE,
     find_contacts,
+    gaps_in_walls,
+    hidden_samples,
     on_outlines,
     start_at_near_edge,
 )
@@ -21,6 +23,33 @@ def walk(ray):
     found[contacts] = 'X'
     found[without_contact] = '?'
     return ''.join(found)
+
+
+def test_what_hides_hides_to_the_next_ground():
+    ground = np.array([list('gg....ggg...gg'), list('gg............'), list('gggggggggggggg')]).T
+    starts = [(3, 0), (10, 0), (4, 1), (2, 1)]
+    hidden = hidden_samples(np.array([sample * 3 + ray for sample, ray in starts]), ground == 'g')
+    assert [''.join('.h'[value] for value in ray) for ray in hidden.T.astype(int)] == [
+        '...hhh....hh..', '..hhhhhhhhhhhh', '..............']
+
+
+def test_of_several_contacts_on_a_ray_the_nearest_are_one_wall():
+    """A low fence with another behind it."""
+    ranges = np.arange(200) * 0.025
+    samples = np.array([80, 84, 88, 150, 150, 150])
+    rays = np.array([0, 1, 2, 0, 1, 2])
+    before, after = gaps_in_walls(
+        samples, rays, np.ones((200, 4), np.uint8), ranges, 0.003, 0.003)
+    assert list(zip(before, after)) == [(0, 1), (1, 2)]
+    # Not one wall: another class, too far apart, a ray too far.
+    classes = np.ones((200, 8), np.uint8)
+    classes[84, 1] = 2
+    before, _ = gaps_in_walls(np.array([80, 84]), np.array([0, 1]), classes, ranges, 0.003, 0.003)
+    assert len(before) == 0
+    for samples, rays in (([80, 100], [0, 1]), ([80, 80], [0, 3])):
+        before, _ = gaps_in_walls(np.array(samples), np.array(rays), np.ones((200, 8), np.uint8),
+                                  ranges, 0.003, 0.003)
+        assert len(before) == 0
 
 
 @pytest.mark.parametrize('ray, expected', [
@@ -72,6 +101,8 @@ def test_what_begins_farther_out_is_not_at_the_near_edge():
 
 def outline(rays, pixel_angle=0.002):
     """Return which contacts, marked by capitals, of rays (equal strings) are on an outline."""
+    outside = ['.' * len(rays[0])] * 3  # As the table has some that the picture does not show.
+    rays = [*rays, *outside]
     classes = np.array([list(ray.lower().encode()) for ray in rays], np.uint8).T
     contacts = np.array([[letter.isupper() for letter in ray] for ray in rays]).T
     samples, columns = np.nonzero(contacts)

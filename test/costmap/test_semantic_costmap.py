@@ -375,6 +375,19 @@ def test_what_comes_nearer_than_min_range_takes_the_ground_behind_it_away():
     assert not (target.combined()[:, target.info.width // 2:][:, 42:] == 0).any()  # x > 2.1 m
 
 
+@pytest.mark.parametrize('settings', [
+    {'min_range': 1.9}, {'footprint_radius': 1.9}])
+def test_the_robots_own_body_does_not_hide_what_was_seen_beyond_the_ground_behind_it(settings):
+    """Driving backwards, what the camera sees moves away from what it has seen."""
+    body = road()
+    body[440:, 200:440] = ID['car']
+    body[:row_at(3.5)] = ID['sky']
+    target = costmap(**settings)
+    for index in range(16):
+        update(target, body, stamp=index / 15, base=(-0.1 * index, 0.0, 0.0))
+    assert cost(target, 1.9, 0.0) == cost(target, 3.3, 0.0) == 0
+
+
 @pytest.mark.parametrize('probability', [0.3, 0.9, 1.0])
 def test_who_passes_in_front_of_a_wall_does_not_erase_it(probability):
     target = costmap(obstacle_probability=probability)
@@ -412,22 +425,29 @@ def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
     assert np.diff(marked).max() < 1.5 * RESOLUTION
 
 
-def test_straight_ahead_is_as_any_other_direction():
+@pytest.mark.parametrize('model, focal, pitch', [
+    ('plumb_bob', FOCAL, 0.25), ('equidistant', 160.0, 0.5)])  # the latter sees all around
+def test_straight_ahead_is_as_any_other_direction(model, focal, pitch):
     """There, too, a ray has neighbours on either side, which tell outlines from contacts."""
-    pitch = 0.25
     pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, pitch, 0)) @ BODY_FROM_OPTICAL
-    right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / FOCAL,
-                              (np.arange(HEIGHT) - CENTRE[1]) / FOCAL)
-    ahead, up = (math.cos(pitch) - down * math.sin(pitch),
-                 -math.sin(pitch) - down * math.cos(pitch))
-    y, z = (-right / ahead * 1.5, CAMERA_HEIGHT + up / ahead * 1.5)  # in the plane x = 1.5 m
+    k = (focal, 0, CENTRE[0], 0, focal, CENTRE[1], 0, 0, 1)
+    camera = Calibration(WIDTH, HEIGHT, model, (), k, IDENTITY, P).for_image(WIDTH, HEIGHT)
+    right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / focal,
+                              (np.arange(HEIGHT) - CENTRE[1]) / focal)
+    angle = np.hypot(right, down) if model == 'equidistant' else np.arctan(np.hypot(right, down))
+    along, across = np.cos(angle), np.sin(angle) / np.hypot(right, down)
+    right, down = right * across, down * across  # of unit rays, along the optical axis the rest
+    ahead, up = (along * math.cos(pitch) - down * math.sin(pitch),
+                 -along * math.sin(pitch) - down * math.cos(pitch))
+    far = 1.5 / np.where(ahead > 1e-6, ahead, np.nan)
+    y, z = -right * far, CAMERA_HEIGHT + up * far  # in the plane x = 1.5 m
     for edge in np.linspace(-0.006, 0.006, 25):
         for left in edge, edge - 0.1:
             mask = np.full((HEIGHT, WIDTH), ID['sky'], np.uint8)
             mask[up < 0] = ID['road']
             mask[(y >= left) & (y <= left + 0.1) & (z >= 0)] = ID['pole']
             target = costmap(max_pixel_footprint=1.0)
-            update(target, mask, camera_pose=pose)
+            update(target, mask, camera_pose=pose, camera=camera)
             points, _ = target.obstacle_points()
             assert len(points) and (points[:, 0] < 1.7).all(), left
 

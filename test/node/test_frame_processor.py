@@ -59,16 +59,25 @@ def test_after_warming_up_no_frame_waits_for_preparations(mask_size):
     assert len(processor._segmenter.pipeline._batches) == len(expected)
 
 
-def test_the_first_frame_of_another_size_prepares_for_all_cameras():
+def test_cameras_that_share_another_size_are_prepared_for_at_once():
     processor, prepared = make_processor()
-    segment(processor, 'bgr', np.zeros((90, 160, 3), np.uint8))
+    small, large = (np.zeros((height, 160, 3), np.uint8) for height in (90, 120))
+    segment(processor, 'bgr', small)
+    assert prepared() == {(1, (160, 90))}
+    segment(processor, 'bgr', small, small)
     assert prepared() == {(1, (160, 90)), (2, (160, 90))}
+    # Those of different sizes never make a batch.
+    processor, prepared = make_processor()
+    segment(processor, 'bgr', small, large)
+    assert prepared() == {(1, (160, 90)), (1, (160, 120))}
 
 
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
-    processor, _ = make_processor(most_at_once=1)
+    processor, prepared = make_processor(most_at_once=1)
     processor.warm_up()
-    assert '2 images of 640x480 together fail' in caplog.text
+    assert '2 images of 640x480 at once are too many' in caplog.text
+    processor._segmenter.pipeline._batches.clear()
     images = [np.full((480, 640, 3), level, np.uint8) for level in (10, 200)]
     segmented = segment(processor, 'rgb', *images)
     assert [frame.camera for frame, _, _ in segmented] == ['front', 'rear']
+    assert prepared() == {(1, (640, 480))}  # Two are not tried again.

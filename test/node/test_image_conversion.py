@@ -105,12 +105,13 @@ def test_a_mosaic_compressed_as_it_is(encoding, dtype):
                                   as_rgb(to_color_image(message(mosaic, encoding))))
 
 
-def test_a_tiff_is_refused():
-    """Its channels come in the order of the message it was made of, or as a mosaic."""
-    data = cv2.imencode('.tiff', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    compressed = CompressedImage(format='rgb8; tiff compressed ', data=array('B', data))
-    with pytest.raises(ImageConversionError, match='jpeg or png'):
-        to_color_image(compressed)
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'bayer_rggb8'])
+def test_a_tiff_has_the_channels_of_the_message_it_was_made_of(rgb, encoding):
+    stored = {'rgb8': rgb, 'bgr8': rgb[..., ::-1], 'bayer_rggb8': rgb[..., 0]}[encoding]
+    data = cv2.imencode('.tiff', stored)[1].tobytes()
+    compressed = CompressedImage(format=f'{encoding}; tiff compressed ', data=array('B', data))
+    np.testing.assert_array_equal(as_rgb(to_color_image(compressed)),
+                                  as_rgb(to_color_image(message(stored, encoding))))
 
 
 def test_exif_does_not_turn_an_image():

@@ -81,6 +81,7 @@ class PosedCamera(Source):
         yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', (3.0, -2.0, 0.7))
 
 play.open_source_arguments = lambda options: PosedCamera()
+play.DISCOVERY_TIME = 5.0  # on a busy machine
 sys.exit(play.main(['--loop', *sys.argv[1:]]))
 """
 
@@ -179,7 +180,7 @@ def test_a_robots_odometry_is_not_disturbed(listener):
     play = [sys.executable, '-c', PLAY_A_POSED_CAMERA]
     refused = subprocess.run(play, capture_output=True, text=True, timeout=TIMEOUT)
     assert refused.returncode == 1
-    assert refused.stderr.startswith('play: somebody publishes /odom already')
+    assert 'play: somebody publishes /odom already' in refused.stderr
     with playing(*play, '--images-only'):
         listener.wait_for(lambda: images)
         assert listener.node.count_publishers('/odom') == 1  # Ours.

@@ -49,6 +49,8 @@ def report_growth(samples: list[Sample]) -> dict[str, dict[str, float]]:
     print(table(('memory', 'first tenth MB', 'last tenth MB', 'growth'), [
         (kind, of_kind['first_mb'], of_kind['last_mb'], f'{of_kind["growth"]:+.2%}')
         for kind, of_kind in figures.items()]))
+    if any(math.isnan(of_kind['growth']) for of_kind in figures.values()):
+        print('too few samples to tell: give more --frames, to soak a shorter --period')
     return figures
 
 
