@@ -20,7 +20,13 @@ from bisenet_ros.segmentation import (
 )
 from bisenet_ros.segmentation.cudnn_fusion import Conv2dReLU
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
-from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, classify, resize
+from bisenet_ros.segmentation.device_pipeline import (
+    CaptureError,
+    DevicePipeline,
+    capture,
+    classify,
+    resize,
+)
 from bisenet_ros.segmentation.engines import OnnxRuntimeDeviceEngine
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import export_onnx
@@ -166,27 +172,46 @@ def test_cameras_of_either_channel_order_share_buffers(network, colorful_image, 
     assert (other.class_ids != pipeline.segment([rgb], False, True)[0].class_ids).any()
 
 
-def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_image, monkeypatch,
-                                                             caplog):
-    pipeline = make_pipeline(network)
-    small, large = (
-        SegmentationRequest(colorful_image, (width, 96), (width, 96)) for width in (64, 160))
-    expected, = pipeline.segment([large], False, True)
-    pipeline._batches.clear()
-    pipeline.segment([small], False, True)
-    make_batch = device_pipeline._Batch
+def pipeline_like_on_a_gpu(network, monkeypatch, check):
+    """Return one that would capture graphs, and calls `check` before each batch is made."""
+    pipeline, make_batch = make_pipeline(network), device_pipeline._Batch
 
-    def make_batch_if_alone(*arguments, captures):
-        if captures or any(pipeline._batches.values()):
+    def checked(shape, device, compute, captures):
+        check(pipeline, captures)
+        return make_batch(shape, device, compute, False)
+
+    monkeypatch.setattr(device_pipeline, '_Batch', checked)
+    pipeline.captures = True
+    return pipeline
+
+
+def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_image, monkeypatch):
+    def one_fits(pipeline, captures):
+        if any(pipeline._batches.values()):
             raise torch.OutOfMemoryError('out of memory')
-        return make_batch(*arguments, captures)
 
-    monkeypatch.setattr(device_pipeline, '_Batch', lambda shape, device, compute, captures: (
-        make_batch_if_alone(shape, device, compute, captures=captures)))
-    pipeline.captures = True  # As on a GPU.
-    assert_same(pipeline.segment([large], False, True), [expected])
-    assert not pipeline.captures
-    assert [shape.network_size for shape in pipeline._batches] == [(160, 96)]
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_fits)
+    for width in 64, 160, 64:
+        request = SegmentationRequest(colorful_image, (width, 96), (width, 96))
+        segmentation, = pipeline.segment([request], False, True)
+        assert segmentation.class_ids.shape == (96, width)
+        assert [shape.network_size for shape in pipeline._batches] == [(width, 96)]
+    assert pipeline.captures  # That was not the fault.
+
+
+def test_where_graphs_cannot_be_captured_frames_go_without(network, colorful_image, monkeypatch,
+                                                           caplog):
+    tries = []
+
+    def none_can(pipeline, captures):
+        tries.append(captures)
+        if captures:
+            raise CaptureError('operation not permitted when stream is capturing')
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, none_can)
+    for width in 64, 160:
+        pipeline.segment([SegmentationRequest(colorful_image, (width, 96), (9, 9))], False, True)
+    assert tries == [True, False, False]
     assert 'no CUDA graphs from now on' in caplog.text
 
 
