@@ -111,9 +111,8 @@ def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
     Seen at a slant, it touches the ground on rays beside each other at places far from each other,
     and all the way between them.
 
-    The other parameters are those of on_outlines.
-
-    :param samples, rays: (N,) int, in ascending order of samples.
+    :param samples, rays: (N,) int, as on_outlines takes them, in ascending order of samples.
+    :param classes, ranges, angle_step, pixel_angle: as on_outlines takes them.
     :returns: indices of the contacts before and after the gaps, each (M,) int.
     """
     class_ids = classes[samples, rays]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.postprocess import without_uncertain
 
 _logger = logging.getLogger(__name__)
+
+
+class _Sizes(NamedTuple):
+    """(width, height) of a camera's image and of the mask that is made of it."""
+
+    image: tuple[int, int]
+    mask: tuple[int, int]
 
 
 class FrameProcessor:
@@ -41,32 +49,29 @@ class FrameProcessor:
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
-        # Sizes (width, height) of each camera's image and mask, and for how many images of such
-        # sizes the segmenter is prepared.
-        self._sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
-        self._prepared: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
+        # Of each camera, and for how many images of such sizes the segmenter is prepared.
+        self._sizes: dict[str, _Sizes] = {}
+        self._prepared: dict[_Sizes, int] = {}
         self._most_at_once = len(outputs)
         self.throughput = Throughput()
 
     def warm_up(self) -> None:
         """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
         image_size = 640, 480
-        mask_size = self._mask_size(image_size)
-        self._prepare(image_size, mask_size, len(self._outputs))
+        self._prepare(_Sizes(image_size, self._mask_size(image_size)), len(self._outputs))
 
-    def _prepare(self, image_size: tuple[int, int], mask_size: tuple[int, int],
-                 most: int) -> None:
+    def _prepare(self, sizes: _Sizes, most: int) -> None:
         """
         Have a GPU prepare itself for images of a size, and for each number of them up to `most`.
 
         Cameras do not wait for each other. Where the memory is too small for several at once, they
         go in smaller batches.
         """
-        width, height = image_size
+        width, height = sizes.image
         blank = np.zeros((height, width, 3), np.uint8)
-        for count in range(self._prepared.get((image_size, mask_size), 0) + 1, most + 1):
+        for count in range(self._prepared.get(sizes, 0) + 1, most + 1):
             try:
-                self._segmenter.segment([blank] * count, [mask_size] * count)
+                self._segmenter.segment([blank] * count, [sizes.mask] * count)
             except Exception as error:  # The network's failures have no common type.
                 if count == 1:
                     raise
@@ -74,7 +79,7 @@ class FrameProcessor:
                                 height, error)
                 self._most_at_once = min(self._most_at_once, count - 1)
                 break
-        self._prepared[image_size, mask_size] = most
+        self._prepared[sizes] = most
 
     def wanted(self, camera: str) -> bool:
         """Return whether anybody subscribes to what comes of a camera's images."""
@@ -130,7 +135,7 @@ class FrameProcessor:
         sizes = [self._mask_size(each.shape[1::-1]) for each in pixels]
         try:
             for (frame, image), mask_size in zip(images, sizes):
-                self._prepare_for(frame.camera, image.pixels.shape[1::-1], mask_size)
+                self._prepare_for(frame.camera, _Sizes(image.pixels.shape[1::-1], mask_size))
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
         except Exception as error:  # The network's failures have no common type; the node lives.
@@ -151,13 +156,13 @@ class FrameProcessor:
         wanted_size = tuple(self._settings['mask_size'])
         return wanted_size if all(wanted_size) else image_size
 
-    def _prepare_for(self, camera: str, image_size: tuple[int, int],
-                     mask_size: tuple[int, int]) -> None:
+    def _prepare_for(self, camera: str, sizes: _Sizes) -> None:
         """Prepare for a camera's new image size at once, so that later frames do not wait."""
-        self._sizes[camera] = sizes = image_size, mask_size
+        self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self._most_at_once)
-        if self._segmenter.device != 'cpu' and sharing > self._prepared.get(sizes, 0):
-            self._prepare(image_size, mask_size, sharing)
+        # In this order: a GPU is asked for its name only where there is something to prepare.
+        if sharing > self._prepared.get(sizes, 0) and self._segmenter.device != 'cpu':
+            self._prepare(sizes, sharing)
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
                  least_confidence: float) -> None:
