@@ -1,33 +1,29 @@
 """Masks of one or several cameras in, one costmap around the robot out."""
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import cv2
 import numpy as np
 
 from bisenet_ros.costmap.camera_model import CameraModel
+from bisenet_ros.costmap.cost_rule import FREE, UNKNOWN, CostRule
 from bisenet_ros.costmap.geometry import PoseError, planar_pose
 from bisenet_ros.costmap.ground_projection import NOWHERE, GroundTable, PolarGrid
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
+    are_hidden,
     find_contacts,
     gaps_in_walls,
-    hidden_samples,
     on_outlines,
     start_at_near_edge,
 )
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 
-UNKNOWN = -1
-FREE = 0
-# Less than any evidence.
-_NO_EVIDENCE = np.finfo(np.float32).tiny
 # Seconds. A stamp up to this much before the previous one is only out of order; more means that
 # time jumped back.
 JUMP_BACK = 1.0
@@ -147,9 +143,9 @@ class SemanticCostmap:
         self._settings = settings
         self._labels = label_set.labels
         self._polar = PolarGrid(settings.resolution, settings.max_range)
-        self._groups = _group_by_cost(self._labels)
         self._grid = RollingGrid(
-            settings.resolution, settings.size, len(self._labels), settings.decay_time)
+            settings.resolution, settings.size, settings.decay_time,
+            CostRule(self._labels, settings.obstacle_probability))
         self._kinds = np.zeros(256, np.uint8)
         # The grid counts classes in the label set's order; ids may have gaps.
         self._index_of_id = np.zeros(256, np.intp)
@@ -335,7 +331,7 @@ class SemanticCostmap:
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
         arrived = np.ones(len(starts), bool)
-        arrived[inside] = ~self._hold_obstacles(start_cells)
+        arrived[inside] = ~self._grid.hold_obstacle(start_cells)
 
         are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
         between, contacts_nearby = self._cells_between(
@@ -373,18 +369,8 @@ class SemanticCostmap:
         if not len(starts):
             return np.zeros(0, np.intp)
         cells = np.flatnonzero((nearest_sample != NOWHERE) & ~observed)
-        cells = cells[self._grid.holds_evidence(cells)]
-        cells = cells[hidden_samples(starts, ground).reshape(-1).take(nearest_sample[cells])]
-        return cells[~self._hold_obstacles(cells)]
-
-    def _hold_obstacles(self, cells):
-        """Return which cells (N,) `combined` gives the cost of an obstacle, (N,) bool."""
-        evidence = self._grid.evidence_at(cells)
-        of_obstacles = evidence[self._obstacles]
-        required = self._grid.required_evidence(self._settings.obstacle_probability, cells)
-        strongest = of_obstacles.max(axis=0, initial=0.0)
-        return (of_obstacles.sum(axis=0) >= required) | (
-            (strongest > 0) & (strongest >= evidence.max(axis=0)))
+        cells = cells[self._grid.are_known(cells) & ~self._grid.hold_obstacle(cells)]
+        return cells[are_hidden(nearest_sample[cells], starts, ground)]
 
     def _view(self, table, rotation, camera_xy):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
@@ -427,42 +413,17 @@ class SemanticCostmap:
         """
         Return the cost of each cell, by Nav2's conventions.
 
-        It is the cost of the most probable class, or of obstacle classes that together have
-        reached obstacle_probability, whichever is worse. Under the robot it is free where nothing
-        was seen: the robot stands there.
+        It is what CostRule says. Under the robot it is free where nothing was seen: the robot
+        stands there.
 
         :returns: (height, width) int8: -1 unknown, 0-98 graded, 99 inscribed, 100 lethal; row 0
             at the origin, as in nav_msgs/OccupancyGrid.
         """
-        height, width = self._grid.evidence.shape[1:]
-        costs = np.full((height, width), UNKNOWN, np.int8)
-        for cost, _, decided in self._decisions():
-            # A product instead of an assignment to a mask, which takes ten times as long.
-            of_decided = decided.view(np.int8) * np.int8(cost - UNKNOWN) + np.int8(UNKNOWN)
-            np.maximum(costs, of_decided, out=costs)
-        costs = self._grid.in_window(costs)
+        costs = self._grid.costs()
         under_robot = costs.reshape(-1)[self._footprint]
         under_robot[under_robot == UNKNOWN] = FREE
         costs.reshape(-1)[self._footprint] = under_robot
         return costs
-
-    def _decisions(self) -> Iterator[tuple[int, bool, np.ndarray]]:
-        """Yield cost, whether of obstacles, and the stored cells that classes like this decide."""
-        evidence = self._grid.evidence
-        strongest = {group: _over_planes(np.maximum, evidence, indices)
-                     for group, indices in self._groups.items()}
-        obstacles = {cost: _over_planes(np.add, evidence, indices)
-                     for (cost, is_obstacle), indices in self._groups.items() if is_obstacle}
-        most = reduce(np.maximum, strongest.values(), _NO_EVIDENCE)
-        required = self._grid.required_evidence(self._settings.obstacle_probability)
-        for (cost, is_obstacle), of_group in strongest.items():
-            decided = of_group == most
-            if is_obstacle:
-                # Networks mix up obstacles: a wall may be part building, part fence.
-                decided |= obstacles[cost] >= required
-            yield cost, is_obstacle, decided
-        if len(obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
-            yield min(obstacles), True, sum(obstacles.values()) >= required
 
     def class_grid(self, name: str) -> np.ndarray:
         """
@@ -484,9 +445,8 @@ class SemanticCostmap:
         return np.stack([self._percent(index) for index in range(len(self._labels))])
 
     def _percent(self, index):
-        percent = np.rint(100 * self._grid.probability(index)).astype(np.int8)
-        percent[self._grid.total <= 0] = UNKNOWN
-        return self._grid.in_window(percent)
+        percent = np.rint(100 * self._grid.probability(index))
+        return np.nan_to_num(percent, copy=False, nan=UNKNOWN).astype(np.int8)
 
     def obstacle_points(self) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -496,34 +456,11 @@ class SemanticCostmap:
             have reached obstacle_probability, (N, 3) float32, metres in the grid's frame, z on the
             ground; and the most probable obstacle class of each, (N,) uint8.
         """
-        holds = np.zeros((self.info.height, self.info.width), bool)
-        for _, is_obstacle, decided in self._decisions():
-            if is_obstacle:
-                holds |= decided
-        cells = np.flatnonzero(self._grid.in_window(holds))
+        cells = self._grid.obstacles()
         rows, columns = np.divmod(cells, self.info.width)
         x, y = self._grid.centres()
         points = np.stack([x[columns], y[rows], np.full(len(cells), self._ground_height)], -1)
         if not self._obstacles:
             return points.astype(np.float32), np.zeros(0, np.uint8)
         ids = np.array([self._labels[index].id for index in self._obstacles], np.uint8)
-        of_obstacles = self._grid.evidence_at(cells)[self._obstacles]
-        return points.astype(np.float32), ids[of_obstacles.argmax(axis=0)]
-
-
-def _over_planes(operation, planes, indices):
-    """Return sum or maximum of some planes; of a single one the plane itself."""
-    return reduce(operation, (planes[index] for index in indices))
-
-
-def _group_by_cost(labels) -> dict[tuple[int, bool], list[int]]:
-    """
-    Return the indices of the labels of each (cost, obstacle).
-
-    Only of ground and obstacles: no other class is ever observed in a cell.
-    """
-    groups = {}
-    for index, label in enumerate(labels):
-        if label.ground or label.obstacle:
-            groups.setdefault((label.cost, label.obstacle), []).append(index)
-    return groups
+        return points.astype(np.float32), ids[self._grid.strongest(cells, self._obstacles)]

@@ -15,8 +15,9 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
+from bisenet_ros.costmap.cost_rule import UNKNOWN, CostRule
 from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
-from bisenet_ros.costmap.semantic_costmap import UNKNOWN, CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_info import calibration_values
 from bisenet_ros.node.camera_input import Frame
@@ -43,7 +44,8 @@ class UnknownCostmap:
                  publish_classes: list[str]) -> None:
         self._node = node
         self._publishers: list[Publisher] = []
-        grid = RollingGrid(settings.resolution, settings.size, 0, settings.decay_time)
+        grid = RollingGrid(settings.resolution, settings.size, settings.decay_time,
+                           CostRule([], settings.obstacle_probability))
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id=frame)
         unknown = _unknown_grid(header, grid.info)
         self._publish(COSTMAP_TOPIC, unknown)

@@ -5,13 +5,22 @@ import math
 import numpy as np
 import pytest
 
+from bisenet_ros.costmap.cost_rule import CostRule
 from bisenet_ros.costmap.rolling_grid import RollingGrid
+from bisenet_ros.segmentation.labels import Label
 
-CLASSES = 4
+# (cost, obstacle) of ground and obstacles; of the latter two that share a cost, one beside them.
+KINDS = ((0, False), (30, False), (100, True), (100, True), (60, True))
+LABELS = tuple(Label(id=index, name=f'class_{index}', color=(0, 0, 0), cost=cost,
+                     obstacle=obstacle, ground=not obstacle)
+               for index, (cost, obstacle) in enumerate(KINDS))
+CLASSES = len(LABELS)
+OBSTACLE_PROBABILITY = 0.3
 
 
 def grid(**changes):
-    settings = {'resolution': 0.1, 'size': (2.0, 1.0), 'classes': CLASSES, 'decay_time': 6.0}
+    settings = {'resolution': 0.1, 'size': (2.0, 1.0), 'decay_time': 6.0,
+                'rule': CostRule(LABELS, OBSTACLE_PROBABILITY)}
     return RollingGrid(**{**settings, **changes})
 
 
@@ -21,28 +30,28 @@ def add(rolling, point, class_id, weight=1.0, stamp=0.0):
     rolling.add(cells, np.array([class_id]), np.array([weight], np.float32), stamp)
 
 
-def at(rolling, stored, point):
+def at(rolling, plane, point):
     cells, inside = rolling.cells_of(np.array([point]), np.array([True]))
     assert inside.all()
-    return rolling.in_window(stored).reshape(-1)[cells[0]]
-
-
-def evidence(rolling):
-    """Return the stored evidence in observations."""
-    return rolling.evidence * rolling.unit
+    return plane.reshape(-1)[cells[0]]
 
 
 def known(rolling):
-    return evidence(rolling).max(axis=0) > 0
+    return ~np.isnan(rolling.probability(0))
+
+
+def posterior(observations):
+    """Return each class's probability with a prior of one observation, evenly over all."""
+    return (np.array(observations) + 1 / CLASSES) / (sum(observations) + 1)
 
 
 class SlowGrid:
     """The same rule as RollingGrid's, cell by cell in plain Python: cells of the world by name."""
 
-    def __init__(self, resolution, size, classes, decay_time):
+    def __init__(self, resolution, size, decay_time):
         self.resolution, self.decay_time = resolution, decay_time
         self.width, self.height = (round(side / resolution) for side in size)
-        self.classes, self.cells, self.now = classes, {}, None
+        self.cells, self.now = {}, None
         self.move_to(0.0, 0.0)
 
     def move_to(self, x, y):
@@ -59,10 +68,6 @@ class SlowGrid:
         return column + self.first[0], row + self.first[1]
 
     def advance(self, stamp):
-        if self.now is not None and stamp > self.now:
-            for seen, counts in self.cells.values():
-                for index in range(self.classes):
-                    counts[index] *= math.exp(-3 * (stamp - self.now) / self.decay_time)
         self.now = stamp if self.now is None else max(self.now, stamp)
         self.cells = {key: cell for key, cell in self.cells.items()
                       if cell[0] >= self.now - self.decay_time}
@@ -70,37 +75,57 @@ class SlowGrid:
     def add(self, key, class_id, weight, stamp):
         if stamp < self.now - self.decay_time:
             return
-        last, counts = self.cells.get(key, (stamp, [0.0] * self.classes))
+        last, counts = self.cells.get(key, (stamp, [0.0] * CLASSES))
+        fade = math.exp(-3 * max(stamp - last, 0) / self.decay_time)
+        bound = min(1.0, 4.0 / (fade * sum(counts))) if sum(counts) else 1.0
+        counts = [count * fade * bound for count in counts]
         counts[class_id] += weight
         self.cells[key] = (max(last, stamp), counts)
-
-    def bound(self):
-        for _, counts in self.cells.values():
-            total = sum(counts)
-            for index in range(self.classes):
-                counts[index] *= min(1.0, 4.0 / total) if total else 1.0
 
     def remove(self, key, classes):
         if key in self.cells:
             for index in classes:
                 self.cells[key][1][index] = 0.0
 
-    def evidence(self):
-        planes = np.zeros((self.classes, self.height, self.width))
+    def probabilities(self):
+        planes = np.full((CLASSES, self.height, self.width), np.nan)
         for key, (_, counts) in self.cells.items():
-            row, column = self.index_of(key)
-            planes[:, row, column] = counts
+            if sum(counts):
+                planes[(slice(None), *self.index_of(key))] = posterior(counts)
         return planes
+
+    def costs(self, tolerance):
+        """Return every cell's cost and whether it holds an obstacle; ties within tolerance."""
+        costs = np.full((self.height, self.width), -1)
+        holds_obstacle = np.zeros((self.height, self.width), bool)
+        for key, (_, counts) in self.cells.items():
+            if not sum(counts):
+                continue
+            chosen = {KINDS[index] for index, count in enumerate(counts)
+                      if count >= max(counts) - max(0, tolerance)}
+            required = OBSTACLE_PROBABILITY * (sum(counts) + 1) - 1 / CLASSES
+            obstacles = {cost for cost, obstacle in KINDS if obstacle}
+            for cost in obstacles:
+                together = sum(count for count, kind in zip(counts, KINDS) if kind == (cost, True))
+                if together >= required - tolerance:
+                    chosen.add((cost, True))
+            together = sum(count for count, kind in zip(counts, KINDS) if kind[1])
+            if together >= required - tolerance:
+                chosen.add((min(obstacles), True))
+            costs[self.index_of(key)] = max((cost for cost, _ in chosen), default=-1)
+            holds_obstacle[self.index_of(key)] = any(obstacle for _, obstacle in chosen)
+        return costs, holds_obstacle
 
 
 @pytest.mark.parametrize('decay_time', [0.5, 6.0, 1e5])
 @pytest.mark.parametrize('seed', range(3))
 def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
-    """Observations, moves, time steps, removals at random: every cell's evidence is the rule's."""
+    """Observations, moves, time steps, removals at random: every cell is as the rule says."""
     random = np.random.default_rng(seed)
     settings = {'resolution': 0.1, 'size': (1.3, 0.9), 'decay_time': decay_time}
-    fast, slow = grid(**settings), SlowGrid(classes=CLASSES, **settings)
+    fast, slow = grid(**settings), SlowGrid(**settings)
     stamp, place = 1e9, np.zeros(2)
+    decided = 0
     for step in range(300):
         # Mostly frames of a slow drive, now and then a pause or a jump.
         stamp += random.choice([0.0, 0.03, 0.1, 0.7 * decay_time], p=[0.05, 0.6, 0.3, 0.05])
@@ -114,8 +139,6 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
         classes = random.integers(0, CLASSES, len(cells))
         weights = random.integers(1, 256, len(cells)).astype(np.float32) / 255
         fast.add(cells, classes, weights, late)
-        if late >= stamp - decay_time:
-            slow.bound()
         for cell, class_id, weight in zip(cells, classes, weights):
             slow.add(slow.key_at(*divmod(cell, 13)), class_id, weight, late)
         removed = random.permutation(13 * 9)[:5]
@@ -123,16 +146,21 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
         for cell in removed:
             slow.remove(slow.key_at(*divmod(cell, 13)), [0, 2])
 
-        expected = slow.evidence()
-        found = np.stack([fast.in_window(plane) for plane in evidence(fast)])
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(fast.in_window(fast.total) * fast.unit, expected.sum(axis=0),
-                                   rtol=1e-4, atol=1e-6)
-    assert (expected > 0).any()
-    cells = random.permutation(13 * 9)[:20]
-    np.testing.assert_allclose(
-        fast.evidence_at(cells) * fast.unit, expected.reshape(CLASSES, -1)[:, cells],
-        rtol=1e-4, atol=1e-6)
+        found = np.stack([fast.probability(index) for index in range(CLASSES)])
+        np.testing.assert_allclose(found, slow.probabilities(), rtol=1e-4, atol=1e-6)
+        # Where rounding decides, either is right.
+        (low, low_holds), (high, high_holds) = slow.costs(-1e-4), slow.costs(1e-4)
+        clear = (low == high) & (low_holds == high_holds)
+        holds_obstacle = fast.hold_obstacle(np.arange(13 * 9)).reshape(9, 13)
+        np.testing.assert_array_equal(fast.costs()[clear], low[clear])
+        np.testing.assert_array_equal(holds_obstacle[clear], low_holds[clear])
+        assert fast.obstacles().tolist() == np.flatnonzero(holds_obstacle).tolist()
+        assert fast.are_known(np.arange(13 * 9)).tolist() == (low >= 0).reshape(-1).tolist()
+        decided += np.count_nonzero(clear & (low > 0))
+    assert decided > 1000
+    chosen = np.flatnonzero(low.reshape(-1) >= 0)
+    assert (fast.strongest(chosen, [1, 3])
+            == slow.probabilities()[[1, 3]].reshape(2, -1)[:, chosen].argmax(axis=0)).all()
 
 
 def test_cells_within_a_circle():
@@ -183,14 +211,15 @@ def test_stays_aligned_to_its_cells():
 
 def test_what_was_seen_stays_in_its_place_in_the_world():
     rolling = grid()
+    seen = posterior([0, 1, 0, 0, 0])[1]
     for point, class_id in (((0.35, 0.15), 1), ((-0.55, -0.25), 2)):
         add(rolling, point, class_id)
     rolling.move_to(0.5, 0.0)
-    assert at(rolling, evidence(rolling)[1], (0.35, 0.15)) == 1
+    assert at(rolling, rolling.probability(1), (0.35, 0.15)) == pytest.approx(seen)
     rolling.move_to(0.0, 0.2)
-    assert at(rolling, evidence(rolling)[1], (0.35, 0.15)) == 1
+    assert at(rolling, rolling.probability(1), (0.35, 0.15)) == pytest.approx(seen)
     # This one left the window and is forgotten.
-    assert at(rolling, evidence(rolling)[2], (-0.55, -0.25)) == 0
+    assert not at(rolling, known(rolling), (-0.55, -0.25))
     assert known(rolling).sum() == 1
     rolling.move_to(100.0, 0.0)
     assert not known(rolling).any()
@@ -208,38 +237,59 @@ def test_probabilities_are_dirichlet_posterior_means():
     rolling = grid()
     for class_id, weight in ((1, 1.0), (1, 0.5), (3, 0.25)):
         add(rolling, (0.0, 0.0), class_id, weight)
-    # One prior observation, a quarter of it for each class.
-    for class_id, evidence in ((0, 0.0), (1, 1.5), (2, 0.0), (3, 0.25)):
-        probability = rolling.probability(class_id)
-        assert at(rolling, probability, (0, 0)) == pytest.approx(
-            (evidence + 0.25) / (1.75 + 1))
-    needed = at(rolling, rolling.required_evidence(0.4), (0, 0))
-    assert (needed + 0.25) / (1.75 + 1) == pytest.approx(0.4)
+    found = [at(rolling, rolling.probability(index), (0, 0)) for index in range(CLASSES)]
+    # One prior observation, a fifth of it for each class.
+    assert found == pytest.approx([0.2 / 2.75, 1.7 / 2.75, 0.2 / 2.75, 0.45 / 2.75, 0.2 / 2.75])
 
 
-def test_the_total_stays_the_sum_of_the_classes():
-    """Hours of a robot that stands: rounding does not add up."""
-    rolling = grid()
+def test_an_obstacle_decides_from_its_probability_on():
+    """0.3 of the posterior: (evidence + 0.2) / (1 + evidence + 1) of an obstacle beside ground."""
+    for weight, cost in ((0.55, 0), (0.6, 100)):
+        rolling = grid()
+        add(rolling, (0.0, 0.0), 0)
+        add(rolling, (0.0, 0.0), 2, weight)
+        assert at(rolling, rolling.costs(), (0, 0)) == cost
+
+
+def test_hours_of_a_robot_that_stands_add_up_to_the_rule():
+    """Rounding does not add up, nor do numbers overflow or become denormal."""
+    rolling, slow = grid(size=(1.0, 0.1)), SlowGrid(0.1, (1.0, 0.1), 6.0)
     random = np.random.default_rng(0)
-    cells = np.arange(100)
+    cells = np.arange(10)
     for step in range(20_000):
-        rolling.advance(step / 30)
-        rolling.add(cells, random.integers(0, CLASSES, 100),
-                    random.random(100, dtype=np.float32), step / 30)
-    total = rolling.in_window(rolling.total).reshape(-1)[cells]
-    np.testing.assert_allclose(total, rolling.evidence_at(cells).sum(axis=0), rtol=1e-5)
+        stamp = step / 30
+        rolling.advance(stamp)
+        slow.advance(stamp)
+        # The last class is seen for a moment only.
+        classes = random.integers(0, CLASSES if step < 100 else CLASSES - 1, len(cells))
+        weights = random.integers(1, 256, len(cells)).astype(np.float32) / 255
+        rolling.add(cells, classes, weights, stamp)
+        for cell, class_id, weight in zip(cells, classes, weights):
+            slow.add(slow.key_at(0, cell), class_id, weight, stamp)
+    found = np.stack([rolling.probability(index) for index in range(CLASSES)])
+    np.testing.assert_allclose(found, slow.probabilities(), rtol=1e-4)
 
 
-def test_evidence_fades_and_what_is_too_old_is_unknown():
+def test_evidence_fades():
     rolling = grid()
     add(rolling, (0.0, 0.0), 1, stamp=100.0)
-    rolling.advance(102.0)
-    assert at(rolling, evidence(rolling)[1], (0, 0)) == pytest.approx(math.exp(-1), rel=1e-5)
+    add(rolling, (0.0, 0.0), 2, stamp=102.0)
+    expected = posterior([0, math.exp(-1), 1, 0, 0])
+    assert at(rolling, rolling.probability(1), (0, 0)) == pytest.approx(expected[1])
+    assert at(rolling, rolling.probability(2), (0, 0)) == pytest.approx(expected[2])
+
+
+def test_what_is_not_seen_stays_as_it_was_until_it_is_forgotten():
+    rolling = grid()
+    add(rolling, (0.0, 0.0), 2, stamp=100.0)
+    seen = rolling.probability(2), rolling.costs()
     rolling.advance(106.0)
-    assert at(rolling, known(rolling), (0, 0))
+    np.testing.assert_array_equal((rolling.probability(2), rolling.costs()), seen)
+    assert rolling.obstacles().tolist() == [5 * 20 + 10]
     rolling.advance(106.01)
     assert not known(rolling).any()
-    assert not evidence(rolling).any()
+    assert (rolling.costs() == -1).all()
+    assert not len(rolling.obstacles())
 
 
 def test_an_older_stamp_does_not_turn_time_back():
@@ -247,14 +297,8 @@ def test_an_older_stamp_does_not_turn_time_back():
     add(rolling, (0.0, 0.0), 1, stamp=10.0)
     rolling.advance(9.0)
     rolling.advance(10.0)
-    assert at(rolling, evidence(rolling)[1], (0, 0)) == 1
-
-
-def test_forgotten_evidence_reaches_zero_in_cells_still_seen():
-    """Denormal numbers would make every later frame slow."""
-    rolling = grid()
-    add(rolling, (0.0, 0.0), 1)
-    for step in range(1, 200):
-        add(rolling, (0.0, 0.0), 2, stamp=float(step))
-    assert at(rolling, evidence(rolling)[1], (0, 0)) == 0
-    assert at(rolling, evidence(rolling)[2], (0, 0)) > 1
+    add(rolling, (0.0, 0.0), 2, stamp=9.0)
+    for index in (1, 2):
+        assert at(rolling, rolling.probability(index), (0, 0)) == pytest.approx(1.2 / 3)
+    rolling.advance(15.9)
+    assert known(rolling).any()
