@@ -122,11 +122,25 @@ class RollingGrid:
         """Return which of some classes, an index into them, has most evidence in cells (N,)."""
         return self._by_cell()[np.ix_(classes, self._stored.take(cells))].argmax(axis=0)
 
-    def probability(self, index: int) -> np.ndarray:
-        """Return how probable a class is, (height, width) float32; NaN where nothing is held."""
+    def percent(self, index: int) -> np.ndarray:
+        """Return how probable a class is, (height, width) int8; UNKNOWN where nothing is held."""
+        return self._in_window(next(self._percents([index])))
+
+    def all_percent(self) -> np.ndarray:
+        """Return how probable every class is, as percent does, (classes, height, width) int8."""
+        return self._in_window(np.stack(list(self._percents(range(len(self._evidence))))))
+
+    def _percents(self, indices):
+        """Yield how probable classes are, stored planes int8."""
         prior = _PRIOR / self._unit
-        probability = (self._evidence[index] + prior / len(self._evidence)) / (self._total + prior)
-        return self._in_window(np.where(self._total > 0, probability, np.float32(np.nan)))
+        known = self._total > 0
+        # So that it takes one product and one sum for each class.
+        factor = np.where(known, 100 / (self._total + prior), np.float32(0))
+        summand = np.where(known, prior * factor / len(self._evidence), np.float32(UNKNOWN))
+        for index in indices:
+            percent = self._evidence[index] * factor
+            percent += summand
+            yield np.rint(percent, out=percent).astype(np.int8)
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x (width,) and y (height,) of the cells' centres in the grid's frame, metres."""
@@ -245,11 +259,11 @@ class RollingGrid:
         self._costs.reshape(-1)[stored] = costs
         self._holds_obstacle.reshape(-1)[stored] = holds_obstacle
 
-    def _in_window(self, plane):
-        """Return a stored plane (height, width) with row and column 0 at the window's origin."""
+    def _in_window(self, planes):
+        """Return stored planes (..., height, width) with cell (0, 0) at the window's origin."""
         row, column = (corner % size for corner, size in zip(self._corner, self._shape))
-        plane = np.concatenate([plane[row:], plane[:row]])
-        return np.concatenate([plane[:, column:], plane[:, :column]], axis=1)
+        planes = np.concatenate([planes[..., row:, :], planes[..., :row, :]], axis=-2)
+        return np.concatenate([planes[..., column:], planes[..., :column]], axis=-1)
 
     def _corner_around(self, x, y):
         """Return (row, column) of the window's first cell, counted from the frame's origin."""

@@ -435,18 +435,14 @@ class SemanticCostmap:
         """
         for index, label in enumerate(self._labels):
             if label.name == name:
-                return self._percent(index)
+                return self._grid.percent(index)
         raise ValueError(
             f"no class is named '{name}': there are "
             f"{', '.join(label.name for label in self._labels)}")
 
     def class_grids(self) -> np.ndarray:
         """Return every class's class_grid, in the label set's order, (classes, height, width)."""
-        return np.stack([self._percent(index) for index in range(len(self._labels))])
-
-    def _percent(self, index):
-        percent = np.rint(100 * self._grid.probability(index))
-        return np.nan_to_num(percent, copy=False, nan=UNKNOWN).astype(np.int8)
+        return self._grid.all_percent()
 
     def obstacle_points(self) -> tuple[np.ndarray, np.ndarray]:
         """

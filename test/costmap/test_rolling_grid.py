@@ -37,12 +37,12 @@ def at(rolling, plane, point):
 
 
 def known(rolling):
-    return ~np.isnan(rolling.probability(0))
+    return rolling.percent(0) >= 0
 
 
 def posterior(observations):
-    """Return each class's probability with a prior of one observation, evenly over all."""
-    return (np.array(observations) + 1 / CLASSES) / (sum(observations) + 1)
+    """Return each class's percentage with a prior of one observation, evenly over all."""
+    return 100 * (np.array(observations) + 1 / CLASSES) / (sum(observations) + 1)
 
 
 class SlowGrid:
@@ -87,8 +87,8 @@ class SlowGrid:
             for index in classes:
                 self.cells[key][1][index] = 0.0
 
-    def probabilities(self):
-        planes = np.full((CLASSES, self.height, self.width), np.nan)
+    def percentages(self):
+        planes = np.full((CLASSES, self.height, self.width), -1.0)
         for key, (_, counts) in self.cells.items():
             if sum(counts):
                 planes[(slice(None), *self.index_of(key))] = posterior(counts)
@@ -146,8 +146,9 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
         for cell in removed:
             slow.remove(slow.key_at(*divmod(cell, 13)), [0, 2])
 
-        found = np.stack([fast.probability(index) for index in range(CLASSES)])
-        np.testing.assert_allclose(found, slow.probabilities(), rtol=1e-4, atol=1e-6)
+        found = np.stack([fast.percent(index) for index in range(CLASSES)])
+        np.testing.assert_allclose(found, slow.percentages(), atol=0.501)  # whole numbers
+        np.testing.assert_array_equal(fast.all_percent(), found)
         # Where rounding decides, either is right.
         (low, low_holds), (high, high_holds) = slow.costs(-1e-4), slow.costs(1e-4)
         clear = (low == high) & (low_holds == high_holds)
@@ -160,7 +161,7 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
     assert decided > 1000
     chosen = np.flatnonzero(low.reshape(-1) >= 0)
     assert (fast.strongest(chosen, [1, 3])
-            == slow.probabilities()[[1, 3]].reshape(2, -1)[:, chosen].argmax(axis=0)).all()
+            == slow.percentages()[[1, 3]].reshape(2, -1)[:, chosen].argmax(axis=0)).all()
 
 
 def test_cells_within_a_circle():
@@ -211,13 +212,13 @@ def test_stays_aligned_to_its_cells():
 
 def test_what_was_seen_stays_in_its_place_in_the_world():
     rolling = grid()
-    seen = posterior([0, 1, 0, 0, 0])[1]
+    seen = posterior([0, 1, 0, 0, 0])[1].round()
     for point, class_id in (((0.35, 0.15), 1), ((-0.55, -0.25), 2)):
         add(rolling, point, class_id)
     rolling.move_to(0.5, 0.0)
-    assert at(rolling, rolling.probability(1), (0.35, 0.15)) == pytest.approx(seen)
+    assert at(rolling, rolling.percent(1), (0.35, 0.15)) == seen
     rolling.move_to(0.0, 0.2)
-    assert at(rolling, rolling.probability(1), (0.35, 0.15)) == pytest.approx(seen)
+    assert at(rolling, rolling.percent(1), (0.35, 0.15)) == seen
     # This one left the window and is forgotten.
     assert not at(rolling, known(rolling), (-0.55, -0.25))
     assert known(rolling).sum() == 1
@@ -237,9 +238,9 @@ def test_probabilities_are_dirichlet_posterior_means():
     rolling = grid()
     for class_id, weight in ((1, 1.0), (1, 0.5), (3, 0.25)):
         add(rolling, (0.0, 0.0), class_id, weight)
-    found = [at(rolling, rolling.probability(index), (0, 0)) for index in range(CLASSES)]
-    # One prior observation, a fifth of it for each class.
-    assert found == pytest.approx([0.2 / 2.75, 1.7 / 2.75, 0.2 / 2.75, 0.45 / 2.75, 0.2 / 2.75])
+    found = [at(rolling, plane, (0, 0)) for plane in rolling.all_percent()]
+    # One prior observation, a fifth of it for each class: of 2.75, 0.2, 1.7, 0.2, 0.45, 0.2.
+    assert found == [7, 62, 7, 16, 7]
 
 
 def test_an_obstacle_decides_from_its_probability_on():
@@ -266,8 +267,7 @@ def test_hours_of_a_robot_that_stands_add_up_to_the_rule():
         rolling.add(cells, classes, weights, stamp)
         for cell, class_id, weight in zip(cells, classes, weights):
             slow.add(slow.key_at(0, cell), class_id, weight, stamp)
-    found = np.stack([rolling.probability(index) for index in range(CLASSES)])
-    np.testing.assert_allclose(found, slow.probabilities(), rtol=1e-4)
+    np.testing.assert_allclose(rolling.all_percent(), slow.percentages(), atol=0.501)
 
 
 def test_evidence_fades():
@@ -275,16 +275,16 @@ def test_evidence_fades():
     add(rolling, (0.0, 0.0), 1, stamp=100.0)
     add(rolling, (0.0, 0.0), 2, stamp=102.0)
     expected = posterior([0, math.exp(-1), 1, 0, 0])
-    assert at(rolling, rolling.probability(1), (0, 0)) == pytest.approx(expected[1])
-    assert at(rolling, rolling.probability(2), (0, 0)) == pytest.approx(expected[2])
+    assert at(rolling, rolling.percent(1), (0, 0)) == round(expected[1])
+    assert at(rolling, rolling.percent(2), (0, 0)) == round(expected[2])
 
 
 def test_what_is_not_seen_stays_as_it_was_until_it_is_forgotten():
     rolling = grid()
     add(rolling, (0.0, 0.0), 2, stamp=100.0)
-    seen = rolling.probability(2), rolling.costs()
+    seen = rolling.percent(2), rolling.costs()
     rolling.advance(106.0)
-    np.testing.assert_array_equal((rolling.probability(2), rolling.costs()), seen)
+    np.testing.assert_array_equal((rolling.percent(2), rolling.costs()), seen)
     assert rolling.obstacles().tolist() == [5 * 20 + 10]
     rolling.advance(106.01)
     assert not known(rolling).any()
@@ -299,6 +299,6 @@ def test_an_older_stamp_does_not_turn_time_back():
     rolling.advance(10.0)
     add(rolling, (0.0, 0.0), 2, stamp=9.0)
     for index in (1, 2):
-        assert at(rolling, rolling.probability(index), (0, 0)) == pytest.approx(1.2 / 3)
+        assert at(rolling, rolling.percent(index), (0, 0)) == 40  # 1.2 of 3
     rolling.advance(15.9)
     assert known(rolling).any()
