@@ -8,15 +8,19 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bisenet_ros.network.bisenet import OUTPUT_STRIDES, BiSeNet, build_network
+from bisenet_ros.network.resnet import ResNet18
 from bisenet_ros.whole_files import written_whole
 
 # What CoinCheung's Cityscapes checkpoints were trained with; a .pth file does not say.
 CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
 CITYSCAPES_STD = (0.2112, 0.2148, 0.2115)
 CITYSCAPES_CLASSES = 19
+# What torchvision's backbones were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 # Beginnings of the names of what only training uses.
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
 # What a file may say besides the tensors: what it must be.
@@ -81,15 +85,7 @@ def load_weights(path: str | Path) -> Weights:
         then with the keys that are missing, unexpected or misshapen.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no weights file {str(path)!r}')
-    if path.suffix == '.safetensors':
-        state, metadata = _read_safetensors(path)
-    elif path.suffix in ('.pth', '.pt'):
-        state, metadata = _read_torch(path), {}
-    else:
-        raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt')
-    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    state, metadata = _read(path)
     state = {key: value for key, value in state.items()
              if not key.startswith(_AUXILIARY_HEADS)}
     described = read_description(path, {'output_stride': '8', **metadata})
@@ -103,6 +99,28 @@ def load_weights(path: str | Path) -> Weights:
     if classes == CITYSCAPES_CLASSES:
         described.setdefault('label_set', 'cityscapes')
     return Weights(network, variant, backbone, classes, **described)
+
+
+def load_imagenet_backbone(path: str | Path) -> dict[str, Tensor] | None:
+    """
+    Read a ResNet-18 of torchvision, or of timm, trained on ImageNet.
+
+    It takes IMAGENET_MEAN and IMAGENET_STD.
+
+    :returns: tensors by their names in a BiSeNet with this backbone; None where the file holds
+        something else.
+    :raises FileNotFoundError, WeightsError: as load_weights does.
+    """
+    path = Path(path)
+    state, _ = _read(path)
+    if 'layer1.0.conv1.weight' not in state:
+        return None
+    # All but the classifier and counts of batches.
+    state = {key: value for key, value in state.items()
+             if not key.startswith('fc.') and not key.endswith('num_batches_tracked')}
+    _check_fit(path, ResNet18(), state)
+    _check_values(path, state)
+    return {f'cp.resnet.{key}': value for key, value in state.items()}
 
 
 def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None:
@@ -151,6 +169,19 @@ def _are_numbers(value: object, count: int) -> bool:
         isinstance(number, (int, float)) and math.isfinite(number) for number in value)
 
 
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file by name, and its metadata."""
+    if not path.is_file():
+        raise FileNotFoundError(f'no weights file {str(path)!r}')
+    if path.suffix == '.safetensors':
+        state, metadata = _read_safetensors(path)
+    elif path.suffix in ('.pth', '.pt'):
+        state, metadata = _read_torch(path), {}
+    else:
+        raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt')
+    return {key.removeprefix('module.'): value for key, value in state.items()}, metadata
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework='pt') as file:
@@ -165,6 +196,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # Damaged pickles fail in many ways.
         raise WeightsError(f'{path}: not plain tensors in a PyTorch file, so it is not loaded '
                            f'(it could execute code): {error}') from error
+    if isinstance(state, dict) and {'network', 'average', 'optimizer'} <= state.keys():
+        raise WeightsError(f'{path}: the checkpoint of a training, which only --resume reads: '
+                           'take best.safetensors or last.safetensors beside it')
     for wrapper in ('state_dict', 'model'):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -204,7 +238,7 @@ def _check_values(path: Path, state: dict[str, Tensor]) -> None:
             raise WeightsError(f'{path}: {key} has a variance below 0: the file is damaged')
 
 
-def _check_fit(path: Path, network: BiSeNet, state: dict[str, Tensor]) -> None:
+def _check_fit(path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()
                 if not key.endswith('num_batches_tracked')}
     found = {key: tuple(value.shape) for key, value in state.items()

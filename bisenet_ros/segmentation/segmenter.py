@@ -51,7 +51,7 @@ class Segmenter:
                  device: str = 'auto', engine: str = 'auto', precision: str = 'auto',
                  network_size: tuple[int, int] = (0, 0), confidence_threshold: float = 0.0):
         self._device = choose_device(device)
-        dtype = _choose_dtype(precision, self._device)
+        dtype = choose_dtype(precision, self._device)
         path = weights_path(weights, self._device)
         self.weights = path.stem
         loaded = load_onnx_model(path) if path.suffix == '.onnx' else load_weights(path)
@@ -226,7 +226,13 @@ def _gpu_works() -> bool:
     return True
 
 
-def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """
+    Return the type in which a network computes on a device.
+
+    :param precision: 'auto', or one of PRECISIONS.
+    :raises ValueError: for one that is none of these, or that the device does not compute in.
+    """
     if precision == 'auto':
         return torch.float32 if device.type == 'cpu' else torch.float16
     if precision not in PRECISIONS:

@@ -1,16 +1,18 @@
 """Training settings: a YAML file in which every setting is visible, and overrides of it."""
 
+import math
 from pathlib import Path
 
 import yaml
 
-from bisenet_ros.network import OUTPUT_STRIDES
+from bisenet_ros.network import BACKBONES, OUTPUT_STRIDES, VARIANTS
 from bisenet_ros.resources import config_path
 from bisenet_ros.segmentation.segmenter import PRECISIONS
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
-_CHOICES = {'optimizer.name': ('adamw', 'sgd'), 'precision': ('auto', *PRECISIONS),
-            'network.output_stride': OUTPUT_STRIDES}
+_CHOICES = {'network.variant': VARIANTS, 'network.backbone': BACKBONES,
+            'network.output_stride': OUTPUT_STRIDES, 'optimizer.name': ('adamw', 'sgd'),
+            'precision': ('auto', *PRECISIONS)}
 # The pooled branch normalises over the batch: not over one value.
 _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
           'schedule.closing_augmentation': 0, 'validate_every': 1,
@@ -18,9 +20,13 @@ _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'sche
           'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
           'augmentation.brightness': 0, 'augmentation.contrast': 0, 'augmentation.saturation': 0,
           'augmentation.gamma': 0, 'augmentation.channel_gain': 0, 'loss.ohem_threshold': 0,
+          'loss.class_balance': 0, 'loss.auxiliary_weight': 0, 'optimizer.lr': 0,
+          'optimizer.weight_decay': 0, 'optimizer.momentum': 0, 'schedule.minutes': 0,
+          'schedule.power': 0, 'mean': 0, 'std': 0.01,
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
-_MOST = {'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
+_MOST = {'mean': 1, 'std': 1, 'optimizer.momentum': 1,
+         'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
          'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.
 _DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
@@ -87,7 +93,8 @@ def _checked(name: str, value, example):
         return [_checked(name, each, example[0]) for each in value]
     if isinstance(example, float):
         value = _as_float(value)
-    if type(value) is not type(example):
+    if type(value) is not type(example) or (
+            isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(f'{name} is {value!r}; give {_TYPES[type(example)]}')
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ConfigError(f'{name} is {value!r}; give one of '
@@ -103,10 +110,12 @@ def _checked_data_sets(name: str, value) -> list[dict]:
     if not isinstance(value, list) or not value:
         raise ConfigError(f'{name} is {value!r}; give a list of data sets, such as '
                           '[{layout: folders, root: mine}]')
+    # What is measured on is not drawn.
+    allowed = [key for key in _DATA_SET if (name, key) != ('data.val', 'share')]
     for entry in value:
-        if not isinstance(entry, dict) or not {'layout', 'root'} <= entry.keys() <= set(_DATA_SET):
+        if not isinstance(entry, dict) or not {'layout', 'root'} <= entry.keys() <= set(allowed):
             raise ConfigError(f'{name} has {entry!r}; give each data set a layout and a root, and '
-                              f'nothing else but {", ".join(list(_DATA_SET)[2:])}')
+                              f'nothing else but {", ".join(allowed[2:])}')
     return [{key: _checked(f'{name} {key}', each, _DATA_SET[key]) for key, each in entry.items()}
             for entry in value]
 

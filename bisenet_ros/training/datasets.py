@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import cv2
@@ -31,23 +32,33 @@ class Dataset:
 
     :ivar images: (N, 3, H, W) uint8 RGB.
     :ivar labels: (N, H, W) uint8, the network's output channels, `IGNORED` where nothing counts.
-    :ivar names: the image files' stems.
+    :ivar files: the image files.
     """
 
     images: Tensor
     labels: Tensor
-    names: list[str]
+    files: list[Path]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.files)
 
     def to(self, device: torch.device) -> 'Dataset':
-        return Dataset(self.images.to(device), self.labels.to(device), self.names)
+        """
+        Return the data set in the memory of a device.
+
+        :raises DatasetError: if it does not fit there.
+        """
+        try:
+            return Dataset(self.images.to(device), self.labels.to(device), self.files)
+        except torch.OutOfMemoryError as error:
+            size = (self.images.nbytes + self.labels.nbytes) / 1e9
+            height, width = self.labels.shape[1:]
+            raise DatasetError(f'{len(self)} pictures of {width}x{height} take {size:.1f} GB, '
+                               'more than the GPU has free: lower image_size') from error
 
 
 def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple[int, int],
-                 split: str = 'train', sequences: tuple[str, ...] = (),
-                 images: str = 'images', labels: str = 'labels') -> Dataset:
+                 sequences: tuple[str, ...] = (), **places: str) -> Dataset:
     """
     Read a data set and check all of it.
 
@@ -60,43 +71,67 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
 
     :param size: (width, height) in pixels to which everything is resized.
     :param sequences: only files whose names start with one of these; all if empty.
+    :param places: the names of the layout in angle brackets, where they are not train, images,
+        labels.
     :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file, a
-        photograph that EXIF turns, a label value the label set does not have, or labels that say
-        nothing.
+        photograph that EXIF turns, a label value the label set does not have, labels that say
+        nothing, or a name that the layout does not have.
     """
     root = Path(root).expanduser()
-    if layout not in LAYOUTS:
-        raise DatasetError(f'layout {layout!r} is not one of {", ".join(LAYOUTS)}')
-    pairs = _PAIRS[layout](root, split, images, labels)
+    pairs = _pairs(layout, root, places)
     if sequences:
         pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
     if not pairs:
         of = f' that start with {" or ".join(sequences)}' if sequences else ''
-        where = '' if layout == 'folders' else f', split {split}'
+        where = ''.join(f', {name} {value}' for name, value in places.items())
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
     _require_one_label_each(pairs)
-    to_channel = _label_table(label_set, layout)
-    loaded = [_load_pair(image, label, size, to_channel)
-              for image, label in tqdm(pairs, desc=f'reading {root.name}', leave=False)]
-    dataset = Dataset(torch.from_numpy(np.stack([image for image, _, _ in loaded])),
-                      torch.from_numpy(np.stack([label for _, label, _ in loaded])),
-                      [image.stem for image, _ in pairs])
-    _warn_of_squeezing(root, dataset.names, [original for _, _, original in loaded], size)
+    dataset, originals = _load_pairs(root, pairs, size, _label_table(label_set, layout))
+    _warn_of_squeezing(root, dataset.files, originals, size)
     if (dataset.labels == IGNORED).all():
         raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
     return dataset
 
 
-def _camvid_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
-    return _folder_pairs(root, split, split, f'{split}annot')
+def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int],
+                to_channel: np.ndarray) -> tuple[Dataset, list[tuple[int, int]]]:
+    """Return the data set, and the sizes that its images had, (width, height)."""
+    # Filled one by one: beside a list of them there would be everything twice.
+    width, height = size
+    images = np.empty((len(pairs), 3, height, width), np.uint8)
+    labels = np.empty((len(pairs), height, width), np.uint8)
+    originals = []
+    with ThreadPool() as pool:
+        loaded = pool.imap(lambda pair: _load_pair(*pair, size, to_channel), pairs)
+        for index, (image, label, original) in enumerate(
+                tqdm(loaded, desc=f'reading {root.name}', total=len(pairs), leave=False)):
+            images[index], labels[index] = image, label
+            originals.append(original)
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
+                   [image for image, _ in pairs]), originals
 
 
-def _folder_pairs(root: Path, _, images: str, labels: str) -> list[tuple[Path, Path]]:
+def _pairs(layout: str, root: Path, places: dict[str, str]) -> list[tuple[Path, Path]]:
+    """Return image and label file of each image."""
+    if layout not in PLACES:
+        raise DatasetError(f'layout {layout!r} is not one of {", ".join(PLACES)}')
+    if unknown := ', '.join(sorted(places.keys() - PLACES[layout].keys())):
+        raise DatasetError(f'{root}: layout {layout} has no {unknown}, but '
+                           f'{", ".join(PLACES[layout])}: what to train on and what to measure on '
+                           'are told apart by these, or by root')
+    return _PAIRS[layout](root, **{**PLACES[layout], **places})
+
+
+def _camvid_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    return _folder_pairs(root, split, f'{split}annot')
+
+
+def _folder_pairs(root: Path, images: str, labels: str) -> list[tuple[Path, Path]]:
     return [(image, root / labels / f'{image.stem}.png') for image in image_files(root / images)]
 
 
-def _cityscapes_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
+def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     suffix = '_leftImg8bit.png'
     return [(image, root / 'gtFine' / split / image.parent.name
              / image.name.replace(suffix, '_gtFine_labelIds.png'))
@@ -105,7 +140,9 @@ def _cityscapes_pairs(root: Path, split: str, *_) -> list[tuple[Path, Path]]:
 
 
 _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
-LAYOUTS = tuple(_PAIRS)
+# Of each layout, the names in its paths that may be given, and what they are if not.
+PLACES = {'camvid': {'split': 'train'}, 'cityscapes': {'split': 'train'},
+          'folders': {'images': 'images', 'labels': 'labels'}}
 
 
 def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:
@@ -173,7 +210,7 @@ def read_image(path: Path, flags: int) -> np.ndarray:
     return image
 
 
-def _warn_of_squeezing(root: Path, names: list[str], originals: list[tuple[int, int]],
+def _warn_of_squeezing(root: Path, files: list[Path], originals: list[tuple[int, int]],
                        size: tuple[int, int]) -> None:
     squeezed = [index for index, (width, height) in enumerate(originals)
                 if abs(width / height / (size[0] / size[1]) - 1) > _SQUEEZE]
@@ -181,7 +218,8 @@ def _warn_of_squeezing(root: Path, names: list[str], originals: list[tuple[int, 
         _logger.warning(
             '%s: %d of %d images are squeezed to %dx%d (%s has %dx%d), but the node keeps the '
             'aspect: choose image_size and augmentation.crop (evaluate: --size) by the camera',
-            root, len(squeezed), len(names), *size, names[squeezed[0]], *originals[squeezed[0]])
+            root, len(squeezed), len(files), *size, files[squeezed[0]].name,
+            *originals[squeezed[0]])
 
 
 def _require_upright(path: Path, image: np.ndarray) -> None:

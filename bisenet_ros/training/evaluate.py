@@ -18,7 +18,7 @@ from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
 from bisenet_ros.tools.pictures import save_pictures
-from bisenet_ros.training.datasets import LAYOUTS, Dataset, load_dataset
+from bisenet_ros.training.datasets import PLACES, Dataset, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
     Scores,
@@ -100,11 +100,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('weights', help='shipped weights by name, a weights file or an .onnx file')
     parser.add_argument('root', help='folder of the data set')
-    parser.add_argument('--layout', default='camvid', choices=LAYOUTS)
-    parser.add_argument('--split', default='val')
-    parser.add_argument('--images', default='images', metavar='FOLDER',
-                        help='of the layout folders, in the data set')
-    parser.add_argument('--labels', default='labels', metavar='FOLDER', help='likewise')
+    parser.add_argument('--layout', default='camvid', choices=list(PLACES))
+    parser.add_argument('--split', help='of the layouts camvid and cityscapes (val)')
+    parser.add_argument('--images', metavar='FOLDER',
+                        help='of the layout folders, in the data set (images)')
+    parser.add_argument('--labels', metavar='FOLDER', help='likewise (labels)')
     parser.add_argument('--sequences', nargs='+', default=[], metavar='PREFIX',
                         help='only images whose names start so')
     parser.add_argument('--label-set', default='auto',
@@ -131,6 +131,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     device = choose_device(arguments.device)
     path = weights_path(arguments.weights, device)
     if path.suffix == '.onnx':
+        if arguments.device not in ('auto', 'cpu'):
+            raise ValueError(f'--device {arguments.device}: an .onnx file is evaluated on the '
+                             'CPU: leave --device out')
+        device = torch.device('cpu')
         weights = load_onnx_model(path)
         predict = onnx_predictor(weights)
     else:
@@ -143,21 +147,34 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if min(size) < 32:
         raise ValueError(f'--size is {size[0]}x{size[1]}: give at least 32x32')
     label_set = choose_label_set(arguments.label_set, weights, path)
+    places = _places(arguments)
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
-                           arguments.split, tuple(arguments.sequences), arguments.images,
-                           arguments.labels)
+                           tuple(arguments.sequences), **places)
     if arguments.mode == 'msf':
-        predict = multi_scale_flip(predict)
-    scores = score(predict, dataset, len(label_set.labels))
+        # One at a time: the largest scale of a batch may not fit into a GPU's memory.
+        predict = multi_scale_flip(predict, device)
+        scores = score(predict, dataset, len(label_set.labels), batch=1)
+    else:
+        scores = score(predict, dataset, len(label_set.labels))
 
+    print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}')
     print(table(scores, label_set))
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / 'scores.json').write_text(as_json(
-        scores, label_set, weights=arguments.weights, root=arguments.root, split=arguments.split,
-        sequences=arguments.sequences, size=size, mode=arguments.mode, images=len(dataset)))
+        scores, label_set, weights=arguments.weights, root=arguments.root, layout=arguments.layout,
+        places=places, sequences=arguments.sequences, size=size, mode=arguments.mode,
+        images=len(dataset)))
     confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
     save_worst(arguments.output / 'worst.png', scores, predict, dataset, label_set)
     print(f'written: {arguments.output}/scores.json, confusion.png, worst.png')
+
+
+def _places(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what is given of the names in the layout's paths."""
+    places = {name: getattr(arguments, name) for name in ('split', 'images', 'labels')}
+    if 'split' in PLACES[arguments.layout]:
+        places['split'] = places['split'] or 'val'
+    return {name: value for name, value in places.items() if value is not None}
 
 
 if __name__ == '__main__':

@@ -47,16 +47,20 @@ class JointLoss(nn.Module):
         weights = valid.float()
         if self.class_weights is not None:
             weights = weights * self.class_weights[labels * valid]
-        if not self.ohem_threshold:
-            return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
+        if self.ohem_threshold:
+            weights, losses = self._hard(weights, losses, valid)
+        return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
+
+    def _hard(self, weights, losses, valid):
+        """Return the weights, 0 where a pixel does not count, and losses of hard pixels."""
         # Masks instead of indexing, of which a GPU would have to tell the sizes each time.
         hard = losses > -math.log(self.ohem_threshold)
         valid_count, hard_count = torch.stack([valid.sum(), hard.sum()]).tolist()
         at_least = max(1, valid_count // 16)
         if hard_count > at_least:
-            return (weights * losses * hard).sum() / hard_count
+            return weights * hard, losses
         hardest = losses.flatten().topk(at_least).indices
-        return (weights * losses).flatten()[hardest].mean()
+        return weights.flatten()[hardest], losses.flatten()[hardest]
 
 
 class DistillationLoss(nn.Module):

@@ -37,15 +37,15 @@ class Scores:
 
     @property
     def class_iou(self) -> np.ndarray:
-        """(classes,) in 0 to 1; NaN for a class neither present nor predicted."""
+        """(classes,) in 0 to 1; NaN for a class neither labelled nor predicted."""
         hits = np.diag(self.confusion).astype(float)
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
         return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `class_iou` without the NaNs."""
-        return float(np.nanmean(self.class_iou))
+        """Mean of `class_iou` over the classes that are labelled: the same ones in each score."""
+        return float(self.class_iou[self.confusion.sum(1) > 0].mean())
 
     @property
     def pixel_accuracy(self) -> float:
@@ -66,17 +66,18 @@ def network_predictor(network: torch.nn.Module, mean: Sequence[float],
     return predict
 
 
-def multi_scale_flip(predict: Predictor) -> Predictor:
+def multi_scale_flip(predict: Predictor, device: torch.device) -> Predictor:
     """
     Return the predictor for multi-scale and flip ("msf").
 
-    It sums the probabilities over `MULTI_SCALES` and mirror images.
+    It sums the probabilities over `MULTI_SCALES` and mirror images, and rescales on a device.
     """
     def predict_all(images: Tensor) -> Tensor:
         size = images.shape[2:]
+        images = images.to(device).float()
         total = 0
         for scale in MULTI_SCALES:
-            scaled = F.interpolate(images.float(), scale_factor=scale, mode='bilinear',
+            scaled = F.interpolate(images, scale_factor=scale, mode='bilinear',
                                    align_corners=False)
             both = predict(torch.cat([scaled, scaled.flip(3)]))
             straight, mirrored = both.chunk(2)

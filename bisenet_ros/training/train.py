@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
+from bisenet_ros.network.weights import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_backbone
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.segmenter import (
-    PRECISIONS,
     choose_device,
+    choose_dtype,
     cpu_computes_in_bf16,
     weights_path,
 )
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, flat_settings, load_config
-from bisenet_ros.training.datasets import Dataset, load_dataset
+from bisenet_ros.training.datasets import PLACES, Dataset, load_dataset
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
@@ -45,29 +46,32 @@ class Training:
 
     :param config: as :func:`load_config` returns it.
     :param output: existing folder for log, curves, checkpoint and weights.
+    :param checkpoint: of the run to go on with, as :func:`load_checkpoint` returns it.
     :raises ValueError: for a setting or a data set that cannot be used, naming it.
     """
 
-    def __init__(self, config: dict, output: Path):
+    def __init__(self, config: dict, output: Path, checkpoint: dict | None = None):
         self.config = config
         self.output = output
         torch.manual_seed(config['seed'])
         self.generator = torch.Generator().manual_seed(config['seed'])
         self.device = choose_device(config['device'])
         self.label_set = load_label_set(config['label_set'])
+        # Before the data, which may take minutes to read: a wrong setting is told at once.
+        dtype = _compute_dtype(config['precision'], self.device)
+        self.network, mean, std = _make_network(config, self.label_set, checkpoint)
+        distillation = _make_distillation(config, self.label_set, mean, std, self.device)
         self.train_data, self.sample_weights = self._load('train')
         self.val_data, _ = self._load('val')
-        self.network, mean, std = _make_network(config, self.label_set)
+        self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
         self._averaged, self._trained = _floats(self.average), _floats(self.network)
         self.augmentation = Augmentation(**config['augmentation'])
         self.closing_augmentation = self.augmentation.weakened(
             config['schedule']['closing_augmentation'])
-        dtype = _compute_dtype(config['precision'], self.device)
         captures = can_capture(self.device, dtype, config['loss']['ohem_threshold'])
         self.optimizer = _make_optimizer(self.network, config['optimizer'], captures)
-        distillation = _make_distillation(config, self.label_set, mean, std, self.device)
         self.step = TrainingStep(self.network, self._make_loss(), distillation, self.optimizer,
                                  dtype, self.device, captures)
         # Where a recorded step finds its learning rate.
@@ -81,29 +85,40 @@ class Training:
         self.history: list[dict] = []
         self.best = -1.0  # so that even 0 is better than nothing
         self.stop = False
+        if checkpoint is not None:
+            self._resume(checkpoint)
 
     def _load(self, role: str) -> tuple[Dataset, torch.Tensor]:
         """Return the joined data sets of `train` or `val` and how often each image is drawn."""
         parts, weights = [], []
         for description in self.config['data'][role]:
-            description = {'split': role, **description}
+            description = dict(description)
+            if 'split' in PLACES.get(description['layout'], ()):
+                description.setdefault('split', role)
             share = description.pop('share', 1.0)
             part = load_dataset(**description, label_set=self.label_set,
                                 size=tuple(self.config['image_size']))
             parts.append(part)
             weights.append(torch.full((len(part),), share / len(part)))
-        joined = Dataset(torch.cat([part.images for part in parts]),
-                         torch.cat([part.labels for part in parts]),
-                         [name for part in parts for name in part.names])
-        return joined.to(self.device), torch.cat(weights)
+        return _joined(parts).to(self.device), torch.cat(weights)
+
+    def _warn_of_seen_pictures(self) -> None:
+        trained_on, measured_on = ({file.resolve() for file in data.files}
+                                   for data in (self.train_data, self.val_data))
+        if seen := len(trained_on & measured_on):
+            print(f'{seen} of {len(measured_on)} val pictures are trained on: the score says '
+                  'nothing of new ones')
 
     def _make_loss(self) -> JointLoss:
         settings = self.config['loss']
         labels = self.label_set.labels
-        counts = torch.bincount(self.train_data.labels.flatten(), minlength=256)
-        if absent := [label.name for label, count in zip(labels, counts) if not count]:
-            print(f'in no training picture: {", ".join(absent)}')
-        weights = log_class_weights(counts[:len(labels)])
+        # As often as they are drawn.
+        counts = _pixel_counts(self.train_data, self.sample_weights)[:len(labels)]
+        val_counts = _pixel_counts(self.val_data, torch.ones(len(self.val_data)))
+        for what, each in ('training', counts), ('val', val_counts):
+            if absent := [label.name for label, count in zip(labels, each) if not count]:
+                print(f'in no {what} picture: {", ".join(absent)}')
+        weights = log_class_weights(counts)
         return JointLoss(weights ** settings['class_balance'], settings['auxiliary_weight'],
                          settings['ohem_threshold']).to(self.device)
 
@@ -130,14 +145,12 @@ class Training:
                     self._validate(torch.stack(running).mean().item(), lr)
                     running.clear()
         if running:
+            if self.stop:  # Who stops it may not wait for the score.
+                self._save_checkpoint()
             self._validate(torch.stack(running).mean().item(), lr)
 
     def _progress(self) -> float:
-        schedule = self.config['schedule']
-        progress = self.iteration / schedule['iterations']
-        if schedule['minutes']:
-            progress = max(progress, self.seconds / 60 / schedule['minutes'])
-        return progress
+        return _progress(self.config['schedule'], self.iteration, self.seconds)
 
     def _set_learning_rate(self) -> float:
         schedule = self.config['schedule']
@@ -194,6 +207,9 @@ class Training:
             writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
             writer.writerows(self.history)
+        self._draw_curves()
+
+    def _draw_curves(self) -> None:
         figure = Figure(figsize=(9, 4), layout='constrained')
         iterations = [row['iteration'] for row in self.history]
         for axes, key in zip(figure.subplots(1, 2), ('loss', 'mean_iou')):
@@ -212,6 +228,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         state = {'settings': self._lasting_settings,
+                 'mean': self.mean.tolist(), 'std': self.std.tolist(),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
@@ -223,8 +240,7 @@ class Training:
         except RuntimeError as error:  # how PyTorch says that the disk is full
             raise OSError(f'{path} cannot be written: {error}') from error
 
-    def resume(self, state: dict) -> None:
-        """Go on from a checkpoint, as load_checkpoint returns it."""
+    def _resume(self, state: dict) -> None:
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -236,6 +252,28 @@ class Training:
         self.generator.set_state(state['generator'])
         self.iteration, self.seconds = state['iteration'], state['seconds']
         self.history, self.best = state['history'], state['best']
+
+
+def _joined(parts: list[Dataset]) -> Dataset:
+    if len(parts) == 1:  # Large ones fit into memory once, not twice.
+        return parts[0]
+    return Dataset(torch.cat([part.images for part in parts]),
+                   torch.cat([part.labels for part in parts]),
+                   [file for part in parts for file in part.files])
+
+
+def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
+    """Return how many pixels of each value the images, so much of each, have, (256,) float."""
+    counts = [torch.bincount(labels.flatten(), minlength=256) for labels in data.labels]
+    return weights @ torch.stack(counts).cpu().float()
+
+
+def _progress(schedule: dict, iteration: int, seconds: float) -> float:
+    """Return how much of the schedule is done, 0 to 1 and, where it was shortened, beyond."""
+    progress = iteration / schedule['iterations']
+    if schedule['minutes']:
+        progress = max(progress, seconds / 60 / schedule['minutes'])
+    return progress
 
 
 def lasting_settings(config: dict) -> dict:
@@ -260,8 +298,8 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     """
     Return the checkpoint in a run's output folder.
 
-    :raises ConfigError: where it is damaged, or the settings are not that run's; those of the
-        schedule may be.
+    :raises ConfigError: where it is damaged, the settings are not that run's (those of the
+        schedule need not be), or the schedule is done.
     """
     path = output / 'checkpoint.pth'
     new_run = f'begin a new run with network.init={shlex.quote(f"{output}/last.safetensors")}'
@@ -271,33 +309,48 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
     lasting, settings = lasting_settings(config), state.get('settings', {})
-    if lasting.keys() != settings.keys():
+    if lasting.keys() != settings.keys() or 'mean' not in state:
         raise ConfigError(f'{path} is of another version of this package: {new_run}')
     for name, value in lasting.items():
         if value != settings[name]:
             raise ConfigError(f'{name} is {value}, in the run to resume {settings[name]}: give '
                               f'{output}/config.yaml, or {new_run}')
+    if _progress(config['schedule'], state['iteration'], state['seconds']) >= 1:
+        raise ConfigError(f'the schedule of {output} is done after {state["iteration"]} '
+                          'iterations: raise schedule.iterations or schedule.minutes to go on')
     return state
 
 
 def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != 'auto':
-        return PRECISIONS[precision]
+        return choose_dtype(precision, device)
     if device.type == 'cuda':  # GPUs before Ampere emulate bf16, slowly.
         is_ampere = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if is_ampere else torch.float16
     return torch.bfloat16 if cpu_computes_in_bf16() else torch.float32
 
 
-def _make_network(config: dict, label_set: LabelSet) -> tuple[BiSeNet, tuple, tuple]:
-    """Return the network, from `init` if given, and the mean and std of its input."""
+def _make_network(config: dict, label_set: LabelSet,
+                  checkpoint: dict | None) -> tuple[BiSeNet, tuple, tuple]:
+    """
+    Return the network and the mean and std of its input.
+
+    With the values of `init` if given; not where a checkpoint has later ones.
+    """
     settings = config['network']
     names = tuple(label.name for label in label_set.labels)
     network = build_network(settings['variant'], settings['backbone'], len(names),
                             config['loss']['auxiliary_weight'] > 0, settings['output_stride'])
+    if checkpoint is not None:
+        return network, tuple(checkpoint['mean']), tuple(checkpoint['std'])
     if not settings['init']:
         return network, tuple(config['mean']), tuple(config['std'])
-    weights = load_weights(weights_path(settings['init'], choose_device(config['device'])))
+    path = weights_path(settings['init'], choose_device(config['device']))
+    if settings['backbone'] == 'resnet18' and (state := load_imagenet_backbone(path)):
+        network.load_state_dict(state, strict=False)  # the backbone was checked to be whole
+        print(f'the backbone from {settings["init"]}, with the mean and std of ImageNet')
+        return network, IMAGENET_MEAN, IMAGENET_STD
+    weights = load_weights(path)
     if weights.variant != settings['variant']:
         raise ConfigError(f'network.init {settings["init"]} has the variant '
                           f'{weights.variant!r}: set network.variant to that')
@@ -384,7 +437,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit('train: the GPU has too little memory: lower batch_size, '
                  'augmentation.crop or image_size')
     except KeyboardInterrupt:
-        sys.exit('train: interrupted before anything was trained')
+        sys.exit(f'train: interrupted{_how_to_go_on(output)}')
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:
@@ -392,23 +445,30 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     _check_output(output, resume)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(config, output) if resume else None
-    training = Training(config, output)
-    if checkpoint is not None:
-        training.resume(checkpoint)
-        del checkpoint
+    training = Training(config, output, checkpoint)
+    del checkpoint
     (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
 
     def stop(*_):
         training.stop = True
-        tqdm.write('stopping: the iteration is finished, scored and saved')
+        tqdm.write('stopping: the iteration is finished, saved and scored; once more to leave '
+                   'without the score')
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     training.run()
     print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
     if training.stop:
-        config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
-        print(f'go on: train {config_path} --output {folder} --resume')
+        print(_how_to_go_on(output))
+
+
+def _how_to_go_on(output: Path) -> str:
+    if not (output / 'checkpoint.pth').is_file():
+        return ''
+    config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
+    return f'\ngo on: train {config_path} --output {folder} --resume'
 
 
 def _check_output(output: Path, resume: bool) -> None:

@@ -22,9 +22,13 @@ def load(root, **options):
                            'size': (96, 64), **options})
 
 
+def stems(dataset):
+    return [file.stem for file in dataset.files]
+
+
 def test_camvid_layout(camvid_like):
     dataset = load(camvid_like)
-    assert dataset.names == ['A_0', 'A_2', 'A_4', 'B_1', 'B_3', 'B_5']
+    assert stems(dataset) == ['A_0', 'A_2', 'A_4', 'B_1', 'B_3', 'B_5']
     assert dataset.images.shape == (6, 3, 64, 96) and dataset.images.dtype == torch.uint8
     image = cv2.imread(str(camvid_like / 'train' / 'B_3.png'))[..., ::-1]  # RGB
     np.testing.assert_array_equal(dataset.images[4].permute(1, 2, 0), image)
@@ -34,7 +38,7 @@ def test_camvid_layout(camvid_like):
 
 
 def test_sequences_are_filtered_by_name(camvid_like):
-    assert load(camvid_like, sequences=('B',)).names == ['B_1', 'B_3', 'B_5']
+    assert stems(load(camvid_like, sequences=('B',))) == ['B_1', 'B_3', 'B_5']
     with pytest.raises(DatasetError, match='no images that start with C'):
         load(camvid_like, sequences=('C',))
 
@@ -60,7 +64,7 @@ def test_a_squeezed_image_is_told(camvid_like, caplog):
     load(camvid_like, size=(48, 32))
     assert not caplog.text
     load(camvid_like, size=(48, 48))
-    assert '6 of 6 images are squeezed to 48x48 (A_0 has 96x64)' in caplog.text
+    assert '6 of 6 images are squeezed to 48x48 (A_0.png has 96x64)' in caplog.text
 
 
 def test_one_squeezed_image_among_others_is_told(camvid_like, caplog):
@@ -68,7 +72,7 @@ def test_one_squeezed_image_among_others_is_told(camvid_like, caplog):
         path = str(camvid_like / folder / 'A_2.png')
         assert cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_UNCHANGED)[:, :48])
     load(camvid_like, size=(96, 64))
-    assert '1 of 6 images are squeezed to 96x64 (A_2 has 48x64)' in caplog.text
+    assert '1 of 6 images are squeezed to 96x64 (A_2.png has 48x64)' in caplog.text
 
 
 def with_exif_orientation(jpeg, orientation):
@@ -138,7 +142,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     cv2.imwrite(str(images / 'ulm_0_leftImg8bit.png'), np.zeros((*values.shape, 3), np.uint8))
     cv2.imwrite(str(labels / 'ulm_0_gtFine_labelIds.png'), values)
     dataset = load_dataset('cityscapes', tmp_path, load_label_set('cityscapes'),
-                           (len(known), 4), 'val')
+                           (len(known), 4), split='val')
     assert dataset.labels[0, 0].tolist() == list(known.values())
 
 
@@ -148,8 +152,18 @@ def test_folders(tmp_path):
     cv2.imwrite(str(tmp_path / 'photos' / 'a.jpg'), np.zeros((64, 96, 3), np.uint8))
     cv2.imwrite(str(tmp_path / 'masks' / 'a.png'), np.full((64, 96), 4, np.uint8))
     dataset = load(tmp_path, layout='folders', images='photos', labels='masks')
-    assert dataset.names == ['a']
+    assert stems(dataset) == ['a']
     assert (dataset.labels == 4).all()
+
+
+@pytest.mark.parametrize('layout, places, told', [
+    ('folders', {'split': 'val'}, 'layout folders has no split, but images, labels'),
+    ('camvid', {'images': 'photos', 'labels': 'masks'},
+     'camvid has no images, labels, but split')])
+def test_a_name_that_the_layout_does_not_have_is_refused(camvid_like, layout, places, told):
+    """Training and measuring on the same pictures would go unnoticed."""
+    with pytest.raises(DatasetError, match=told):
+        load(camvid_like, layout=layout, **places)
 
 
 def test_an_unlabelled_image_is_named(camvid_like):

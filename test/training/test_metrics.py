@@ -1,5 +1,7 @@
 """Scores against a count written out pixel by pixel."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
 from bisenet_ros.training.augmentation import IGNORED  # noqa: E402
 from bisenet_ros.training.datasets import Dataset  # noqa: E402
-from bisenet_ros.training.metrics import multi_scale_flip, score  # noqa: E402
+from bisenet_ros.training.metrics import Scores, multi_scale_flip, score  # noqa: E402
 
 CLASSES = 4
 
@@ -19,7 +21,7 @@ def dataset():
     labels = torch.randint(0, 3, (5, 16, 24), generator=random).to(torch.uint8)  # class 3 absent
     labels[:, :3] = IGNORED
     images = torch.randint(0, 256, (5, 3, 16, 24), generator=random).to(torch.uint8)
-    return Dataset(images, labels, list('abcde'))
+    return Dataset(images, labels, [Path(name) for name in 'abcde'])
 
 
 def predict(images):
@@ -48,6 +50,16 @@ def test_scores_match_a_brute_force_count(dataset):
     np.testing.assert_allclose(scores.image_accuracy, right, rtol=1e-6)
 
 
+def test_a_class_without_labels_does_not_change_the_mean_when_it_is_predicted():
+    confusion = np.array([[90, 10, 0], [20, 80, 0], [0, 0, 0]])
+    before = Scores(confusion, np.zeros(1))
+    confusion = np.array([[90, 9, 1], [20, 80, 0], [0, 0, 0]])
+    after = Scores(confusion, np.zeros(1))
+    assert before.mean_iou == pytest.approx((90 / 120 + 80 / 110) / 2)
+    assert after.mean_iou == pytest.approx((90 / 120 + 80 / 109) / 2)
+    assert np.isnan(before.class_iou[2]) and after.class_iou[2] == 0
+
+
 def test_a_perfect_prediction_scores_one(dataset):
     labels = iter(dataset.labels.split(2))
 
@@ -70,7 +82,7 @@ def test_multi_scale_flip_sees_every_scale_and_undoes_the_mirror():
         seen.append(tuple(images.shape))
         return predict(images)
 
-    got = multi_scale_flip(watched)(images)
+    got = multi_scale_flip(watched, torch.device('cpu'))(images)
     # Image and mirror image, at 0.5 to 1.75 of the size.
     assert seen == [(2, 3, 16, 24), (2, 3, 24, 36), (2, 3, 32, 48), (2, 3, 40, 60),
                     (2, 3, 48, 72), (2, 3, 56, 84)]

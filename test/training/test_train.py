@@ -1,6 +1,7 @@
 """The command `train`: learns, repeats itself, resumes exactly, stops cleanly, fine-tunes."""
 
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,8 +14,15 @@ import yaml
 
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
-from bisenet_ros.network import build_network, load_weights  # noqa: E402
+from bisenet_ros.network import (  # noqa: E402
+    WeightsError,
+    build_network,
+    load_weights,
+    save_weights,
+)
+from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
+from bisenet_ros.segmentation import segmenter  # noqa: E402
 from bisenet_ros.training import train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.metrics import Scores  # noqa: E402
@@ -24,9 +32,7 @@ from bisenet_ros.training.train import Training, load_checkpoint, main  # noqa: 
 def run(config_path, output, *overrides, resume=False, stop_after=None):
     output.mkdir(exist_ok=True)
     config = load_config(str(config_path), list(overrides))
-    training = Training(config, output)
-    if resume:
-        training.resume(load_checkpoint(config, output))
+    training = Training(config, output, load_checkpoint(config, output) if resume else None)
     if stop_after:
         def stop(*_):
             training.stop = training.iteration + 1 == stop_after
@@ -110,7 +116,8 @@ def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
     assert all(is_recorded(picture) for picture in training._batch()[0])
 
 
-def test_sgd_ohem_and_bf16(small_config, tmp_path):
+def test_sgd_ohem_and_bf16(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, 'cpu_computes_in_bf16', lambda: True)  # slowly, it does
     overrides = ['schedule.iterations=20', 'validate_every=10', 'optimizer.name=sgd',
                  'optimizer.lr=0.01', 'loss.ohem_threshold=0.7', 'loss.class_balance=0']
     training = run(small_config, tmp_path / 'bf16', 'precision=bf16', *overrides)
@@ -121,13 +128,16 @@ def test_sgd_ohem_and_bf16(small_config, tmp_path):
     assert not same(training.network, exact.network)
 
 
-def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp_path):
+def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp_path,
+                                                               monkeypatch):
+    monkeypatch.setattr(train, 'choose_dtype', lambda *_: torch.float16)  # slowly, a CPU does
     training = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]')
     assert all(parameter.isfinite().all() for parameter in training.network.parameters())
     first_scale = torch.amp.GradScaler('cpu').get_scale()
     assert 0 < training.step.scaler.get_scale() < first_scale
-    resumed = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]',
-                  resume=True)
+    # Its schedule is done.
+    resumed = Training(training.config, tmp_path, torch.load(
+        tmp_path / 'checkpoint.pth', weights_only=True))
     assert resumed.step.scaler.get_scale() == training.step.scaler.get_scale()
 
 
@@ -253,11 +263,79 @@ def test_a_teacher_that_changes_is_not_resumed(small_config, tmp_path, weights):
     teacher = tmp_path / 'teacher.safetensors'
     shutil.copy(weights, teacher)
     training = run(small_config, tmp_path / 'run', f'distillation.teacher={teacher}')
+    training.config['schedule']['iterations'] = 6
     load_checkpoint(training.config, tmp_path / 'run')
     shutil.copy(tmp_path / 'run' / 'last.safetensors', teacher)
     training._save_checkpoint()  # of a run that goes on with the teacher it has read
     with pytest.raises(ConfigError, match='distillation.teacher is .*SHA-256'):
         load_checkpoint(training.config, tmp_path / 'run')
+
+
+def test_a_schedule_that_is_done_is_told(small_config, tmp_path):
+    run(small_config, tmp_path)
+    with pytest.raises(ConfigError, match='is done after 4 iterations: raise schedule.iterations'):
+        run(small_config, tmp_path, resume=True)
+
+
+def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path, weights):
+    began = tmp_path / 'began.safetensors'
+    loaded = load_weights(weights)
+    save_weights(began, dataclasses.replace(loaded, mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2)))
+    init = f'network.init={began}'
+    straight = run(small_config, tmp_path / 'straight', init)
+    run(small_config, tmp_path / 'halves', init, stop_after=2)
+    began.unlink()
+    resumed = run(small_config, tmp_path / 'halves', init, resume=True)
+    assert same(straight.average, resumed.average)
+    assert load_weights(tmp_path / 'halves' / 'last.safetensors').mean == pytest.approx([0.3] * 3)
+
+
+def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
+    backbone = ResNet18().state_dict()
+    classifier = {'fc.weight': torch.zeros(1000, 512), 'fc.bias': torch.zeros(1000)}
+    torch.save({**backbone, **classifier}, tmp_path / 'resnet18-f37072fd.pth')
+    training = Training(load_config(str(small_config), [
+        f'network.init={tmp_path}/resnet18-f37072fd.pth', 'network.backbone=resnet18']), tmp_path)
+    state = training.network.state_dict()
+    for key, value in backbone.items():
+        assert torch.equal(state[f'cp.resnet.{key}'], value), key
+    assert training.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert training.std.tolist() == pytest.approx([0.229, 0.224, 0.225])
+    del backbone['layer4.1.conv2.weight']
+    torch.save(backbone, tmp_path / 'part.pth')
+    with pytest.raises(WeightsError, match='missing layer4.1.conv2.weight'):
+        Training(load_config(str(small_config), [
+            f'network.init={tmp_path}/part.pth', 'network.backbone=resnet18']), tmp_path)
+
+
+def test_a_checkpoint_is_no_weights(small_config, tmp_path):
+    run(small_config, tmp_path / 'run')
+    with pytest.raises(WeightsError, match='take best.safetensors or last.safetensors beside it'):
+        load_weights(tmp_path / 'run' / 'checkpoint.pth')
+
+
+def test_classes_weigh_by_how_often_they_are_drawn(small_config, camvid_like, tmp_path):
+    data = f'layout: camvid, root: {camvid_like}'
+    training = Training(load_config(str(small_config), [
+        'loss.class_balance=1',
+        f'data.train=[{{{data}, share: 3.0}}, {{{data}, split: val}}]']), tmp_path)
+    shares = np.zeros(11)
+    for split, share, count in (('train', 3.0, 6), ('val', 1.0, 2)):
+        for path in (camvid_like / f'{split}annot').glob('*.png'):
+            labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            shares += share / count * np.bincount(labels.flatten(), minlength=12)[:11]
+    weights = training.step._loss.class_weights
+    np.testing.assert_allclose(weights, 1 / np.log(1.02 + shares / shares.sum()), rtol=1e-5)
+    assert weights.dtype == torch.float32
+
+
+def test_measuring_on_what_is_trained_on_is_told(small_config, camvid_like, tmp_path, capsys):
+    Training(load_config(str(small_config), []), tmp_path)
+    assert 'are trained on' not in capsys.readouterr().out
+    Training(load_config(str(small_config), [
+        f'data.val=[{{layout: camvid, root: {camvid_like}, split: train, sequences: [A]}}]',
+    ]), tmp_path)
+    assert '3 of 3 val pictures are trained on' in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_path):
@@ -288,7 +366,9 @@ def test_other_settings_are_told_before_any_data_is_read(small_config, camvid_li
 
 def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
     run(small_config, tmp_path / 'run')
-    assert 'in no training picture: pole, pavement, tree, sign' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert 'in no training picture: pole, pavement, tree, sign' in told
+    assert 'in no val picture: pole, pavement, tree, sign' in told
 
 
 def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
@@ -351,6 +431,12 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('ema_decay=1.5', 'ema_decay is 1.5; give at most 1'),
     ('augmentation.scale=[0, 1]', 'augmentation.scale is 0.0; give at least 0.05'),
     ('data.train=[{layout: folders, root: mine, share: 0}]', 'data.train share is 0.0'),
+    ('optimizer.lr=.nan', 'optimizer.lr is nan; give a number'),
+    ('schedule.minutes=-5', 'schedule.minutes is -5.0; give at least 0'),
+    ('std=[0, 0, 0]', 'std is 0.0; give at least 0.01'),
+    ('mean=[123, 116, 103]', 'mean is 123.0; give at most 1'),
+    ('network.variant=foo', "network.variant is 'foo'; give one of paper, coincheung"),
+    ('data.val=[{layout: folders, root: mine, share: 1}]', "data.val has .*but split"),
     ('optimizer.lr=fast', "optimizer.lr is 'fast'; give a number"),
     ('optimizer.lr=true', 'optimizer.lr is True; give a number'),
     ('optimizer.lr=[', "cannot set 'optimizer.lr=\\['"),
@@ -487,6 +573,6 @@ def test_what_is_wrong_is_told_in_one_line(small_config, tmp_path, override, tol
     assert '\n' not in error.value.code
 
 
-@pytest.mark.parametrize('name', ['camvid_xception39', 'camvid_resnet18'])
+@pytest.mark.parametrize('name', ['camvid_xception39', 'camvid_resnet18', 'cityscapes_resnet18'])
 def test_shipped_configurations_load(name):
-    assert load_config(name)['network']['backbone'] == name.removeprefix('camvid_')
+    assert load_config(name)['network']['backbone'] == name.partition('_')[2]
