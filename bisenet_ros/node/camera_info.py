@@ -21,16 +21,17 @@ def calibration_values(info: CameraInfo) -> tuple:
 
 
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
-                       mask_size: tuple[int, int]) -> CameraInfo:
+                       mask_size: tuple[int, int], rectified: bool) -> CameraInfo:
     """
     Return the calibration of a mask, from that of the image it was made of.
 
     CameraInfo speaks of the full sensor; binning and region of interest say which pixels of it
     the image has (sensor_msgs/CameraInfo). The result speaks of the mask itself: no binning, no
-    region. Distortion acts on the ray and stays.
+    region. Distortion acts on the ray and stays; a rectified image has none, and its K is P's.
 
     :param image_size: (width, height) of the image as it came, in pixels.
     :param mask_size: (width, height) of the mask.
+    :param rectified: whether info's P describes the image, not its K, D and R.
     :raises CalibrationError: where the image's aspect is not that of the calibrated view.
     """
     roi = info.roi
@@ -39,11 +40,14 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
                      (roi.x_offset, roi.y_offset, roi.width, roi.height))
     scale = np.divide(mask_size, view)
     offset = np.array([roi.x_offset, roi.y_offset])
+    k, p = (_scaled(matrix, offset, scale)
+            for matrix in (np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))))
+    d, r = info.d, info.r
+    if rectified:
+        k, d, r = p[:, :3], np.zeros(len(info.d)), np.eye(3)
     return CameraInfo(
         header=header, width=mask_size[0], height=mask_size[1],
-        distortion_model=info.distortion_model, d=info.d, r=info.r,
-        k=_scaled(np.reshape(info.k, (3, 3)), offset, scale),
-        p=_scaled(np.reshape(info.p, (3, 4)), offset, scale))
+        distortion_model=info.distortion_model, d=d, r=np.ravel(r), k=k.ravel(), p=p.ravel())
 
 
 def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -53,4 +57,4 @@ def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.nda
     scaled[0, 0] *= scale[0]
     scaled[1, 1] *= scale[1]
     scaled[:2, 3:] *= scale[:, np.newaxis]
-    return scaled.flatten()
+    return scaled

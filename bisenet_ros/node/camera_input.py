@@ -52,7 +52,8 @@ class CameraInput:
     """
 
     def __init__(self, node: LifecycleNode, name: str, image_topic: str, info_topic: str,
-                 transport: str, reliability: str, new_frame: threading.Condition) -> None:
+                 transport: str, reliability: str, geometry: str,
+                 new_frame: threading.Condition) -> None:
         self.name = name
         # What is published under the names after remapping is what counts. Subscribing remaps, so
         # it takes the names before.
@@ -63,7 +64,8 @@ class CameraInput:
         self.image_topic = node.resolve_topic_name(self._image_name)
         self.camera_info_topic = node.resolve_topic_name(self._camera_info_name)
         # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
-        self._rectified = base_topic.rpartition('/')[2].startswith('image_rect')
+        self._rectified = geometry == 'rectified' or (
+            geometry == 'auto' and base_topic.rpartition('/')[2].startswith('image_rect'))
         self.max_rate = 0.0
         self.counts = FrameCounts()
         self.camera_info: CameraInfo | None = None

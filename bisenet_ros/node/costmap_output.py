@@ -22,6 +22,7 @@ from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_info import calibration_values
 from bisenet_ros.node.camera_input import Frame
 from bisenet_ros.node.costmap_messages import class_costmaps, obstacle_cloud, occupancy_grid
+from bisenet_ros.node.faults import describe
 from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
 from bisenet_ros.segmentation import LabelSet, Segmentation
@@ -74,7 +75,7 @@ class CostmapOutput:
 
     Nav2 never expires a grid, so whatever is not sure (no image for `stale_after`, no
     calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
-    worker's thread, the rest in the executor's.
+    feeder's thread, the rest in the executor's.
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
@@ -149,7 +150,7 @@ class CostmapOutput:
                 self._observed_at[frame.camera] = now
                 self._delays[frame.camera] = now - frame.received
         except Exception as error:
-            self._failures[frame.camera] = str(error)
+            self._failures[frame.camera] = describe(error)
             raise
 
     def clear(self) -> None:
@@ -169,8 +170,9 @@ class CostmapOutput:
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
         return {name: self._failures[name] or (
-                    f'nothing has been segmented within {stale_after} s: where the network is '
-                    'slow or max_rate low, make stale_after larger')
+                    f'nothing has been segmented within {stale_after} s of the wall clock: where '
+                    'the network, a bag or a simulation is slow, or max_rate low, make '
+                    'stale_after larger')
                 for name, observed_at in self._observed_at.items()
                 if max(now - observed_at, self._delays[name]) > stale_after
                 and (self._failures[name] or not excuse)}

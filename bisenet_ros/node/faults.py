@@ -2,10 +2,21 @@
 
 import math
 import time
+import traceback
+from pathlib import Path
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 LOG_THROTTLE = 5.0  # s
+
+
+def describe(error: Exception) -> str:
+    """Return what an error says, and where it is none of ours, of what kind and whence it is."""
+    if isinstance(error, (ValueError, OSError)) and str(error):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = ''.join(f' ({Path(frame.filename).name}, line {frame.lineno})' for frame in place)
+    return f'{type(error).__name__}: {error}'.removesuffix(': ') + where
 
 
 class Faults:

@@ -1,4 +1,4 @@
-"""What becomes of the frames in hand: segmented, published, and added to the costmap."""
+"""What becomes of the frames in hand: segmented, published, and offered to the costmap."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bisenet_ros.node.camera_input import Frame
-from bisenet_ros.node.costmap_output import CostmapOutput
-from bisenet_ros.node.faults import Faults
+from bisenet_ros.node.costmap_feeder import CostmapFeeder, Observation
+from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
 from bisenet_ros.node.outputs import SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
@@ -34,12 +34,12 @@ class FrameProcessor:
 
     :param topics: the image topic of each camera.
     :param outputs: the topics of each camera's masks.
-    :param costmap: None where there is none.
+    :param costmap: what feeds the costmap; None where there is none.
     :param on_device_lost: called when the device refuses all further work.
     """
 
     def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
-                 outputs: Mapping[str, SegmentationOutputs], costmap: CostmapOutput | None,
+                 outputs: Mapping[str, SegmentationOutputs], costmap: CostmapFeeder | None,
                  settings: Parameters, faults: Faults,
                  on_device_lost: Callable[[], None]) -> None:
         self._segmenter = segmenter
@@ -52,13 +52,13 @@ class FrameProcessor:
         # Of each camera, and for how many images of such sizes the segmenter is prepared.
         self._sizes: dict[str, _Sizes] = {}
         self._prepared: dict[_Sizes, int] = {}
-        self._most_at_once = len(outputs)
+        self._most_at_once = 1 if segmenter.device == 'cpu' else len(outputs)
         self.throughput = Throughput()
 
     def warm_up(self) -> None:
         """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
         image_size = 640, 480
-        self._prepare(_Sizes(image_size, self._mask_size(image_size)), len(self._outputs))
+        self._prepare(_Sizes(image_size, self._mask_size(image_size)), self._most_at_once)
 
     def _prepare(self, sizes: _Sizes, most: int) -> None:
         """
@@ -95,7 +95,7 @@ class FrameProcessor:
             self._process(frames)
         except Exception as error:  # The thread must live on, whatever nobody thought of.
             for frame in frames:
-                self._report(frame.camera, f'not segmented: {error}')
+                self._report(frame.camera, f'not segmented: {describe(error)}')
 
     def _process(self, frames: list[Frame]) -> None:
         images: list[tuple[Frame, ColorImage]] = []
@@ -117,20 +117,18 @@ class FrameProcessor:
         least_confidence = min(1.0, self._settings['confidence_threshold'])
         with_confidence = costmap_wanted or least_confidence > 0 or any(
             self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
-        segmented = self._segment(images, order, with_confidence)
-        for frame, image, segmentation in segmented:
-            self._publish(frame, image, segmentation, least_confidence)
-        if costmap_wanted:  # After all masks: it may wait for a transform.
-            for frame, image, segmentation in segmented:
-                self._observe(frame, image, segmentation, least_confidence)
+        while images:
+            # Published before the next are segmented: a CPU takes them one by one anyway.
+            batch, images = images[:self._most_at_once], images[self._most_at_once:]
+            for frame, image, segmentation in self._segment(batch, order, with_confidence):
+                self._publish(frame, image, segmentation, least_confidence)
+                if costmap_wanted:
+                    self._costmap.offer(Observation(
+                        frame, image.pixels.shape[1::-1], segmentation, least_confidence))
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
         """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
-        if len(images) > self._most_at_once:
-            return [done for first in range(0, len(images), self._most_at_once)
-                    for done in self._segment(images[first:first + self._most_at_once], order,
-                                              with_confidence)]
         pixels = [image.pixels for _, image in images]
         sizes = [self._mask_size(each.shape[1::-1]) for each in pixels]
         try:
@@ -139,7 +137,7 @@ class FrameProcessor:
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
         except Exception as error:  # The network's failures have no common type; the node lives.
-            failure = f'segmentation failed: {error}'
+            failure = f'segmentation failed: {describe(error)}'
         else:
             return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
         # Not in the clause: the error would hold the GPU's memory.
@@ -176,18 +174,9 @@ class FrameProcessor:
             outputs.publish_camera_info(
                 frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
         except Exception as error:  # A wrong calibration, or whatever a middleware raises.
-            self._report(frame.camera, error)
+            self._report(frame.camera, describe(error))
         else:
             self._faults.clear(frame.camera)
-
-    def _observe(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
-                 least_confidence: float) -> None:
-        try:
-            self._costmap.observe(
-                frame, image.pixels.shape[1::-1], segmentation, least_confidence)
-        except Exception as error:  # Whatever it is, masks go on, and other cameras' costmap.
-            self._faults.report_of_camera(
-                frame.camera, f'costmap: {self._topics[frame.camera]}: {error}')
 
     def _report(self, camera: str, error: object) -> None:
         self._faults.camera_fails(camera, f'{self._topics[camera]}: {error}')

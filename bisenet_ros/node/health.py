@@ -51,11 +51,13 @@ class Health:
         errors, warnings = [], []
         for name, camera in self._inputs.items():
             publishers = camera.publisher_count()
+            # A costmap that is awaited must not go blind with a warning only.
+            silent = errors if name in missing else warnings
             if publishers == 0:
-                warnings.append(f'nobody publishes {camera.image_topic}: is the camera driver '
+                silent.append(f'nobody publishes {camera.image_topic}: is the camera driver '
                                 'running, and is image_topic right?')
             elif camera.silent_for() > stale_after:
-                warnings.append(
+                silent.append(
                     f'no image on {camera.image_topic} for {stale_after} s though there is a '
                     f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES}')
             elif fault := self._faults.of_camera(name):

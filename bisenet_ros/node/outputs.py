@@ -82,7 +82,8 @@ class SegmentationOutputs:
         """
         if frame.camera_info is not None and self._camera_info.get_subscription_count():
             self._camera_info.publish(scaled_camera_info(
-                frame.camera_info, frame.message.header, image_size, mask_size))
+                frame.camera_info, frame.message.header, image_size, mask_size,
+                frame.rectified))
 
 
 class LabelInfoOutput:

@@ -99,6 +99,9 @@ CAMERA_PARAMETERS = (
       'Camera image, sensor_msgs/Image; its CompressedImage sibling is <image_topic>/compressed.'),
     P('camera_info_topic', '',
       'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.'),
+    P('image_geometry', 'auto', 'Which part of the calibration the image follows: raw, K and D; '
+      'rectified, P; auto: P where the name of the image topic begins with image_rect.',
+      choices=('auto', 'raw', 'rectified')),
 )
 CAMERA_POSE_PARAMETERS = (
     P('camera_pose.source', 'tf', 'Where the pose of the camera in costmap.base_frame comes '
@@ -115,7 +118,8 @@ NODE_PARAMETERS = (
     P('autostart', True, 'Configure and activate at start, without a lifecycle manager.',
       read_only=True),
     P('cameras', [], 'Names of several cameras, each with its own block <camera>.image_topic, '
-      '<camera>.camera_info_topic, <camera>.camera_pose.*; empty: one, unnamed.',
+      '<camera>.camera_info_topic, <camera>.image_geometry, <camera>.camera_pose.*; empty: one, '
+      'unnamed.',
       read_only=True, type=Parameter.Type.STRING_ARRAY),
     P('image_transport', 'raw', 'Transport of the image.', choices=('raw', 'compressed')),
     P('image_reliability', 'auto', 'Reliability of the image subscription; auto follows the '
@@ -140,9 +144,9 @@ NODE_PARAMETERS = (
       limits=(0.0, 1.0), live=True),
     P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
       limits=(0.0, 1000.0), live=True),
-    P('stale_after', 1.0, 'Without a segmented image of a camera for this long (s) diagnostics '
-      'warn; without one of any, costmaps become unknown (after costmap.decay_time at the '
-      'latest).',
+    P('stale_after', 1.0, 'Without a segmented image of a camera for this long (s, of the wall '
+      'clock, also in simulation) diagnostics warn; without one of any, costmaps become unknown '
+      '(after costmap.decay_time at the latest).',
       limits=(0.05, 3600.0), live=True),
     P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
     P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '

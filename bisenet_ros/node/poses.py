@@ -92,6 +92,7 @@ class TransformSource:
             raise PoseUnavailableError(
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
+        self._buffer.use(frame, child)
         try:
             transform = self._buffer.lookup_transform(
                 frame, child, stamp,

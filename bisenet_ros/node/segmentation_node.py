@@ -1,5 +1,6 @@
 """The lifecycle node: camera images in; masks, their companions and costmaps out."""
 
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -25,9 +27,10 @@ from std_srvs.srv import SetBool, Trigger
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.node.camera_input import CameraInput
+from bisenet_ros.node.costmap_feeder import CostmapFeeder
 from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
 from bisenet_ros.node.diagnostics import Diagnostics
-from bisenet_ros.node.faults import Faults
+from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.frame_processor import FrameProcessor
 from bisenet_ros.node.health import Health
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
@@ -60,6 +63,7 @@ class SegmentationNode(LifecycleNode):
         self._outputs: dict[str, SegmentationOutputs] = {}
         self._label_info: LabelInfoOutput | None = None
         self._costmap: CostmapOutput | None = None
+        self._costmap_feeder: CostmapFeeder | None = None
         self._unknown_costmap: UnknownCostmap | None = None
         self._costmap_timer = None
         self._segmenter: Segmenter | None = None
@@ -68,7 +72,7 @@ class SegmentationNode(LifecycleNode):
         self._health: Health | None = None
         self._active = False
         self._paused = False
-        self._configuration_error = ''
+        self._transition_error = ''
         self._finalized = False
         self.device_lost = False
         self._faults = Faults(self.get_logger())
@@ -99,9 +103,9 @@ class SegmentationNode(LifecycleNode):
             self._settings.check()
             self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
-            self._configuration_error = self._faults.report(f'not configured: {error}')
+            self._transition_error = self._faults.report(f'not configured: {describe(error)}')
         else:
-            self._configuration_error = ''
+            self._transition_error = ''
             self._settings.configured = True
             return super().on_configure(state)
         self._release()  # Not in the clause: the error would hold the GPU's memory.
@@ -114,7 +118,7 @@ class SegmentationNode(LifecycleNode):
             if not self._paused:
                 self._start()
         except Exception as error:  # For example two topics of one name and different types.
-            self._configuration_error = self._faults.report(f'not activated: {error}')
+            self._transition_error = self._faults.report(f'not activated: {describe(error)}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
 
@@ -162,14 +166,18 @@ class SegmentationNode(LifecycleNode):
             self._inputs[name] = CameraInput(
                 self, name, parameters.of_camera(name, 'image_topic'),
                 parameters.of_camera(name, 'camera_info_topic'),
-                parameters['image_transport'], parameters['image_reliability'], self._new_frame)
+                parameters['image_transport'], parameters['image_reliability'],
+                parameters.of_camera(name, 'image_geometry'), self._new_frame)
             self._outputs[name] = SegmentationOutputs(self, name, label_set)
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_live_parameters()
+        topics = {name: each.image_topic for name, each in self._inputs.items()}
+        if self._costmap is not None:
+            self._costmap_feeder = CostmapFeeder(self._costmap, topics, self._faults)
         self._processor = FrameProcessor(
-            self._segmenter, {name: each.image_topic for name, each in self._inputs.items()},
-            self._outputs, self._costmap, parameters, self._faults, self._on_device_lost)
+            self._segmenter, topics, self._outputs, self._costmap_feeder, parameters, self._faults,
+            self._on_device_lost)
         self._rate_in, self._rate_out = Rate(), Rate()
         self._processor.warm_up()
         self._withdraw_unknown()  # CostmapOutput has said it, too.
@@ -241,7 +249,10 @@ class SegmentationNode(LifecycleNode):
             list(self._inputs.values()), self._new_frame, self._processor.process)
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
+        if self._costmap_feeder is not None:
+            self._costmap_feeder.start()
         self._worker.start()
+        self._transition_error = ''  # of an attempt before
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
@@ -269,6 +280,8 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:  # Whatever a middleware raises; the worker must end.
             self._faults.report(f'the costmap was not made unknown: {error}')
         self._worker.stop()
+        if self._costmap_feeder is not None:
+            self._costmap_feeder.stop()
         self._worker = self._health = None
 
     def _release(self) -> None:
@@ -279,7 +292,7 @@ class SegmentationNode(LifecycleNode):
         if self._segmenter is not None:
             releases.append(self._segmenter.close)
         self._inputs, self._outputs = {}, {}
-        self._label_info = self._costmap = self._costmap_timer = None
+        self._label_info = self._costmap = self._costmap_timer = self._costmap_feeder = None
         self._segmenter = self._processor = None
         self._settings.configured = False
         for release in releases:
@@ -293,7 +306,7 @@ class SegmentationNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         self._paused = not request.data
         if self._active:
-            self._configuration_error = ''  # of the last time
+            self._transition_error = ''  # of the last time
         if self._active and self._paused:
             self._stop()
         elif self._active and self._worker is None:
@@ -302,8 +315,8 @@ class SegmentationNode(LifecycleNode):
             except Exception as error:  # As in on_activate.
                 self._paused = True
                 self._stop()
-                response.message = self._faults.report(f'not enabled: {error}')
-                self._configuration_error = response.message
+                response.message = self._faults.report(f'not enabled: {describe(error)}')
+                self._transition_error = response.message
                 response.success = False
                 return response
         response.success = True
@@ -368,8 +381,8 @@ class SegmentationNode(LifecycleNode):
         })
 
     def _assess(self) -> tuple[bytes, str]:
-        if self._configuration_error:
-            return DiagnosticStatus.ERROR, self._configuration_error
+        if self._transition_error:
+            return DiagnosticStatus.ERROR, self._transition_error
         if self._health is None:
             return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
         return self._health.assess(self._settings['stale_after'])
@@ -380,6 +393,24 @@ class SegmentationNode(LifecycleNode):
         if self._active:
             return 'paused' if self._paused else 'active'
         return 'unconfigured' if self._segmenter is None else 'inactive'
+
+
+class RosLogHandler(logging.Handler):
+    """Hands what the rest of the package logs to a node's logger, and so to /rosout."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record."""
+        # rclpy takes one severity from a line of code.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(record.getMessage())
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
 
 
 def spin(node: Node) -> None:
@@ -409,6 +440,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     node = SegmentationNode()
+    logging.getLogger('bisenet_ros').addHandler(RosLogHandler(node.get_logger()))
     try:
         node.autostart()
         spin(node)

@@ -13,6 +13,8 @@ class TransformBuffer(tf2_ros.Buffer):
     """
     A tf2 buffer that forgets the moving transforms when time jumps back, and remembers gaps.
 
+    One transform in use that jumps back is enough; what nobody uses here may be late.
+
     Time jumps back where a bag loops or a simulation starts again. tf2 would mix the new ones with
     the old, and refuse those older than its cache of 10 s. tf2_ros clears it only when a simulated
     clock jumps, which not every bag comes with.
@@ -25,13 +27,14 @@ class TransformBuffer(tf2_ros.Buffer):
         self._largest_gap = largest_gap
         self._last: dict[str, int] = {}
         self._parents: dict[str, str] = {}
+        self._used: set[tuple[str, str]] = set()
         # The latest of each child frame: instants of the transforms before and after, ns.
         self._gaps: dict[str, deque[tuple[int, int]]] = defaultdict(lambda: deque(maxlen=100))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
         child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
-        if self._last.get(child, 0) - instant > JUMP_BACK * 1e9:
+        if self._last.get(child, 0) - instant > JUMP_BACK * 1e9 and self._is_of_use(child):
             self.clear()
             self._last.clear()
             self._gaps.clear()
@@ -56,10 +59,21 @@ class TransformBuffer(tf2_ros.Buffer):
         :param instant: nanoseconds.
         :returns: seconds, 0 where there is no gap longer than largest_gap.
         """
-        links = self._way_up(child) ^ self._way_up(frame)
-        return max((1e-9 * (after - before) for link in links
+        return max((1e-9 * (after - before) for link in self._links(frame, child)
                     for before, after in list(self._gaps.get(link, ()))
                     if before < instant < after), default=0.0)
+
+    def use(self, frame: str, child: str) -> None:
+        """Say that the pose of `child` in `frame` is wanted: only jumps on the way to it count."""
+        self._used.add((frame, child))
+
+    def _is_of_use(self, child: str) -> bool:
+        """Return whether a transform is on the way of a pose that is wanted, or none is yet."""
+        return not self._used or any(child in self._links(*pair) for pair in list(self._used))
+
+    def _links(self, frame: str, child: str) -> set[str]:
+        """Return the children of the transforms on the way between two frames."""
+        return self._way_up(child) ^ self._way_up(frame)
 
     def _way_up(self, child: str) -> set[str]:
         """Return the children of the transforms from child up to the root."""

@@ -1,53 +1,65 @@
-"""The thread that runs the network, so that the executor never waits for it."""
+"""A thread for what takes long, so that who hands it over never waits for it."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
-from bisenet_ros.node.camera_input import CameraInput, Frame
+Item = TypeVar('Item')
 
 
-class Worker:
-    """Hands the newest frames of all cameras to `process`, in a thread of its own."""
+class Source(Protocol[Item]):
+    """What keeps the newest item, of one camera for example."""
 
-    def __init__(self, inputs: Sequence[CameraInput], new_frame: threading.Condition,
-                 process: Callable[[list[Frame]], None]) -> None:
-        self._inputs = inputs
-        self._new_frame = new_frame
+    def take(self) -> Item | None:
+        """Return the newest item once; called holding the worker's condition."""
+
+
+class Worker(Generic[Item]):
+    """
+    Hands the newest items of all sources to `process`, in a thread of its own.
+
+    :param new_item: notified whenever a source has one.
+    """
+
+    def __init__(self, sources: Sequence[Source[Item]], new_item: threading.Condition,
+                 process: Callable[[list[Item]], None]) -> None:
+        self._sources = sources
+        self._new_item = new_item
         self._process = process
         self._stopping = False
         self._busy_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name='segmentation', daemon=True)
+        self._thread = threading.Thread(target=self._run, name=process.__name__, daemon=True)
 
     def start(self) -> None:
-        """Begin to take frames."""
+        """Begin to take items."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Return once the frames in work are done; no frame is processed afterwards."""
-        with self._new_frame:
+        """Return once the items in work are done; none is processed afterwards."""
+        with self._new_item:
             self._stopping = True
-            self._new_frame.notify()
+            self._new_item.notify()
         self._thread.join()
 
     def busy_for(self) -> float:
-        """Return for how long (s) it has been at work on the frames in hand; 0 if on none."""
+        """Return for how long (s) it has been at work on the items in hand; 0 if on none."""
         busy_since = self._busy_since
         return 0.0 if busy_since is None else time.monotonic() - busy_since
 
     def _run(self) -> None:
-        while frames := self._wait_for_frames():
+        while items := self._wait_for_items():
             self._busy_since = time.monotonic()
-            self._process(frames)
+            self._process(items)
             self._busy_since = None
 
-    def _wait_for_frames(self) -> list[Frame]:
-        """Return the newest frame of each camera that has one; none means stop."""
-        with self._new_frame:
+    def _wait_for_items(self) -> list[Item]:
+        """Return the newest item of each source that has one; none means stop."""
+        with self._new_item:
             while not self._stopping:
-                taken = [camera.take() for camera in self._inputs]
-                frames = [frame for frame in taken if frame is not None]
-                if frames:
-                    return frames
-                self._new_frame.wait()
+                taken = [source.take() for source in self._sources]
+                items = [item for item in taken if item is not None]
+                if items:
+                    return items
+                self._new_item.wait()
         return []

@@ -29,7 +29,8 @@ class Label:
     :ivar id: value in masks, 0 to 254.
     :ivar name: valid as a part of a topic name.
     :ivar color: (red, green, blue), each 0 to 255.
-    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal, -1 none.
+    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal; -1 none: obstacles have one, what is
+        neither obstacle nor ground (sky) has not.
     :ivar obstacle: stands on the ground and hides what lies behind it.
     :ivar ground: is ground itself.
     """
@@ -129,6 +130,13 @@ def _label(path: Path, index: int, entry) -> Label:
     if label.obstacle and label.ground:
         raise LabelSetError(f'label set {path}, {where}: obstacle and ground are both true; '
                             'what stands on the ground is not ground: set one of them to false')
+    if label.obstacle and label.cost < 0:
+        raise LabelSetError(f'label set {path}, {where}: an obstacle needs a cost, and it is '
+                            f'{label.cost}: give 0 to 100')
+    if label.cost >= 0 and not (label.obstacle or label.ground):
+        raise LabelSetError(f'label set {path}, {where}: cost is {label.cost}, but what is '
+                            'neither obstacle nor ground hangs, and never gets into a costmap: '
+                            'set obstacle or ground to true, or cost to -1')
     return label
 
 

@@ -64,8 +64,12 @@ class Probe(Node):
         assert client.wait_for_service(ANSWER_TIMEOUT), f'no service {name}'
         future = client.call_async(request)
         self.wait(future.done)
-        self.destroy_client(client)
+        self.release(self.destroy_client, client)
         return future.result()
+
+    def release(self, destroy, entity) -> None:
+        """Call `destroy(entity)` in the executor's thread, which might just be using it."""
+        self.wait(self.executor.create_task(destroy, entity).done)
 
     def send_until(self, publisher, message, condition, period: float = 0.2,
                    timeout: float = ANSWER_TIMEOUT):
@@ -78,7 +82,8 @@ class Probe(Node):
         while not (value := condition()):
             assert time.monotonic() < deadline, f'no answer; diagnostics: {self.diagnostics()}'
             action()
-            time.sleep(period)
+            with self._changed:
+                self._changed.wait_for(condition, period)
         return value
 
 

@@ -24,11 +24,11 @@ def make_input():
     rclpy.init(context=context)
 
     def make(image_topic='/camera/image_raw', info_topic='', transport='raw', reliability='auto',
-             remappings=()):
+             geometry='auto', remappings=()):
         arguments = [word for remapping in remappings for word in ('-r', remapping)]
         node = rclpy.create_node(
             'camera_input_test', context=context, cli_args=['--ros-args', *arguments])
-        return CameraInput(node, '', image_topic, info_topic, transport, reliability,
+        return CameraInput(node, '', image_topic, info_topic, transport, reliability, geometry,
                            threading.Condition()), node
 
     yield make
@@ -47,6 +47,10 @@ def make_input():
      '/front/image/compressed', '/front/camera_info', False),
     (('/camera/image_raw:=/front/image',), {'info_topic': '/mine'}, '/front/image', '/mine',
      False),
+    (('/camera/image_raw:=/front/rectified/image',), {'geometry': 'rectified'},
+     '/front/rectified/image', '/front/rectified/camera_info', True),
+    ((), {'image_topic': '/camera/image_rect', 'geometry': 'raw'}, '/camera/image_rect',
+     '/camera/camera_info', False),
 ])
 def test_names_are_those_after_remapping(
         make_input, remappings, arguments, image, info, rectified):

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 tf2_ros = pytest.importorskip('tf2_ros', reason='PyPI has no tf2_ros; a ROS distribution has')
 
-import rclpy  # noqa: E402
+import rclpy.time  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from geometry_msgs.msg import Quaternion, TransformStamped  # noqa: E402
 from probe import image_message  # noqa: E402
@@ -229,17 +229,31 @@ def test_silence_between_two_branches_of_the_tree():
     assert buffer.silence('odom', 'base_footprint', 1_500_000_000) == pytest.approx(5.0)
 
 
+def test_a_jump_of_what_nobody_uses_erases_nothing():
+    """Two detectors tell of one dock, one of them late."""
+    still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
+    buffer = TransformBuffer(largest_gap=0.5)
+    buffer.use('odom', 'base_link')
+    for stamp, dock_stamp in (5.0, 5.0), (5.1, 3.0):
+        buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
+        buffer.set_transform(transform('odom', 'dock', dock_stamp, *still), 'test')
+    before = rclpy.time.Time(nanoseconds=5_050_000_000)
+    assert buffer.can_transform('odom', 'base_link', before)
+    buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
+    assert not buffer.can_transform('odom', 'base_link', before)
+
+
 def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
     robot.send_until(known(robot))
     robot.send()
     began = robot.stamp
     robot.send_transform(began + 5)
 
-    def answered():
+    def send():
         robot.send(transforms=False)
         robot.stamp = began
-        return 'TF was silent for 4.80 s' in robot.probe.diagnostics()['message']
-    robot.probe.repeat_until(lambda: None, answered, 0.3)
+    robot.probe.repeat_until(
+        send, lambda: 'TF was silent for 4.80 s' in robot.probe.diagnostics()['message'], 0.3)
     assert robot.grid_of(began + 1) is None
     robot.stamp = began + 5
     robot.send_until(known(robot))

@@ -34,16 +34,20 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
     segmenter.pipeline = DevicePipeline(
         engine, torch.device('cpu'), np.arange(11, dtype=np.uint8), captures=False)
     cameras = dict.fromkeys(('front', 'rear'))
-    processor = FrameProcessor(
-        segmenter, cameras, cameras, None, {'mask_size': mask_size}, None, None)
+    settings = {'mask_size': mask_size, 'confidence_threshold': 0.01}
+    processor = FrameProcessor(segmenter, cameras, cameras, None, settings, None, None)
     return processor, lambda: {
         (shape.count, shape.image_size) for shape in segmenter.pipeline._batches}
 
 
 def segment(processor, order, *images):
+    """Return the cameras whose masks were made."""
     pairs = [(SimpleNamespace(camera=camera), ColorImage(image, order))
              for camera, image in zip(('front', 'rear'), images)]
-    return processor._segment(pairs, order, True)
+    published = []
+    processor._publish = lambda frame, *_: published.append(frame.camera)
+    processor._segment_and_publish(pairs, order)
+    return published
 
 
 @pytest.mark.parametrize('mask_size', [(0, 0), (320, 240)])
@@ -72,12 +76,32 @@ def test_cameras_that_share_another_size_are_prepared_for_at_once():
     assert prepared() == {(1, (160, 90)), (1, (160, 120))}
 
 
+def test_a_cpu_publishes_each_mask_before_the_next_is_made(monkeypatch):
+    processor, _ = make_processor()
+    monkeypatch.setattr(SegmenterLikeOnAGpu, 'device', 'cpu')
+    processor = FrameProcessor(
+        processor._segmenter, processor._topics, processor._outputs, None, processor._settings,
+        None, None)
+    made = []
+    segment_images = processor._segmenter.segment
+
+    def counted(images, *arguments, **options):
+        made.append(len(images))
+        return segment_images(images, *arguments, **options)
+
+    monkeypatch.setattr(processor._segmenter, 'segment', counted)
+    processor._publish = lambda frame, *_: made.append(frame.camera)
+    image = np.zeros((48, 64, 3), np.uint8)
+    processor._segment_and_publish([(SimpleNamespace(camera=camera), ColorImage(image, 'rgb'))
+                                    for camera in ('front', 'rear')], 'rgb')
+    assert made == [1, 'front', 1, 'rear']
+
+
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
     processor, prepared = make_processor(most_at_once=1)
     processor.warm_up()
     assert '2 images of 640x480 at once are too many' in caplog.text
     processor._segmenter.pipeline._batches.clear()
     images = [np.full((480, 640, 3), level, np.uint8) for level in (10, 200)]
-    segmented = segment(processor, 'rgb', *images)
-    assert [frame.camera for frame, _, _ in segmented] == ['front', 'rear']
+    assert segment(processor, 'rgb', *images) == ['front', 'rear']
     assert prepared() == {(1, (640, 480))}  # Two are not tried again.

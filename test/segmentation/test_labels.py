@@ -81,6 +81,8 @@ def spoilt(change):
     (lambda c: c['classes'][1].update(cost=-2), ["'hedge'", '-2']),
     (lambda c: c['classes'][1].update(obstacle='no'), ["'hedge'", 'obstacle', "'no'"]),
     (lambda c: c['classes'][1].update(ground=True), ["'hedge'", 'obstacle and ground']),
+    (lambda c: c['classes'][1].update(cost=-1), ["'hedge'", 'an obstacle needs a cost']),
+    (lambda c: c['classes'][1].update(obstacle=False), ["'hedge'", 'cost is 100', 'hangs']),
 ])
 def test_mistake_is_named(tmp_path, change, told):
     path = write(tmp_path, spoilt(change))

@@ -1,0 +1,87 @@
+"""The thread that adds masks to the costmap, so that masks do not wait for transforms."""
+
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bisenet_ros.node.camera_input import Frame
+from bisenet_ros.node.costmap_output import CostmapOutput
+from bisenet_ros.node.faults import Faults, describe
+from bisenet_ros.node.worker import Worker
+from bisenet_ros.segmentation import Segmentation
+
+
+class Observation(NamedTuple):
+    """
+    What CostmapOutput.observe takes.
+
+    :ivar image_size: (width, height) of the image as it came.
+    """
+
+    frame: Frame
+    image_size: tuple[int, int]
+    segmentation: Segmentation
+    least_confidence: float
+
+
+class _Newest:
+    """The newest observation of a camera; used holding the feeder's condition."""
+
+    def __init__(self) -> None:
+        self.observation: Observation | None = None
+
+    def take(self) -> Observation | None:
+        observation, self.observation = self.observation, None
+        return observation
+
+
+class CostmapFeeder:
+    """
+    Adds the newest mask of each camera to the costmap, in a thread of its own.
+
+    A mask may have to wait for the transform of its instant. Where transforms come more slowly
+    than masks, the costmap takes only some of these; none is late for it.
+
+    :param topics: the image topic of each camera.
+    """
+
+    def __init__(self, costmap: CostmapOutput, topics: Mapping[str, str], faults: Faults) -> None:
+        self._costmap = costmap
+        self._topics = topics
+        self._faults = faults
+        self._offered = threading.Condition()
+        self._newest = {camera: _Newest() for camera in topics}
+        self._worker: Worker | None = None
+
+    def start(self) -> None:
+        """Begin to take what is offered."""
+        self._worker = Worker(list(self._newest.values()), self._offered, self._observe)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Return once nothing is added any more; what was offered and not added is forgotten."""
+        if self._worker is None:
+            return
+        self._worker.stop()
+        self._worker = None
+        for newest in self._newest.values():
+            newest.observation = None
+
+    def wanted(self) -> bool:
+        """Return whether anybody subscribes to the costmap."""
+        return self._costmap.wanted()
+
+    def offer(self, observation: Observation) -> None:
+        """Hand over a mask, in place of that camera's last if that has not had its turn."""
+        with self._offered:
+            self._newest[observation.frame.camera].observation = observation
+            self._offered.notify()
+
+    def _observe(self, observations: list[Observation]) -> None:
+        for observation in observations:
+            camera = observation.frame.camera
+            try:
+                self._costmap.observe(*observation)
+            except Exception as error:  # Whatever it is, other cameras' costmap goes on.
+                self._faults.report_of_camera(
+                    camera, f'costmap: {self._topics[camera]}: {describe(error)}')

@@ -1,0 +1,93 @@
+"""Masks on their way into the costmap: none waits for another, and of each camera the newest."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+from bisenet_ros.node.costmap_feeder import CostmapFeeder, Observation  # noqa: E402
+from bisenet_ros.node.faults import Faults  # noqa: E402
+
+
+class SlowCostmap:
+    """Takes each observation only when it is let; refuses those of number 13."""
+
+    def __init__(self):
+        self.let = threading.Semaphore(0)
+        self.began = threading.Semaphore(0)
+        self.seen = []
+
+    def observe(self, frame, image_size, segmentation, least_confidence):
+        self.began.release()
+        assert self.let.acquire(timeout=30)
+        if segmentation == 13:
+            raise ValueError('no transform')
+        self.seen.append((frame.camera, segmentation))
+
+
+def observation(number, camera='front'):
+    return Observation(SimpleNamespace(camera=camera), (640, 480), number, 0.0)
+
+
+@pytest.fixture
+def logged():
+    return []
+
+
+@pytest.fixture
+def costmap():
+    return SlowCostmap()
+
+
+@pytest.fixture
+def feeder(costmap, logged):
+    feeder = CostmapFeeder(costmap, {'front': '/front/image', 'rear': '/rear/image'},
+                           Faults(SimpleNamespace(error=logged.append)))
+    feeder.start()
+    yield feeder
+    costmap.let.release(100)
+    feeder.stop()
+
+
+def test_of_what_comes_meanwhile_the_newest_is_taken(feeder, costmap):
+    feeder.offer(observation(1))
+    assert costmap.began.acquire(timeout=30)
+    for number in 2, 3:
+        feeder.offer(observation(number))
+    feeder.offer(observation(4, 'rear'))
+    for _ in range(2):
+        costmap.let.release()
+        assert costmap.began.acquire(timeout=30)
+    costmap.let.release(100)
+    feeder.stop()
+    assert costmap.seen == [('front', 1), ('front', 3), ('rear', 4)]
+
+
+def test_one_camera_s_failure_is_said_and_the_others_go_on(feeder, costmap, logged):
+    costmap.let.release(100)
+    feeder.offer(observation(13))
+    assert costmap.began.acquire(timeout=30)
+    feeder.offer(observation(5, 'rear'))
+    assert costmap.began.acquire(timeout=30)
+    feeder.stop()
+    assert costmap.seen == [('rear', 5)]
+    assert logged == ['costmap: /front/image: no transform']
+
+
+def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
+    feeder.offer(observation(1))
+    assert costmap.began.acquire(timeout=30)
+    feeder.offer(observation(2))
+    stopping = threading.Thread(target=feeder.stop)
+    stopping.start()
+    while not feeder._worker._stopping:
+        pass
+    costmap.let.release(100)
+    stopping.join()
+    feeder.start()
+    feeder.offer(observation(3))
+    assert costmap.began.acquire(timeout=30)
+    feeder.stop()
+    assert costmap.seen == [('front', 1), ('front', 3)]
