@@ -402,7 +402,8 @@ class SemanticCostmap:
         """Hold what each camera saw last, and nothing older."""
         self._grid.clear()
         self._grid.advance(max((seen.stamp for seen in self._latest.values()), default=-np.inf))
-        for observation in self._latest.values():
+        # In the order of time: what was seen before fades by what is added.
+        for observation in sorted(self._latest.values(), key=lambda seen: seen.stamp):
             self._add(observation)
 
     def _clear_footprint(self, x, y) -> None:

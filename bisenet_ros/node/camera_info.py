@@ -27,11 +27,12 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
 
     CameraInfo speaks of the full sensor; binning and region of interest say which pixels of it
     the image has (sensor_msgs/CameraInfo). The result speaks of the mask itself: no binning, no
-    region. Distortion acts on the ray and stays; a rectified image has none, and its K is P's.
+    region. Distortion acts on the ray and stays; a rectified image has none, and its K is P's. R
+    stays, too: the frame is that of the camera.
 
     :param image_size: (width, height) of the image as it came, in pixels.
     :param mask_size: (width, height) of the mask.
-    :param rectified: whether info's P describes the image, not its K, D and R.
+    :param rectified: whether info's P describes the image, not its K and D.
     :raises CalibrationError: where the image's aspect is not that of the calibrated view.
     """
     roi = info.roi
@@ -42,12 +43,12 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
     offset = np.array([roi.x_offset, roi.y_offset])
     k, p = (_scaled(matrix, offset, scale)
             for matrix in (np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))))
-    d, r = info.d, info.r
-    if rectified:
-        k, d, r = p[:, :3], np.zeros(len(info.d)), np.eye(3)
+    model, d = info.distortion_model, info.d
+    if rectified:  # A pinhole camera, whatever the lens.
+        k, model, d = p[:, :3], 'plumb_bob', [0.0] * 5
     return CameraInfo(
         header=header, width=mask_size[0], height=mask_size[1],
-        distortion_model=info.distortion_model, d=d, r=np.ravel(r), k=k.ravel(), p=p.ravel())
+        distortion_model=model, d=d, r=info.r, k=k.ravel(), p=p.ravel())
 
 
 def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:

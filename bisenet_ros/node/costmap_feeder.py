@@ -55,7 +55,8 @@ class CostmapFeeder:
 
     def start(self) -> None:
         """Begin to take what is offered."""
-        self._worker = Worker(list(self._newest.values()), self._offered, self._observe)
+        self._worker = Worker(
+            list(self._newest.values()), self._offered, self._observe, 'costmap')
         self._worker.start()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What went wrong with frames; written by the worker's thread, read by the executor's."""
+"""What went wrong with frames; told by the threads that work on them, read by the executor's."""
 
 import math
 import time

@@ -55,7 +55,7 @@ class Health:
             silent = errors if name in missing else warnings
             if publishers == 0:
                 silent.append(f'nobody publishes {camera.image_topic}: is the camera driver '
-                                'running, and is image_topic right?')
+                              'running, and is image_topic right?')
             elif camera.silent_for() > stale_after:
                 silent.append(
                     f'no image on {camera.image_topic} for {stale_after} s though there is a '

@@ -31,8 +31,9 @@ except ImportError:
 
 # How long an image may wait for the transform or odometry of its instant (s).
 PATIENCE = 0.2
-# After a wait in vain, a camera's images do not wait at all for so long (s): waiting makes masks
-# late. Much shorter than stale_after, or one late message would make the costmap unknown.
+# After a wait in vain, a camera's images do not wait at all for so long (s): other cameras' masks
+# wait for their turn meanwhile. Much shorter than stale_after, or one late message would make the
+# costmap unknown.
 IMPATIENCE = 0.5
 # Between poses further apart (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5

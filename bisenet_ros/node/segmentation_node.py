@@ -246,7 +246,7 @@ class SegmentationNode(LifecycleNode):
             self._faults.clear(name)
             camera.start()
         self._worker = Worker(
-            list(self._inputs.values()), self._new_frame, self._processor.process)
+            list(self._inputs.values()), self._new_frame, self._processor.process, 'segmentation')
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
         if self._costmap_feeder is not None:

@@ -20,16 +20,17 @@ class Worker(Generic[Item]):
     Hands the newest items of all sources to `process`, in a thread of its own.
 
     :param new_item: notified whenever a source has one.
+    :param name: of the thread.
     """
 
     def __init__(self, sources: Sequence[Source[Item]], new_item: threading.Condition,
-                 process: Callable[[list[Item]], None]) -> None:
+                 process: Callable[[list[Item]], None], name: str) -> None:
         self._sources = sources
         self._new_item = new_item
         self._process = process
         self._stopping = False
         self._busy_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name=process.__name__, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to take items."""

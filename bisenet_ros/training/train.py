@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -85,6 +86,7 @@ class Training:
         self.history: list[dict] = []
         self.best = -1.0  # so that even 0 is better than nothing
         self.stop = False
+        self.when_stopped_and_saved: Callable[[], None] = lambda: None
         if checkpoint is not None:
             self._resume(checkpoint)
 
@@ -145,8 +147,6 @@ class Training:
                     self._validate(torch.stack(running).mean().item(), lr)
                     running.clear()
         if running:
-            if self.stop:  # Who stops it may not wait for the score.
-                self._save_checkpoint()
             self._validate(torch.stack(running).mean().item(), lr)
 
     def _progress(self) -> float:
@@ -186,6 +186,10 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
+        if self.stop:  # Who stops it may not wait for the score.
+            self._save_weights('last.safetensors')
+            self._save_checkpoint()
+            self.when_stopped_and_saved()
         predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
@@ -421,7 +425,8 @@ def _make_optimizer(network: nn.Module, settings: dict,
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='camvid_xception39, camvid_resnet18, or a YAML file')
+    parser.add_argument('config', help='camvid_xception39, camvid_resnet18, '
+                        'cityscapes_resnet18, or a YAML file')
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='SETTING=VALUE',
                         help='override settings of the file, for example optimizer.lr=0.01')
     parser.add_argument('--output', type=Path, help='folder for everything written (runs/<name>)')
@@ -451,11 +456,14 @@ def _train(config: dict, output: Path, resume: bool) -> None:
 
     def stop(*_):
         training.stop = True
-        tqdm.write('stopping: the iteration is finished, saved and scored; once more to leave '
-                   'without the score')
+        tqdm.write('stopping: the iteration is finished and saved, then scored')
+
+    def need_no_score():
+        tqdm.write('saved; interrupt again to leave without the score')
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+    training.when_stopped_and_saved = need_no_score
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     training.run()

@@ -217,6 +217,19 @@ def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
     assert cost(target, -2.0, 0.0) == 0
 
 
+def test_without_odometry_it_does_not_matter_whose_mask_comes_first():
+    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
+    views = {'left': (pavement, 5.0), 'right': (road(), 5.8)}
+    grids = []
+    for keys in ('left', 'right'), ('right', 'left'):
+        target = costmap(decay_time=1.0)
+        for key in keys:
+            target.update(key, CAMERA, LEVEL, None, views[key][0], None, views[key][1])
+        grids.append(target.class_grids())
+    np.testing.assert_array_equal(*grids)
+    assert cost(target, 3.0, 0.0) == 0  # what was seen last
+
+
 @pytest.mark.parametrize('has_odometry', [True, False])
 def test_a_forgotten_camera_leaves_what_others_see_and_what_was_fused(has_odometry):
     base = np.eye(4) if has_odometry else None

@@ -1,6 +1,7 @@
 """Masks on their way into the costmap: none waits for another, and of each camera the newest."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -83,11 +84,12 @@ def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
     stopping = threading.Thread(target=feeder.stop)
     stopping.start()
     while not feeder._worker._stopping:
-        pass
+        time.sleep(0.01)
     costmap.let.release(100)
     stopping.join()
     feeder.start()
-    feeder.offer(observation(3))
+    # Of the other camera: it would not take the forgotten one's place.
+    feeder.offer(observation(3, 'rear'))
     assert costmap.began.acquire(timeout=30)
     feeder.stop()
-    assert costmap.seen == [('front', 1), ('front', 3)]
+    assert costmap.seen == [('front', 1), ('rear', 3)]

@@ -27,7 +27,7 @@ def test_how_long_it_has_been_at_work_on_a_frame():
         may_end.wait()
         seen.extend(frames)
 
-    worker = Worker([OneFrame()], threading.Condition(), process)
+    worker = Worker([OneFrame()], threading.Condition(), process, 'test')
     assert worker.busy_for() == 0
     worker.start()
     assert began.wait(30)

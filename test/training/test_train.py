@@ -292,6 +292,8 @@ def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path,
 
 def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
     backbone = ResNet18().state_dict()
+    assert {'conv1.weight', 'bn1.running_var', 'layer1.0.conv1.weight', 'layer1.1.bn2.bias',
+            'layer2.0.downsample.0.weight', 'layer4.0.downsample.1.running_mean'} <= set(backbone)
     classifier = {'fc.weight': torch.zeros(1000, 512), 'fc.bias': torch.zeros(1000)}
     torch.save({**backbone, **classifier}, tmp_path / 'resnet18-f37072fd.pth')
     training = Training(load_config(str(small_config), [
@@ -561,6 +563,31 @@ def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeyp
     assert '--resume' not in capsys.readouterr().out
     with open(tmp_path / 'run' / 'log.csv') as file:
         assert [row['iteration'] for row in csv.DictReader(file)] == ['1', '2', '4']
+
+
+def test_interrupted_again_it_leaves_without_the_score(small_config, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments)
+
+    def score(*_):
+        assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError('it should have left')
+
+    command = [str(small_config), '--output', str(tmp_path / 'run')]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, 'step', interrupted)
+        patch.setattr(train, 'score', score)
+        with pytest.raises(SystemExit, match='interrupted\ngo on: .*--resume'):
+            main(command)
+    assert not (tmp_path / 'run' / 'log.csv').exists()
+    load_weights(tmp_path / 'run' / 'last.safetensors')
+    main([*command, '--resume'])
+    with open(tmp_path / 'run' / 'log.csv') as file:
+        assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
 
 
 @pytest.mark.parametrize('override, told', [

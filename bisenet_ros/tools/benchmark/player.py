@@ -2,17 +2,20 @@
 Publish ready-made camera images at a rate that somebody commands: the benchmark's camera.
 
 Frames are numbered: the number is their frame_id. They are stamped when they are published. Frame
-n goes to the (n modulo N)-th of N topics.
+n goes to the (n modulo N)-th of N topics. For a costmap they come with calibration and with the
+odometry of a robot that drives on and on, whatever they show.
 """
 
 import argparse
 import itertools
+import math
 import signal
 import sys
 import threading
 import time
 
 from builtin_interfaces.msg import Time
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
@@ -26,6 +29,7 @@ from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.transport import camera_info_topic
 
 RATE_TOPIC = 'benchmark/rate'
+ODOMETRY_TOPIC = '/odom'
 RATE_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 IMAGE_QOS = QoSProfile(depth=5)
 SCENES = 8
@@ -39,7 +43,7 @@ class Player(Node):
     :param size: (width, height) of the images.
     """
 
-    def __init__(self, topics: list[str], size: tuple[int, int], with_camera_info: bool) -> None:
+    def __init__(self, topics: list[str], size: tuple[int, int], for_costmap: bool) -> None:
         super().__init__('player', start_parameter_services=False)
         drive = StreetDrive(size=size)
         self._scenes = [
@@ -49,7 +53,9 @@ class Player(Node):
         self._camera_info = camera_info_message(drive.camera.camera_info())
         self._camera_infos = [
             self.create_publisher(CameraInfo, camera_info_topic(topic), IMAGE_QOS)
-            for topic in topics if with_camera_info]
+            for topic in topics if for_costmap]
+        self._drive, self._began = drive, time.monotonic()
+        self._odometry = self.create_publisher(Odometry, ODOMETRY_TOPIC, 10)
         self._commanded = threading.Condition()
         self._period = self._due = float('inf')  # s
         self.create_subscription(Float64, RATE_TOPIC, self._on_rate, RATE_QOS)
@@ -82,7 +88,18 @@ class Player(Node):
         if self._camera_infos:
             self._camera_info.header = image.header
             self._camera_infos[topic].publish(self._camera_info)
+            self._publish_odometry(image.header.stamp)
         self._images[topic].publish(image)
+
+
+    def _publish_odometry(self, stamp: Time) -> None:
+        x, y, yaw = self._drive.base_pose(time.monotonic() - self._began)
+        message = Odometry(
+            header=Header(stamp=stamp, frame_id='odom'), child_frame_id='base_link')
+        message.pose.pose.position.x, message.pose.pose.position.y = x, y
+        message.pose.pose.orientation.z = math.sin(yaw / 2)
+        message.pose.pose.orientation.w = math.cos(yaw / 2)
+        self._odometry.publish(message)
 
 
 def main() -> None:
@@ -90,11 +107,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('topics', nargs='+')
     parser.add_argument('--size', type=int, nargs=2, required=True)
-    parser.add_argument('--camera-info', action='store_true')
+    parser.add_argument('--for-costmap', action='store_true')
     options = parser.parse_args()
     keep_large_blocks()
     with listening(lambda: Player(
-            options.topics, tuple(options.size), options.camera_info)) as player:
+            options.topics, tuple(options.size), options.for_costmap)) as player:
         # Ends in order: a killed process leaves its shared memory behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         player.play()

@@ -92,7 +92,7 @@ class NodeRelay(LifecycleNode):
         self._segmentation = Segmentation(blank, blank)
         self._outputs = SegmentationOutputs(self, '', load_label_set('camvid'))
         new_frame = threading.Condition()
-        self._input = LoggedInput(log, self, '', 'image', '', 'raw', 'auto', new_frame)
+        self._input = LoggedInput(log, self, '', 'image', '', 'raw', 'auto', 'auto', new_frame)
         self._input.start()
         self.create_timer(0.5, self._input.follow_publishers)
         self._worker = Worker([self._input], new_frame, self._process)

@@ -18,7 +18,7 @@ from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC, OBSTACLES_TOPIC
 from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.delivery import Delivery, Receipt, delivery
-from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
+from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC, RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.process_usage import Usage, usage_of
 from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.listening import listening
@@ -187,7 +187,7 @@ def running_graph(folder: Path, image_size: tuple[int, int], parameters: Mapping
         stack.callback(node.stop)
         player = ModuleProcess(
             'player', 'bisenet_ros.tools.benchmark.player',
-            [IMAGE_TOPIC, '--camera-info', '--size', *map(str, image_size)], folder)
+            [IMAGE_TOPIC, '--for-costmap', '--size', *map(str, image_size)], folder)
         stack.callback(player.stop)
         graph = Graph(node, player, stack.enter_context(listening(lambda: Monitor(outputs))))
         graph.wait_for_first_mask()
@@ -195,11 +195,12 @@ def running_graph(folder: Path, image_size: tuple[int, int], parameters: Mapping
 
 
 def costmap_parameters() -> dict[str, object]:
-    """Return the node's parameters for costmaps of the player's images; the robot stands."""
+    """Return the node's parameters for costmaps of the player's images."""
     return {
         'costmap.enabled': True, 'costmap.camera_pose.source': 'parameters',
         'costmap.camera_pose.xyz': StreetDrive.camera_xyz,
-        'costmap.camera_pose.rpy': StreetDrive.camera_rpy, 'costmap.odometry.source': 'none'}
+        'costmap.camera_pose.rpy': StreetDrive.camera_rpy, 'costmap.odometry.source': 'topic',
+        'costmap.odometry.topic': ODOMETRY_TOPIC}
 
 
 def isolate() -> None:
