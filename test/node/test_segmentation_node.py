@@ -117,9 +117,9 @@ def test_an_unknown_encoding_is_reported_and_survived(street, street_image):
                       lambda: 'mystery8' in street.diagnostics().get('message', ''))
     assert street.diagnostics()['level'] == b'\x02'
     assert 'rgb8' in street.diagnostics()['message']
-    street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=105),
-                      lambda: answer(street, 'mask', 105))
-    street.wait(lambda: street.diagnostics()['level'] == b'\x00')
+    message = image_message(street_image, 'rgb8', stamp=105)
+    street.send_until(street.camera, message, lambda: answer(street, 'mask', 105))
+    street.send_until(street.camera, message, lambda: street.diagnostics()['level'] == b'\x00')
 
 
 def test_pause_and_resume(street, street_image):
@@ -266,8 +266,8 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
         assert change_state(probe, transition)
     refusal = enable(True)
     assert not refusal.success and 'not enabled: ' in refusal.message
-    probe.wait(lambda: probe.diagnostics()['state'] == 'paused')
-    assert probe.diagnostics()['last_error'] == refusal.message
+    probe.wait(lambda: probe.diagnostics()['last_error'] == refusal.message)
+    assert probe.diagnostics()['state'] == 'paused'
     assert probe.diagnostics()['level'] == b'\x02'
 
 

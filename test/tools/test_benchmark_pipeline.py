@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation import Segmenter, load_label_set
+from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set
 from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
 from bisenet_ros.tools.benchmark.__main__ import main
-from bisenet_ros.tools.benchmark.driving_costmap import street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.report import ratio, table, take_turns, write_json
+from bisenet_ros.tools.street.things import ROAD
 
 NETWORK_SIZE = (160, 120)
 
@@ -186,7 +188,7 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     finally:
         segmenter.pipeline = host
     assert set(report) == {'upload', 'pre-process', 'network', 'post-process', 'download',
-                           'image to ids', 'pipelined'}
+                           'image to ids and confidence', 'pipelined'}
     assert report['pipelined']['frames'] == 50
     assert report['pipelined']['frames_per_second'] > 0
     assert report['pipelined']['rss']['last_mb'] > 50
@@ -195,6 +197,15 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     assert device_stages.fast_ways(pipeline) == ways
     fuse_activations(pipeline.engine.fused_network)
     assert device_stages.fast_ways(pipeline) == {**ways, 'fused_convolutions': True}
+
+
+def test_a_camera_that_pans_sees_ground_all_the_way_round():
+    """One that tilted would soon see none, which the costmap refuses."""
+    costmap = DrivingCostmap(CostmapSettings(), load_label_set('camvid'), (160, 120))
+    road = np.full((120, 160), ROAD, np.uint8)
+    grids = [costmap.add([Segmentation(road, None)], pan=0.3) for _ in range(21)]
+    known = [(grid >= 0).sum() for grid in grids]
+    assert known[0] > 0 and known == sorted(known)
 
 
 def test_scale_command(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from bisenet_ros.tools.street_clip import DURATION, RATE, StreetClip  # noqa: E402
+
 DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
 WIDTH, HEIGHT = 160, 120
 TIMEOUT = 300.0
@@ -39,6 +41,18 @@ def folder(tmp_path):
         image = random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
         cv2.imwrite(str(folder / f'{n}.png'), cv2.blur(image, (9, 9)))
     return str(folder)
+
+
+@pytest.fixture
+def sparse_street(tmp_path, monkeypatch):
+    """Have a clip of the street, in a cache of its own, with only every twentieth frame new."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    clip = StreetClip(duration=0.0)
+    for rendered in range(0, round(DURATION * RATE), 20):
+        clip._keep(rendered, clip.drive.frame(rendered))
+        for index in range(rendered + 1, rendered + 20):
+            for path in clip._image_path, clip._class_ids_path:
+                path(index).symlink_to(path(rendered))
 
 
 def run_demo(*arguments):
@@ -81,6 +95,18 @@ def test_leaves_video_strip_and_report(folder, tmp_path):
     assert re.search(r'in \d+   out \d+   dropped \d+   latency \d+ ms', done.stdout)
     # The node has the output's folder in its command line, the player that of the images.
     assert not processes_mentioning(str(tmp_path))
+
+
+def test_the_street_is_recognised_in_a_domain_of_its_own(sparse_street, tmp_path, monkeypatch):
+    """As `make demo`, but shorter."""
+    for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE'):
+        monkeypatch.delenv(name, raising=False)
+    done = run_demo('--duration', '3', '--output', str(tmp_path / 'output'))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'output' / 'report.json').read_text())
+    assert report['pixel_accuracy'] > 0.5
+    for name in ('overlay.mp4', 'strip.png', 'report.md'):
+        assert (tmp_path / 'output' / name).stat().st_size > 0
 
 
 def test_weights_that_are_not_there(folder, tmp_path):

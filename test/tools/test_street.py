@@ -23,6 +23,11 @@ def opencv_pixels(camera, points):
     return pixels.reshape(-1, 2)
 
 
+def shape(street, camera, pose, time):
+    """Return the View with its points, without an image."""
+    return street.render(camera, pose, time, with_geometry=True, with_image=False)
+
+
 @pytest.mark.parametrize('lens', LENSES)
 @pytest.mark.parametrize('size', [(640, 360), (161, 97)])
 def test_rays_project_back_to_their_pixels(lens, size):
@@ -59,7 +64,7 @@ def test_a_pixel_hits_its_ground_point(lens, height, pitch):
     camera = StreetCamera.preset(lens, 320, 240)
     pose = camera_pose(2.0, -1.0, 0.1, (0.2, 0.05, height), (0.02, pitch, -0.05))
     street = Street()
-    view = street.render(camera, pose, 0.0, with_geometry=True)
+    view = shape(street, camera, pose, 0.0)
     rows, columns = np.nonzero(np.isin(view.class_ids, (things.ROAD, things.PAVEMENT)))
     points = view.points[rows, columns].astype(float)
     assert len(points) > 1000
@@ -77,7 +82,7 @@ def test_the_ray_through_the_principal_point_meets_the_ground_at_height_over_tan
                      ('rational_polynomial', (.4, -.2, 0, 0, .1, .3, -.1, .05))):
         camera = StreetCamera(640, 480, model, k, d)
         pose = camera_pose(1.0, -2.0, np.pi / 2, (0.25, 0.0, 1.2), (0.0, 0.5, 0.0))
-        view = Street().render(camera, pose, 0.0, with_geometry=True)
+        view = shape(Street(), camera, pose, 0.0)
         np.testing.assert_allclose(view.points[240, 320],
                                    (1.0, -2.0 + 0.25 + 1.2 / np.tan(0.5), 0), atol=1e-4)
 
@@ -85,7 +90,7 @@ def test_the_ray_through_the_principal_point_meets_the_ground_at_height_over_tan
 def test_a_wall_ahead_is_hit_at_its_face_and_stands_on_its_footprint():
     street = Street(extra=things.wall(5.1, 0.0, 0.2, 6.0))
     camera = StreetCamera.preset('rectified')
-    view = street.render(camera, camera_pose(0, 0, 0, (0, 0, 1.0)), 0.0, with_geometry=True)
+    view = shape(street, camera, camera_pose(0, 0, 0, (0, 0, 1.0)), 0.0)
     wall = (view.class_ids == things.BUILDING) & (np.abs(view.points[..., 0] - 5) < .01)
     # 5 m away, 6 m wide and 2 m high: pinhole sizes in pixels.
     focal = camera.k[0, 0]
@@ -106,7 +111,7 @@ def test_ground_pixels_have_the_class_of_their_ground_point(seed, lens):
     street, camera = Street(seed), StreetCamera.preset(lens, 320, 240)
     for x in (0.0, 14.0, 31.0):
         pose = camera_pose(x, -1.7, 0.05, (0, 0, 1.1), (0.0, 0.2, 0.0))
-        view = street.render(camera, pose, x, with_geometry=True)
+        view = shape(street, camera, pose, x)
         # Nothing is drawn further away than VIEW_DISTANCE.
         on_ground = (np.abs(view.points[..., 2]) < 1e-3) & (view.points[..., 0] < x + 80)
         points = view.points[on_ground]
@@ -119,7 +124,7 @@ def test_ground_pixels_have_the_class_of_their_ground_point(seed, lens):
 def test_pixels_that_are_not_ground_lie_on_the_surface_of_their_class():
     """Below the lowest hanging thing, a hit point lies on a footprint, give or take the taper."""
     street, camera = Street(1), StreetCamera.preset()
-    view = street.render(camera, camera_pose(3, -1.7, 0, (0, 0, 1.2), (0, .2, 0)), 0.0, True)
+    view = shape(street, camera, camera_pose(3, -1.7, 0, (0, 0, 1.2), (0, .2, 0)), 0.0)
     low = (view.points[..., 2] > .01) & (view.points[..., 2] < .1)
     points, classes = view.points[low], view.class_ids[low]
     assert len(points) > 500
@@ -135,7 +140,7 @@ def test_visible_agrees_with_the_picture(lens):
     """Every ground point the picture shows is visible, and hidden ones are in no picture."""
     street, camera = Street(2), StreetCamera.preset(lens, 320, 240)
     pose = camera_pose(30, -1.7, .1, (0.2, 0, 1.2), (0, .25, 0))
-    view = street.render(camera, pose, 3.0, with_geometry=True)
+    view = shape(street, camera, pose, 3.0)
     shown = view.points[np.abs(view.points[..., 2]) < 1e-3].astype(float)
     shown = shown[np.linalg.norm(shown - pose[:3, 3], axis=1) < 30]
     assert street.visible(camera, pose, shown, 3.0).mean() > .995
@@ -193,6 +198,13 @@ def test_the_same_seed_gives_the_same_drive_and_another_seed_another():
     assert first.frame(600).stamp == 60.0
 
 
+def test_classes_are_the_same_without_an_image():
+    drive = StreetDrive(size=(96, 64))
+    frame = drive.frame(17, with_image=False)
+    assert frame.image is None
+    np.testing.assert_array_equal(frame.class_ids, drive[17].class_ids)
+
+
 @pytest.mark.parametrize('seed', range(6))
 def test_the_robot_passes_everything_at_a_distance(seed):
     drive = StreetDrive(seed=seed)
@@ -225,7 +237,8 @@ def test_all_classes_show_up_in_a_drive():
     drive = StreetDrive(seed=0, size=(320, 240))
     seen = np.zeros(256, int)
     for index in range(0, 600, 40):
-        seen += np.bincount(drive[index].class_ids.ravel(), minlength=256)
+        class_ids = drive.frame(index, with_image=False).class_ids
+        seen += np.bincount(class_ids.ravel(), minlength=256)
     assert (seen[:11] > 200).all()
     assert not seen[11:].any()
 

@@ -1,6 +1,7 @@
 """A small labelled data set in CamVid's form, made of coloured shapes."""
 
 import signal
+import sys
 
 import cv2
 import numpy as np
@@ -36,6 +37,14 @@ def signals_as_before():
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def without_curves(request, monkeypatch):
+    """To draw them takes longer than to train so little; one test looks at them."""
+    train = sys.modules.get('bisenet_ros.training.train')  # None where no test here trains.
+    if train and request.node.name != 'test_it_learns_and_writes_what_it_says':
+        monkeypatch.setattr(train.Training, '_draw_curves', lambda training: None)
 
 
 def write_camvid_like(root):

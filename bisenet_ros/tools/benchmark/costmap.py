@@ -33,6 +33,7 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
         DrivingCostmap(settings, segmenter.label_set, MASK_SIZE) for _ in range(2))
     for _ in range(round(settings.decay_time * FRAME_RATE)):
         costmap.add(segmentation)
+        panning.add(segmentation, PAN)
     pipeline = segmenter.pipeline
     prepared = pipeline.prepare(
         SegmentationRequest(image, segmenter.network_size_for(*MASK_SIZE), MASK_SIZE), bgr=False)

@@ -17,7 +17,7 @@ from bisenet_ros.tools.benchmark.memory import Sample, device_memory, report_gro
 from bisenet_ros.tools.benchmark.process_usage import usage_of
 from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_turns
 
-NETWORK, WHOLE = 'network', 'image to ids'
+NETWORK, WHOLE = 'network', 'image to ids and confidence'
 FRAMES_ON_THEIR_WAY = 3
 MEMORY_SAMPLES = 20
 _CYCLES_ASLEEP = 1_000_000

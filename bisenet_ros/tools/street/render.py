@@ -13,14 +13,14 @@ NO_RAY = 255  # The class of pixels the lens maps no direction to.
 
 @dataclass(frozen=True)
 class View:
-    """One rendered view: image (H, W, 3) uint8 RGB, class_ids (H, W) uint8, points or None."""
+    """One rendered view: class_ids (H, W) uint8; if wanted, image (H, W, 3) uint8 RGB, points."""
 
-    image: np.ndarray
+    image: np.ndarray | None
     class_ids: np.ndarray
     points: np.ndarray | None = None
 
 
-def render(street, solids, camera, camera_pose, time, with_geometry):
+def render(street, solids, camera, camera_pose, time, with_geometry, with_image):
     """Return the View of solids on a street's ground; see Street.render."""
     rays = camera.tiled_rays
     origin = camera_pose[:3, 3]
@@ -43,12 +43,13 @@ def render(street, solids, camera, camera_pose, time, with_geometry):
     ground = np.flatnonzero(index == GROUND)
     class_ids[ground] = street.ground_class(points[ground, 0], points[ground, 1])
 
-    colors = paint.colors(street, solids, directions, depth, index, points)
-
     def untile(values):
         return camera.untile(values.reshape(*rays.shape[:3], *values.shape[1:]))
 
     class_ids = untile(class_ids)
-    image = paint.expose(untile(colors), street.seed, time)
-    image[class_ids == NO_RAY] = 0
+    image = None
+    if with_image:
+        colors = paint.colors(street, solids, directions, depth, index, points)
+        image = paint.expose(untile(colors), street.seed, time)
+        image[class_ids == NO_RAY] = 0
     return View(image, class_ids, untile(points) if with_geometry else None)

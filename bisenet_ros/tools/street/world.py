@@ -41,17 +41,18 @@ class Street:
         self._extra = list(extra)
         self._block = lru_cache(maxsize=64)(self._build_block)
 
-    def render(self, camera, camera_pose, time, with_geometry=False):
+    def render(self, camera, camera_pose, time, with_geometry=False, with_image=True):
         """
         Return what a StreetCamera sees as a View: image (H, W, 3) uint8 RGB, class_ids (H, W).
 
         camera_pose is the optical frame's (4, 4) pose in the world, time in s. With geometry
         View.points (H, W, 3) float32 holds the world points hit, NaN for the sky. Pixels the
-        lens maps no ray to are black, of class 255.
+        lens maps no ray to are black, of class 255. Without the image, which is None then, it
+        takes less time.
         """
         solids = self.solids(camera_pose[0, 3] - VIEW_DISTANCE, camera_pose[0, 3] + VIEW_DISTANCE,
                              time)
-        return render(self, solids, camera, camera_pose, time, with_geometry)
+        return render(self, solids, camera, camera_pose, time, with_geometry, with_image)
 
     def ground_class(self, x, y):
         """Return road or pavement for world points (...), whatever stands on them, uint8."""
