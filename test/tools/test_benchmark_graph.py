@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
@@ -20,7 +21,11 @@ from bisenet_ros.tools.benchmark import soak  # noqa: E402
 from bisenet_ros.tools.benchmark.delivery import NOTHING, Delivery  # noqa: E402
 from bisenet_ros.tools.benchmark.graph import Search, highest_text, sustained  # noqa: E402
 from bisenet_ros.tools.benchmark.memory import Sample, growth  # noqa: E402
-from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC  # noqa: E402
+from bisenet_ros.tools.benchmark.player import (  # noqa: E402
+    ODOMETRY_TOPIC,
+    RATE_QOS,
+    RATE_TOPIC,
+)
 from bisenet_ros.tools.benchmark.relay import KINDS  # noqa: E402
 from bisenet_ros.tools.benchmark.running_graph import (  # noqa: E402
     GraphError,
@@ -56,7 +61,7 @@ def player(tmp_path):
         def start(*topics):
             started.append(ModuleProcess(
                 'player', 'bisenet_ros.tools.benchmark.player',
-                [*topics, '--camera-info', '--size', '64', '48'], tmp_path))
+                [*topics, '--for-costmap', '--size', '64', '48'], tmp_path))
             return node
         yield start
         for process in started:
@@ -76,6 +81,8 @@ def test_player_obeys_and_numbers_its_frames(player):
     for side, received in images.items():
         node.create_subscription(Image, f'{side}/image', received.append, qos_profile_sensor_data)
     node.create_subscription(CameraInfo, 'left/camera_info', infos.append, qos_profile_sensor_data)
+    odometry = []
+    node.create_subscription(Odometry, ODOMETRY_TOPIC, odometry.append, 10)
     rate = node.create_publisher(Float64, RATE_TOPIC, RATE_QOS)
     rate.publish(Float64(data=40.0))
     wait_for(lambda: all(len(received) >= 20 for received in images.values()))
@@ -91,6 +98,9 @@ def test_player_obeys_and_numbers_its_frames(player):
         assert {(image.width, image.height, image.encoding) for image in received} == {
             (64, 48, 'bgr8')}
         assert len({bytes(image.data) for image in received}) > 1, 'several scenes'
+    assert odometry[-1].pose.pose.position.x > odometry[0].pose.pose.position.x, 'it drives'
+    assert {told.header.stamp.nanosec for told in odometry} >= {
+        image.header.stamp.nanosec for image in images['left'][-10:]}
     stamps = [image.header.stamp.sec + 1e-9 * image.header.stamp.nanosec
               for image in images['left']]
     # 40 Hz between two topics; a busy machine may be late, but never early.

@@ -95,7 +95,7 @@ class NodeRelay(LifecycleNode):
         self._input = LoggedInput(log, self, '', 'image', '', 'raw', 'auto', 'auto', new_frame)
         self._input.start()
         self.create_timer(0.5, self._input.follow_publishers)
-        self._worker = Worker([self._input], new_frame, self._process)
+        self._worker = Worker([self._input], new_frame, self._process, 'relay')
         self._worker.start()
 
     def destroy_node(self) -> None:
