@@ -20,6 +20,7 @@ from threading import Thread
 
 import cv2
 import rclpy
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
@@ -146,16 +147,13 @@ class Player(Node):
         self._images.publish(message)
 
     def _publish_base_pose(self, stamp, pose: tuple[float, float, float]) -> None:
-        x, y, yaw = pose
-        header = Header(stamp=stamp, frame_id='odom')
-        odometry = Odometry(header=header, child_frame_id='base_link')
-        odometry.pose.pose.position.x = x
-        odometry.pose.pose.position.y = y
-        odometry.pose.pose.orientation = _quaternion(0.0, 0.0, yaw)
+        odometry = odometry_message(stamp, pose)
         self._odometry.publish(odometry)
         if TFMessage is not None:
+            x, y, _ = pose
             self._transforms.publish(TFMessage(transforms=[
-                _transform(header, 'base_link', (x, y, 0.0), _quaternion(0.0, 0.0, yaw))]))
+                _transform(odometry.header, odometry.child_frame_id, (x, y, 0.0),
+                           odometry.pose.pose.orientation)]))
 
     def _publish_camera_pose(self, pose: tuple[float, ...]) -> None:
         stamp = self.get_clock().now().to_msg()
@@ -167,6 +165,17 @@ class Player(Node):
                        _quaternion(*pose[3:])),
             _transform(Header(stamp=stamp, frame_id=camera_link), self._frame_id,
                        (0.0, 0.0, 0.0), BODY_FROM_OPTICAL_QUATERNION)]))
+
+
+def odometry_message(stamp: Time, pose: tuple[float, float, float]) -> Odometry:
+    """Return the message that says where the robot is, pose (x, y, yaw) in odom (m, rad)."""
+    x, y, yaw = pose
+    odometry = Odometry(
+        header=Header(stamp=stamp, frame_id='odom'), child_frame_id='base_link')
+    odometry.pose.pose.position.x = x
+    odometry.pose.pose.position.y = y
+    odometry.pose.pose.orientation = _quaternion(0.0, 0.0, yaw)
+    return odometry
 
 
 def _quaternion(roll: float, pitch: float, yaw: float) -> Quaternion:

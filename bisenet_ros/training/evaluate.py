@@ -151,11 +151,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
                            tuple(arguments.sequences), **places)
     if arguments.mode == 'msf':
-        # One at a time: the largest scale of a batch may not fit into a GPU's memory.
         predict = multi_scale_flip(predict, device)
-        scores = score(predict, dataset, len(label_set.labels), batch=1)
-    else:
-        scores = score(predict, dataset, len(label_set.labels))
+    # Of msf one at a time: the largest scale of a batch may not fit into a GPU's memory.
+    scores = score(predict, dataset, len(label_set.labels),
+                   batch=1 if arguments.mode == 'msf' else 4)
 
     print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}')
     print(table(scores, label_set))

@@ -8,7 +8,6 @@ odometry of a robot that drives on and on, whatever they show.
 
 import argparse
 import itertools
-import math
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.listening import listening
+from bisenet_ros.tools.play import odometry_message
 from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.transport import camera_info_topic
 
@@ -88,18 +88,9 @@ class Player(Node):
         if self._camera_infos:
             self._camera_info.header = image.header
             self._camera_infos[topic].publish(self._camera_info)
-            self._publish_odometry(image.header.stamp)
+            self._odometry.publish(odometry_message(
+                image.header.stamp, self._drive.base_pose(time.monotonic() - self._began)))
         self._images[topic].publish(image)
-
-
-    def _publish_odometry(self, stamp: Time) -> None:
-        x, y, yaw = self._drive.base_pose(time.monotonic() - self._began)
-        message = Odometry(
-            header=Header(stamp=stamp, frame_id='odom'), child_frame_id='base_link')
-        message.pose.pose.position.x, message.pose.pose.position.y = x, y
-        message.pose.pose.orientation.z = math.sin(yaw / 2)
-        message.pose.pose.orientation.w = math.cos(yaw / 2)
-        self._odometry.publish(message)
 
 
 def main() -> None:
