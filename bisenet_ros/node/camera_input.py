@@ -8,6 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.transport import camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
@@ -49,6 +50,8 @@ class CameraInput:
     Subscribes to one camera's image and calibration, and keeps the newest frame only.
 
     Callbacks run in the executor's thread; `take` may be called from another.
+
+    :ivar age: how long before its receipt (s, the node's clock) the last image was stamped.
     """
 
     def __init__(self, node: LifecycleNode, name: str, image_topic: str, info_topic: str,
@@ -68,6 +71,7 @@ class CameraInput:
             geometry == 'auto' and base_topic.rpartition('/')[2].startswith('image_rect'))
         self.max_rate = 0.0
         self.counts = FrameCounts()
+        self.age = 0.0
         self.camera_info: CameraInfo | None = None
         self._node = node
         self._message_type = CompressedImage if transport == 'compressed' else Image
@@ -172,6 +176,8 @@ class CameraInput:
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         now = self._last_receipt = time.monotonic()
+        self.age = 1e-9 * (
+            self._node.get_clock().now().nanoseconds - nanoseconds(message.header.stamp))
         self.counts.received += 1
         self._count_missed(info['publication_sequence_number'])
         if self._comes_too_soon(now):

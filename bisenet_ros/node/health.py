@@ -69,6 +69,11 @@ class Health:
             elif publishers > 1:
                 warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
                                 'images mix: stop all but one')
+            elif abs(camera.age) > stale_after:
+                warnings.append(
+                    f'the stamps of {camera.image_topic} are {abs(camera.age):.1f} s '
+                    f'{"old" if camera.age > 0 else "ahead"} when images arrive: synchronise the '
+                    'clocks, play bags with --clock, and set use_sim_time on all nodes or none')
             elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
                 warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
                                 f'the way: {SEE_LARGE_IMAGES}')

@@ -207,7 +207,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._say_unknown()
         except Exception as error:  # A parameter is wrong, as configuring will say again.
-            self._faults.report(f'the costmap was not made unknown: {error}')
+            self._faults.report(f'the costmap was not made unknown: {describe(error)}')
 
     def _withdraw_unknown(self) -> None:
         if self._unknown_costmap is not None:
@@ -278,7 +278,7 @@ class SegmentationNode(LifecycleNode):
             if self._costmap is not None:
                 self._costmap.publish_unknown()
         except Exception as error:  # Whatever a middleware raises; the worker must end.
-            self._faults.report(f'the costmap was not made unknown: {error}')
+            self._faults.report(f'the costmap was not made unknown: {describe(error)}')
         self._worker.stop()
         if self._costmap_feeder is not None:
             self._costmap_feeder.stop()
@@ -299,7 +299,7 @@ class SegmentationNode(LifecycleNode):
             try:
                 release()
             except Exception as error:  # A GPU that has failed must not keep the rest.
-                self.get_logger().error(f'not released: {error}')
+                self.get_logger().error(f'not released: {describe(error)}')
 
     # Services, parameters, diagnostics; in the executor's thread
 

@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from probe import image_message, pixels_of  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -119,7 +120,20 @@ def test_an_unknown_encoding_is_reported_and_survived(street, street_image):
     assert 'rgb8' in street.diagnostics()['message']
     message = image_message(street_image, 'rgb8', stamp=105)
     street.send_until(street.camera, message, lambda: answer(street, 'mask', 105))
-    street.send_until(street.camera, message, lambda: street.diagnostics()['level'] == b'\x00')
+
+
+def test_a_camera_whose_clock_is_wrong_is_told(street, street_image):
+    message = image_message(street_image, 'rgb8', stamp=105)
+
+    def send(age):
+        message.header.stamp = (street.get_clock().now() - Duration(seconds=age)).to_msg()
+        street.camera.publish(message)
+    for age, said in ((40.0, 's old'), (-40.0, 's ahead')):
+        street.repeat_until(lambda age=age: send(age),
+                            lambda said=said: said in street.diagnostics()['message'], 0.2)
+        assert street.diagnostics()['level'] == b'\x01'
+        assert 'use_sim_time' in street.diagnostics()['message']
+    street.repeat_until(lambda: send(0.0), lambda: street.diagnostics()['level'] == b'\x00', 0.2)
 
 
 def test_pause_and_resume(street, street_image):
@@ -193,7 +207,11 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
     def idles():
         values = probe.diagnostics()
         return values['message'].startswith('idle') and int(values['frames_in']) > 3
-    probe.send_until(camera, small, idles)
+
+    def send():
+        small.header.stamp = probe.get_clock().now().to_msg()
+        camera.publish(small)
+    probe.repeat_until(send, idles, 0.05)
     assert probe.diagnostics()['frames_out'] == '0'
     refusal = probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request())
     assert not refusal.success and 'costmap.enabled' in refusal.message
