@@ -133,7 +133,7 @@ NODE_PARAMETERS = (
     P('precision', 'auto', 'Number format of the network.', choices=('auto', *PRECISIONS)),
     P('network_size', [0, 0], 'Width and height at which the network sees the image; '
       '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on or, if they '
-      'do not say, as the image has.',
+      'do not say, as the image has. Multiples of 8, from 32 up.',
       limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
     P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision; '
       'in the costmap such ground is unknown, obstacles stay.',
