@@ -155,10 +155,15 @@ def view_size(image_size: tuple[int, int], full_size: tuple[int, int],
     :param image_size, full_size: (width, height), pixels.
     :param binning: along x and y; 0 means 1.
     :param roi: (x_offset, y_offset, width, height), pixels; width or height 0 means all.
-    :raises CalibrationError: where images of that size have another aspect.
+    :raises CalibrationError: where the region is not within the full size, or images of that size
+        have another aspect.
     """
     width, height = image_size
     view = roi[2] or full_size[0], roi[3] or full_size[1]
+    if roi[0] + view[0] > full_size[0] or roi[1] + view[1] > full_size[1]:
+        raise CalibrationError(
+            f'camera_info.roi {roi} (x, y, width, height; 0: all) reaches beyond the '
+            f'{full_size[0]}x{full_size[1]} pixels of camera_info: it is in unbinned pixels')
     sensor_width, sensor_height = (side / (bins or 1) for side, bins in zip(view, binning))
     # One pixel of slack: resizing and binning round.
     if (abs(width - height * sensor_width / sensor_height) > 1

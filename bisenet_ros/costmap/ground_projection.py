@@ -12,6 +12,8 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
+# Between these, along rays, at most so much of the range: pixels go as its inverse.
+_LONGEST_STRIDE = 0.25
 # Longest step between samples near the camera (m), and widest angle between rays: coarse cells
 # must not hide small obstacles.
 _LONGEST_STEP = 0.025
@@ -94,8 +96,10 @@ class GroundTable:
     def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
                  min_range: float, max_range: float, max_pixel_footprint: float) -> None:
         """Project the samples."""
+        if not np.isfinite(pose).all():
+            raise PoseError(f'the pose of the camera is not finite: {pose.tolist()}')
         height = float(pose[2, 3]) - ground_z
-        if not np.isfinite(pose).all() or height <= 0:
+        if height <= 0:
             raise PoseError(
                 f'the camera is {height:.3f} m above the ground plane (z = {ground_z} m in the '
                 'base frame), which it must be above: check its pose and ground_z')
@@ -202,6 +206,19 @@ class GroundTable:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
         return image.reshape(-1).take(self._place_of_sample.take(samples))
 
+    def surroundings(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """
+        Return an image's (H, W) values at and around samples that a pixel sees, (9, N).
+
+        :param samples: (N,) int, flat indices.
+        """
+        height, width = image.shape
+        v, u = np.divmod(self._place_of_sample.take(samples), width)
+        step = np.array([-1, 0, 1])
+        v, u = (np.clip(middle + step[:, None], 0, size - 1)
+                for middle, size in ((v, height), (u, width)))
+        return image[v[:, None], u].reshape(9, -1)
+
     def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Return where, along rays, the view passes from the pixel of the sample before to the given.
@@ -231,11 +248,17 @@ def _between(start, end, axis):
 
 
 def _sample_ranges(step, max_range, height, pixel_angle, max_pixel_footprint):
-    """Return ranges, a step or half a pixel apart, from below the camera to beyond max_range."""
+    """
+    Return ranges from below the camera to beyond max_range.
+
+    They are a step or half a pixel apart, or an even part of that right below the camera.
+    """
     nodes = [step / 2]
     # One more node, so that what touches the ground at max_range is seen beyond it, too.
     while len(nodes) < 3 or nodes[-2] < max_range:
         footprint = (nodes[-1] ** 2 + height ** 2) / height * pixel_angle
-        nodes.append(nodes[-1] + _STRIDE * max(step, min(footprint, max_pixel_footprint) / 2))
+        stride = _STRIDE * max(step, min(footprint, max_pixel_footprint) / 2)
+        parts = math.ceil(stride / max(step, _LONGEST_STRIDE * nodes[-1]))
+        nodes.extend(np.linspace(nodes[-1], nodes[-1] + stride, parts + 1)[1:])
     index = np.arange((len(nodes) - 1) * _STRIDE + 1)
     return np.interp(index, index[::_STRIDE], nodes)

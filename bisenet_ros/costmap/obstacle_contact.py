@@ -1,6 +1,7 @@
 """Where obstacles touch the ground, and which ground is really seen, along rays on the ground."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -8,7 +9,8 @@ import numpy as np
 GROUND, OBSTACLE = 1, 2
 # In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
 # a wall's face must not make the ground behind the wall free, one on the road no obstacle. Free
-# ground takes more evidence than an obstacle's contact.
+# ground takes more evidence than an obstacle's contact. Where a sample spans several pixels, a low
+# thing may be shorter than that.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
 # Stray samples allowed between the last ground and the obstacle that stands on it.
@@ -26,7 +28,8 @@ _LONGEST_GAP = 0.25
 LOOK_AHEAD = _MIN_FREE_RUN
 
 
-def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_contacts(kinds: np.ndarray, are_stray: Callable[[np.ndarray], np.ndarray]
+                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Find the ground that is really seen and the obstacle contacts, not what obstacles hide.
 
@@ -38,13 +41,15 @@ def find_contacts(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
+    :param are_stray: asked of the samples, (M,) int flat indices, of obstacles that are only one
+        or two samples long: whether their pixels are stray ones, (M,) bool.
     :returns: seen ground, (samples, rays) bool; contacts, the first sample of each obstacle on the
         ground; and the first sample of each obstacle whose contact is not seen; both (N,) int,
         flat indices in ascending order.
     """
     # Steps go along the rays, so that eight of these fit into a byte.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
-    obstacle = _drop_short_runs(obstacle, _MIN_RUN)
+    obstacle = _drop_stray(obstacle, kinds.shape, are_stray)
     ground_before = _any_of_last(_drop_short_runs(ground, _MIN_RUN), _MAX_GAP + 1)
     contacts = np.zeros_like(obstacle)
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
@@ -165,6 +170,18 @@ def _indices(bits, ray_count):
     ones = np.flatnonzero(np.unpackbits(bits.reshape(-1)[octets]).view(bool))
     samples, rays = np.divmod(8 * octets[ones // 8] + ones % 8, 8 * bits.shape[1])
     return samples * ray_count + rays
+
+
+def _drop_stray(bits, shape, are_stray):
+    """Keep the long runs, and what are_stray does not say of short ones."""
+    kept = _drop_short_runs(bits, _MIN_RUN)
+    short = _indices(bits & ~kept, shape[1])
+    short = short[~are_stray(short)]
+    if len(short):
+        things = np.zeros(shape, bool)
+        things.reshape(-1)[short] = True
+        kept |= np.packbits(things, axis=1)
+    return kept
 
 
 def _drop_short_runs(bits, length):

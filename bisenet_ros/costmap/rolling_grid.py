@@ -118,6 +118,11 @@ class RollingGrid:
         """Return in which cells (N,) anything is held, (N,) bool."""
         return self._total.take(self._stored.take(cells)) > 0
 
+    def seen_after(self, stamp: float, cells: np.ndarray) -> np.ndarray:
+        """Return which cells (N,) were seen later than stamp, (N,) bool; never seen are not."""
+        seen = self._seen.take(self._stored.take(cells))
+        return (seen > stamp) & (seen != np.inf)
+
     def strongest(self, cells: np.ndarray, classes: list[int]) -> np.ndarray:
         """Return which of some classes, an index into them, has most evidence in cells (N,)."""
         return self._by_cell()[np.ix_(classes, self._stored.take(cells))].argmax(axis=0)

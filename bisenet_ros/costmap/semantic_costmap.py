@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cv2
@@ -74,11 +74,9 @@ class CostmapSettings:
         """Check the values."""
         if len(self.size) != 2:
             raise ValueError(f'size is {self.size}: give two lengths, x and y')
-        lengths = (*self.size, self.min_range, self.max_range, self.ground_z,
-                   self.footprint_radius, self.max_pixel_footprint, self.resolution,
-                   self.decay_time, self.obstacle_probability)
-        if not np.isfinite(lengths).all():
-            raise ValueError(f'{self}: every value must be finite')
+        for field in fields(self):
+            if not np.isfinite(getattr(self, field.name)).all():
+                raise ValueError(f'{field.name} is {getattr(self, field.name)}: it must be finite')
         for name in ('resolution', 'max_range', 'decay_time'):
             if getattr(self, name) <= 0:
                 raise ValueError(f'{name} is {getattr(self, name)}: it must be above 0')
@@ -102,6 +100,10 @@ class CostmapSettings:
         if self.min_range >= self.max_range:
             raise ValueError(
                 f'min_range is {self.min_range}: it must be below max_range, {self.max_range}')
+        if self.footprint_radius >= min(self.size) / 2:
+            raise ValueError(
+                f'footprint_radius is {self.footprint_radius}: it must be below half of size, '
+                f'{min(self.size) / 2}: within it no obstacle is marked')
         if not 0 < self.obstacle_probability <= 1:
             raise ValueError(
                 f'obstacle_probability is {self.obstacle_probability}: give above 0, up to 1')
@@ -250,8 +252,7 @@ class SemanticCostmap:
         observation = self._observe(
             table, (x, y, yaw), class_ids, confidence, stamp, least_confidence)
         if has_odometry:
-            self._grid.forget(observation.hidden)
-            self._add(observation)
+            self._add(self._without_what_is_newer(observation))
         else:
             self._latest[camera_key] = observation
             self._replace_by_latest()
@@ -310,7 +311,9 @@ class SemanticCostmap:
         camera_xy = rotation @ table.camera_xy + (x, y)
         box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
-        ground, contacts, without_contact = find_contacts(cv2.LUT(classes, self._kinds))
+        ground, contacts, without_contact = find_contacts(
+            cv2.LUT(classes, self._kinds),
+            lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
         # What stands too near for the picture to show its foot: at least where the picture begins.
         too_near = start_at_near_edge(without_contact, table.first_seen)
         contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
@@ -338,13 +341,21 @@ class SemanticCostmap:
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
         observed[contact_cells] = True
-        hidden = self._hidden_cells(starts[arrived], ground, nearest_sample, observed)
+        # Without odometry nothing is held that could be hidden.
+        hidden = self._hidden_cells(
+            starts[arrived if self._has_odometry else []], ground, nearest_sample, observed)
         nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
         cells = np.flatnonzero(observed)
         samples = nearest_sample[cells]
         weights = table.values(confidence, samples) * np.float32(1 / 255)
         class_ids = classes.reshape(-1).take(samples)
         return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
+
+    def _are_stray(self, surroundings) -> np.ndarray:
+        """Return whether obstacles' pixels, (9, N) class ids around them, are not within one."""
+        are_obstacle = self._kinds.take(surroundings) & OBSTACLE != 0
+        # Beside a straight outline six are.
+        return are_obstacle.sum(axis=0) < 7
 
     def _cells_between(self, points, contacts, classes, table):
         """
@@ -394,7 +405,21 @@ class SemanticCostmap:
         return table.samples_of_cells(
             points, columns.stop - columns.start, rows.stop - rows.start)
 
+    def _without_what_is_newer(self, observation) -> _Observation:
+        """Leave out cells that another camera has seen since, but for obstacles."""
+        if observation.stamp >= self.newest_stamp:
+            return observation
+        is_newest, still_hidden = (
+            ~self._grid.seen_after(observation.stamp, cells)
+            for cells in (observation.cells, observation.hidden))
+        is_newest |= np.isin(observation.classes, self._obstacles)
+        return replace(
+            observation, cells=observation.cells[is_newest],
+            classes=observation.classes[is_newest], weights=observation.weights[is_newest],
+            hidden=observation.hidden[still_hidden])
+
     def _add(self, observation) -> None:
+        self._grid.forget(observation.hidden)
         self._grid.add(
             observation.cells, observation.classes, observation.weights, observation.stamp)
 

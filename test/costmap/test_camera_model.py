@@ -74,6 +74,12 @@ def test_size_binning_and_roi(model, others, image, scale, offset):
     np.testing.assert_allclose(camera.project([0.3, 0.2, 1.0]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize('roi', [(400, 300, 640, 480), (20, 0, 640, 480), (200, 100, 0, 0)])
+def test_a_region_beyond_the_sensor_is_refused(roi):
+    with pytest.raises(CalibrationError, match='camera_info.roi.*beyond the 640x480'):
+        calibration(roi=roi).for_image(640, 480)
+
+
 def test_a_mask_may_have_another_aspect_if_resized_to_it():
     camera = calibration().for_image(640, 480).resized(320, 480)
     np.testing.assert_allclose(

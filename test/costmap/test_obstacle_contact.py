@@ -14,11 +14,16 @@ from bisenet_ros.costmap.obstacle_contact import (
 )
 
 
-def walk(ray):
+def all_stray(samples):
+    return np.ones(len(samples), bool)
+
+
+def walk(ray, are_stray=all_stray):
     """Return seen ground as 'g', contacts as 'X', obstacles without a contact to see as '?'."""
     samples = np.array(list(ray))[:, None]
-    ground, contacts, without_contact = find_contacts(np.select(
-        [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)]))
+    kinds = np.select(
+        [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)])
+    ground, contacts, without_contact = find_contacts(kinds, are_stray)
     found = np.where(ground[:, 0], 'g', '.')
     found[contacts] = 'X'
     found[without_contact] = '?'
@@ -84,6 +89,20 @@ def test_walks(ray, expected):
     assert walk(ray) == expected
 
 
+@pytest.mark.parametrize('ray, expected', [
+    ('gggggggoggggggggwwgggggg', 'gggggg.Xgggggggg..gggggg'),
+    ('gggggggggoog.....gggwggg', 'gggggggg.X..............'),
+])
+def test_of_short_obstacles_those_that_are_no_stray_pixels_count(ray, expected):
+    asked = []
+
+    def are_stray(samples):
+        asked.extend(samples)
+        return np.array([ray[sample] == 'w' for sample in samples], bool)
+    assert walk(ray, are_stray) == expected
+    assert asked == [index for index, kind in enumerate(ray) if kind in 'wo']
+
+
 @pytest.mark.parametrize('ground', range(5))
 @pytest.mark.parametrize('gap', range(5))
 def test_at_the_near_edge_no_obstacle_goes_unmarked(ground, gap):
@@ -91,7 +110,7 @@ def test_at_the_near_edge_no_obstacle_goes_unmarked(ground, gap):
     ray = '..' + 'g' * ground + '.' * gap + 'w' * 9
     kinds = np.select([np.array(list(ray)) == 'g', np.array(list(ray)) == 'w'],
                       [np.uint8(GROUND), np.uint8(OBSTACLE)])[:, None]
-    _, contacts, without_contact = find_contacts(kinds)
+    _, contacts, without_contact = find_contacts(kinds, all_stray)
     assert len(contacts) + len(without_contact) == 1
     assert len(contacts) or start_at_near_edge(without_contact, np.array([2])).all()
 

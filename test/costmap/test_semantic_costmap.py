@@ -8,6 +8,7 @@ from lens_formulas import lens
 
 from bisenet_ros.costmap.camera_model import Calibration
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, PoseError, pose_from_rpy
+from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import Label, LabelSet, load_label_set
 
@@ -525,6 +526,56 @@ def test_a_thin_obstacle_is_marked_on_coarse_cells_too(resolution, max_range):
     assert missed == 0
 
 
+def mask_of_box(pose, lower, upper):
+    """Return what the pinhole sees of an axis-aligned car on a road, by casting rays."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    rays = np.stack([(columns - CENTRE[0]) / FOCAL, (rows - CENTRE[1]) / FOCAL,
+                     np.ones(rows.shape)], -1) @ pose[:3, :3].T
+    with np.errstate(divide='ignore'):
+        entries, exits = np.sort([(lower - pose[:3, 3]) / rays, (upper - pose[:3, 3]) / rays], 0)
+    mask = np.where(rays[..., 2] < 0, ID['road'], ID['sky']).astype(np.uint8)
+    mask[(entries.max(-1) <= exits.min(-1)) & (entries.max(-1) > 0)] = ID['car']
+    return mask
+
+
+@pytest.mark.parametrize('height, pitch, nearest', [(1.2, 0.9, 0.6), (0.5, 1.0, 0.2)])
+@pytest.mark.parametrize('resolution', [0.05, 0.1])
+def test_a_low_thing_near_the_camera_is_marked(height, pitch, nearest, resolution):
+    """Three centimetres high and deep: many pixels, but at most two samples of a ray."""
+    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    for x in nearest + np.arange(0, 0.5, 0.037):
+        target = costmap(resolution=resolution)
+        update(target, mask_of_box(pose, (x, -0.2, 0), (x + 0.03, 0.2, 0.03)), camera_pose=pose)
+        for y in (-0.12, 0.0, 0.12):
+            assert 100 in [cost(target, x + part, y) for part in (0, 0.03, resolution)], (x, y)
+
+
+def test_stray_pixels_on_the_road_are_no_obstacles():
+    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.6, 0)) @ BODY_FROM_OPTICAL
+    mask = np.full((HEIGHT, WIDTH), ID['road'], np.uint8)
+    mask[::11, ::7] = ID['car']
+    target = costmap()
+    update(target, mask, camera_pose=pose)
+    assert len(target.obstacle_points()[0]) == 0
+
+
+def test_a_table_of_a_camera_near_the_ground_tells_where_pixels_are():
+    """Each pixel's value is the range, in half centimetres, at which it sees the ground."""
+    height, pitch, unit = 0.15, 0.5, 0.005
+    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    rays = np.stack([(columns - CENTRE[0]) / FOCAL, (rows - CENTRE[1]) / FOCAL,
+                     np.ones(rows.shape)], -1) @ pose[:3, :3].T
+    seen = np.where(rays[..., 2] < -0.1, np.hypot(rays[..., 0], rays[..., 1]) * height
+                    / np.maximum(-rays[..., 2], 0.1) / unit, 255).clip(0, 255).astype(np.uint8)
+    table = GroundTable(CAMERA, pose, PolarGrid(0.05, 2.0), 0.0, 0.0, 2.0, 0.1)
+    found = table.sample(seen, 0.8, 0)
+    expected = np.broadcast_to(table.ranges[:len(found), None], found.shape)
+    known = (found < 200) & (expected < 0.8)
+    assert known.sum() > 10_000
+    assert np.abs((found + 0.5) * unit - expected)[known].max() < 0.01
+
+
 def test_unsure_pixels_weigh_less():
     target = costmap(decay_time=1e6)
     pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
@@ -786,9 +837,11 @@ def test_masks_of_another_size_than_the_camera_model_are_refused():
     ({'size': (200.0, 0.1), 'resolution': 0.005}, '40000x20 cells'),
     ({'max_range': 60.0}, 'max_range is 60.0.*1000 cells'),
     ({'min_range': 9.0}, 'min_range is 9.0.*below max_range, 8.0'),
-    ({'decay_time': math.nan}, 'finite'),
+    ({'decay_time': math.nan}, 'decay_time is nan.*finite'),
+    ({'size': (math.inf, 1.0)}, 'size is .*finite'),
     ({'obstacle_probability': 0.0}, 'obstacle_probability is 0.0'),
     ({'footprint_radius': -0.1}, 'footprint_radius is -0.1'),
+    ({'footprint_radius': 5.0}, 'footprint_radius is 5.0.*below half of size, 5.0'),
 ])
 def test_bad_settings_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
@@ -837,3 +890,22 @@ def test_a_camera_that_lags_does_not_take_the_window_back():
     assert (target.info, cost(target, 7.5, 0)) == seen
     assert cost(target, -1.5, 0) == 0  # What it saw counts, where it saw it.
     assert target.newest_stamp == 1.0
+
+
+def test_what_a_camera_saw_before_another_does_not_overrule_it():
+    """Road, seen where somebody stands now; and somebody, seen where there is road now."""
+    row = row_at(3.0)
+    target = costmap()
+    for index in range(10):
+        update(target, wall_at(row, 'pedestrian'), stamp=10 + index / 10)
+    marked = target.combined() == 100
+    assert marked.any()
+    for index in range(10):
+        assert update(target, road(), stamp=9.5 + index / 20, key='late')
+    np.testing.assert_array_equal(target.combined() == 100, marked)
+    for index in range(10):
+        update(target, road(), stamp=11 + index / 10)
+    assert 100 not in costs_around(target, distance_of(row))
+    for index in range(3):
+        update(target, wall_at(row, 'pedestrian'), stamp=11.5 + index / 20, key='late')
+    assert 100 in costs_around(target, distance_of(row))
