@@ -1,5 +1,6 @@
 """Label sets: what each class id is called, how it is drawn, and what it means for a robot."""
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,19 @@ NO_DECISION = 255
 _TOPIC_TOKEN = re.compile(r'[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*')
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's own loader takes the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                line = node.value[index][0].start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    problem=f'{key!r} is there twice, again in line {line}')
+        return super().construct_mapping(node, deep)
+
+
 class LabelSetError(ValueError):
     """A label set cannot be used; the message names the file, the entry and the remedy."""
 
@@ -29,8 +43,8 @@ class Label:
     :ivar id: value in masks, 0 to 254.
     :ivar name: valid as a part of a topic name.
     :ivar color: (red, green, blue), each 0 to 255.
-    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal; -1 none: obstacles have one, what is
-        neither obstacle nor ground (sky) has not.
+    :ivar cost: 0 to 98 graded, 99 inscribed, 100 lethal; -1 none: obstacles have one above 0,
+        what is neither obstacle nor ground (sky) has none.
     :ivar obstacle: stands on the ground and hides what lies behind it.
     :ivar ground: is ground itself.
     """
@@ -74,7 +88,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
     """
     path = _find(name_or_path)
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LabelSetError(f'label set {path} cannot be read: {error}') from error
     _check_keys(path, 'the file', content, ('name', 'ignore_id', 'classes'))
@@ -93,7 +107,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.suffix in ('.yaml', '.yml') or len(path.parts) > 1:
         if path.is_file():
             return path
@@ -130,9 +144,9 @@ def _label(path: Path, index: int, entry) -> Label:
     if label.obstacle and label.ground:
         raise LabelSetError(f'label set {path}, {where}: obstacle and ground are both true; '
                             'what stands on the ground is not ground: set one of them to false')
-    if label.obstacle and label.cost < 0:
+    if label.obstacle and label.cost < 1:
         raise LabelSetError(f'label set {path}, {where}: an obstacle needs a cost, and it is '
-                            f'{label.cost}: give 0 to 100')
+                            f'{label.cost}: give 1 to 100')
     if label.cost >= 0 and not (label.obstacle or label.ground):
         raise LabelSetError(f'label set {path}, {where}: cost is {label.cost}, but what is '
                             'neither obstacle nor ground hangs, and never gets into a costmap: '

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
             f"weights 'auto': no CamVid weights are shipped (shipped: {names}); give a file")
     if str(weights) in shipped:
         return shipped[str(weights)]
-    path = Path(weights).expanduser()
+    path = Path(os.path.expanduser(weights))
     if not path.is_file():
         raise FileNotFoundError(
             f'weights {str(weights)!r}: neither a file nor shipped weights (shipped: {names})')
@@ -278,7 +279,7 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
         if not is_auto:
             raise
         raise ValueError(f"label_set 'auto': weights {path} were trained with the label set "
-                         f'{label_set!r}, which is not shipped; give its YAML file') from error
+                         f'{label_set!r}, but: {error}') from error
     if len(chosen.labels) != weights.classes:
         raise ValueError(
             f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '

@@ -82,6 +82,7 @@ def spoilt(change):
     (lambda c: c['classes'][1].update(obstacle='no'), ["'hedge'", 'obstacle', "'no'"]),
     (lambda c: c['classes'][1].update(ground=True), ["'hedge'", 'obstacle and ground']),
     (lambda c: c['classes'][1].update(cost=-1), ["'hedge'", 'an obstacle needs a cost']),
+    (lambda c: c['classes'][1].update(cost=0), ["'hedge'", 'it is 0', '1 to 100']),
     (lambda c: c['classes'][1].update(obstacle=False), ["'hedge'", 'cost is 100', 'hangs']),
 ])
 def test_mistake_is_named(tmp_path, change, told):
@@ -101,9 +102,22 @@ def test_file_that_is_no_mapping_is_named(tmp_path, text):
         load_label_set(path)
 
 
+def test_a_key_given_twice_is_named(tmp_path):
+    """YAML takes the last, which would make a wall harmless."""
+    text = (
+        'name: garden\nignore_id: 255\nclasses:\n'
+        '- {id: 0, name: grass, color: [0, 255, 0], cost: 0, obstacle: false, ground: true}\n'
+        '- {id: 7, name: hedge, color: [9, 90, 9], cost: 100, obstacle: true, ground: false,\n'
+        '   obstacle: false}\n')
+    with pytest.raises(LabelSetError, match="'obstacle' is there twice, again in line 6"):
+        load_label_set(write(tmp_path, text))
+
+
 def test_missing_file_and_unknown_name():
     with pytest.raises(LabelSetError, match='nowhere/own.yaml'):
         load_label_set('nowhere/own.yaml')
+    with pytest.raises(LabelSetError, match='~no_such_user/own.yaml does not exist'):
+        load_label_set('~no_such_user/own.yaml')
     with pytest.raises(LabelSetError, match="'kitti' is not shipped.*camvid, cityscapes"):
         load_label_set('kitti')
 
