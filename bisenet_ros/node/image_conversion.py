@@ -37,7 +37,7 @@ class ColorImage:
 
 def to_color_image(message: Image | CompressedImage) -> ColorImage:
     """
-    Return the colour image in a message.
+    Return the colour image in a message, of rclpy's or of rosbags' types.
 
     The result is a view of the message for rgb8, bgr8, rgba8, bgra8 and mono8, padded rows
     included; other encodings (bayer, yuv422, 16 bit, ...) are converted by cv_bridge where
@@ -45,7 +45,7 @@ def to_color_image(message: Image | CompressedImage) -> ColorImage:
 
     :raises ImageConversionError: if the encoding is unknown or the data does not fit the size.
     """
-    if isinstance(message, CompressedImage):
+    if hasattr(message, 'format'):
         return _decompressed(message)
     if message.width == 0 or message.height == 0:
         raise ImageConversionError(f'image of {message.width}x{message.height} pixels is empty')
@@ -110,8 +110,8 @@ def _decompressed(message: CompressedImage) -> ColorImage:
             'cannot be decoded; JPEG and PNG can')
     if not is_mosaic or pixels.ndim != 2:
         return ColorImage(pixels, order)
-    mosaic = Image(header=message.header, height=pixels.shape[0], width=pixels.shape[1],
-                   encoding=encoding, step=pixels.strides[0])
+    mosaic = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+                   step=pixels.strides[0])
     fill(mosaic.data, pixels)
     return _converted(mosaic)
 
@@ -159,6 +159,6 @@ def _packed(message: Image) -> Image:
         return message
     rows = np.frombuffer(message.data, np.uint8, message.height * message.step)
     rows = rows.reshape(message.height, message.step)
-    packed = to_image_message(rows[:, :row_bytes], message.encoding, message.header)
+    packed = to_image_message(rows[:, :row_bytes], message.encoding, Header())
     packed.width, packed.step, packed.is_bigendian = message.width, row_bytes, message.is_bigendian
     return packed

@@ -10,28 +10,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
 from bisenet_ros.tools.monitor import Monitor
+from bisenet_ros.tools.node_process import costmap_parameters, failure, start_node, wait_until
 from bisenet_ros.tools.pictures import Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
-from bisenet_ros.tools.processes import START_TIMEOUT, ModuleProcess
+from bisenet_ros.tools.processes import ModuleProcess
 from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
 from bisenet_ros.tools.sources import Source, StreetSource
 from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message says why and what to check."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -47,8 +43,7 @@ def run(options: argparse.Namespace) -> None:
     camera_pose = options.camera_pose or (source.camera_pose if source else None)
     choose_transport()
     with ExitStack() as stack:
-        node = ModuleProcess('node', 'bisenet_ros.node.segmentation_node',
-                             node_arguments(folder, options, source, camera_pose), folder)
+        node = start_node(node_parameters(options, source, camera_pose), folder)
         stack.callback(node.stop)
         monitor = stack.enter_context(listening(
             lambda: Monitor(IMAGE_TOPIC, with_costmap=camera_pose is not None,
@@ -84,26 +79,18 @@ def choose_transport() -> None:
           flush=True)
 
 
-def node_arguments(folder: Path, options: argparse.Namespace, source: Source | None,
-                   camera_pose: Sequence[float] | None) -> list[str]:
-    """Write the node's parameters to `<folder>/node.yaml`; return the arguments naming it."""
+def node_parameters(options: argparse.Namespace, source: Source | None,
+                    camera_pose: Sequence[float] | None) -> dict[str, object]:
+    """Return the node's parameters by dotted name."""
     parameters = {'image_topic': IMAGE_TOPIC, 'weights': options.weights,
                   'label_set': options.label_set, 'device': options.device,
                   # A slow machine is to show its costmap all the same.
-                  'stale_after': 5.0, 'costmap': {'enabled': camera_pose is not None}}
-    if camera_pose is not None:
-        knows_odometry = isinstance(source, StreetSource)
-        parameters['costmap'] |= {
-            'size': [16.0, 16.0],
-            'resolution': 0.1,
-            'max_range': 10.0,
-            'camera_pose': {'source': 'parameters', 'xyz': list(camera_pose[:3]),
-                            'rpy': list(camera_pose[3:])},
-            'odometry': {'source': 'topic' if knows_odometry else 'none', 'topic': '/odom'},
-        }
-    path = folder / 'node.yaml'
-    path.write_text(yaml.safe_dump({'segmentation': {'ros__parameters': parameters}}))
-    return ['--ros-args', '--params-file', str(path)]
+                  'stale_after': 5.0}
+    if camera_pose is None:
+        return {**parameters, 'costmap.enabled': False}
+    odometry_topic = '/odom' if isinstance(source, StreetSource) else None
+    return {**parameters, **costmap_parameters(camera_pose, odometry_topic),
+            'costmap.size': [16.0, 16.0], 'costmap.resolution': 0.1, 'costmap.max_range': 10.0}
 
 
 def player_arguments(options: argparse.Namespace) -> list[str]:
@@ -113,25 +100,6 @@ def player_arguments(options: argparse.Namespace) -> list[str]:
         if getattr(options, name) is not None:
             arguments += [f'--{name.replace("_", "-")}', str(getattr(options, name))]
     return arguments
-
-
-def wait_until(condition: Callable[[], object], what: str, monitor: Monitor,
-               processes: Sequence[ModuleProcess]) -> None:
-    """Wait visibly until `condition()` holds; raise DemoError if that takes too long."""
-    line, start = LiveLine(), time.monotonic()
-    while not condition():
-        for process in processes:
-            process.check()
-        if monitor.diagnostics.get('state') == 'unconfigured':
-            raise DemoError(f'the node says: {monitor.health}')
-        seconds = time.monotonic() - start
-        if seconds > START_TIMEOUT:
-            logs = ', '.join(str(process.log) for process in processes)
-            raise DemoError(f'{what}: nothing within {START_TIMEOUT:g} s. The node says: '
-                            f'{monitor.health}. Look into {logs}')
-        line.show(f'{what} ... {seconds:.0f} s')
-        time.sleep(0.05)
-    line.end()
 
 
 def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
@@ -150,8 +118,8 @@ def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
                   f'latency {1e3 * median:.0f} ms')
     line.end()
     if not recording.moments:
-        raise DemoError('masks came, but nothing complete: an image seen here with its overlay, '
-                        f'costmap and odometry. The node says: {monitor.health}')
+        raise failure('masks came, but nothing complete: an image seen here with its overlay, '
+                      'costmap and odometry', monitor, processes)
     return recording
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-START_TIMEOUT = 180.0  # s for the node: a cold start loads torch and the weights from disk
 LAST_LINES = 15
 GRACE = 5.0  # s to end by themselves
 PR_SET_PDEATHSIG = 1

@@ -242,24 +242,14 @@ class BagSource(Source):
         return None
 
     def _image(self, message) -> np.ndarray:
-        if hasattr(message, 'format'):
-            image = cv2.imdecode(
-                message.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if image is None:
-                raise SourceError(f'{self.path}: {self.topic} holds an image that OpenCV cannot '
-                                  f'decode (format {message.format!r})')
-            return image
-        from rosbags.image.image import ImageError, image_to_cvimage, to_cvtype
+        from bisenet_ros.node.image_conversion import ImageConversionError, to_color_image
         try:
-            bits, _, _, channels = to_cvtype(message.encoding)
-            row_bytes = message.width * channels * bits // 8
-            if message.step > row_bytes:  # rosbags-image takes rows to be packed.
-                rows = message.data.reshape(message.height, message.step)
-                message.data = np.ascontiguousarray(rows[:, :row_bytes])
-            return image_to_cvimage(message, 'bgr8')
-        except (ImageError, TypeError, ValueError, cv2.error) as error:
-            raise SourceError(f'{self.path}: {self.topic} holds an image that cannot be '
-                              f'converted to bgr8: {error}') from None
+            image = to_color_image(message)
+        except ImageConversionError as error:
+            raise SourceError(f'{self.path}, {self.topic}: {error}') from None
+        if image.channel_order == 'bgr':
+            return image.pixels
+        return cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR)
 
 
 def open_source(name: str, rate: float | None = None, bag_topic: str | None = None) -> Source:

@@ -8,17 +8,17 @@ the camera covers less ground than the costmap still uses; others are unknown by
 
 import numpy as np
 import pytest
+from street_views import LENSES, lens_camera, shape, visible
 
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.benchmark.driving_costmap import camera_model
-from bisenet_ros.tools.street import Street, StreetCamera, StreetDrive, camera_pose, things
+from bisenet_ros.tools.street import Street, StreetDrive, camera_pose, things
 
 LABELS = load_label_set('camvid')
 IS_OBSTACLE = np.array([label.obstacle for label in LABELS.labels])
 IS_GROUND = np.array([label.ground for label in LABELS.labels])
-LENSES = ('plumb_bob', 'rational_polynomial', 'equidistant', 'rectified')
 # Height in m, roll and pitch in rad.
 POSES = [(0.3, 0.0, 0.0), (0.5, 0.0, 0.3), (1.0, 0.1, 0.17), (1.4, -0.05, 0.35), (1.7, 0.0, 0.61)]
 RESOLUTION = 0.05
@@ -72,10 +72,10 @@ class View:
     def __init__(self, lens, height, roll, pitch):
         xyz, rpy = (0.25, 0.05, height), (roll, pitch, 0.05)
         self.street = obstacle_course()
-        self.camera = StreetCamera.preset(lens, 640, 480)
+        self.camera = lens_camera(lens)
         self.pixel_angle = widest_pixel(self.camera)
         self.pose = camera_pose(*BASE, xyz, rpy)
-        mask = self.street.render(self.camera, self.pose, 0.0, with_image=False).class_ids
+        mask, _ = shape(self.street, self.camera, self.pose, 0.0)
         costmap = SemanticCostmap(SETTINGS, LABELS)
         costmap.update(
             'camera', camera_model(self.camera), base_from_optical(xyz, rpy),
@@ -105,8 +105,8 @@ class View:
 
     def visible(self, points):
         """Return whether points (N, 2) on the ground are seen, (N,); 1 mm above it, to be sure."""
-        return self.street.visible(
-            self.camera, self.pose, np.c_[points, np.full(len(points), 1e-3)], 0.0)
+        return visible(
+            self.street, self.camera, self.pose, np.c_[points, np.full(len(points), 1e-3)], 0.0)
 
     def in_image(self, points):
         """Return whether points (N, 2) on the ground lie in the image, hidden or not, (N,)."""
@@ -205,7 +205,7 @@ def test_no_free_cell_is_hidden(view):
 def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch):
     """10 m with 5 % of the mask's pixels wrong: the map is right where it was seen five times."""
     random = np.random.default_rng(1)
-    street, camera = obstacle_course(), StreetCamera.preset(lens, 640, 480)
+    street, camera = obstacle_course(), lens_camera(lens)
     model, xyz, rpy = camera_model(camera), (0.25, 0.05, height), (0.0, pitch, 0.0)
     costmap = SemanticCostmap(
         CostmapSettings(resolution=RESOLUTION, footprint_radius=0.2), LABELS)
@@ -214,7 +214,7 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch):
         x = BASE[0] - 10 + index / 3
         base = x, BASE[1] + 0.2 * np.sin(x / 2), 0.1 * np.cos(x / 2)
         poses.append(camera_pose(*base, xyz, rpy))
-        mask = street.render(camera, poses[-1], 0.0, with_image=False).class_ids
+        mask, _ = shape(street, camera, poses[-1], 0.0)
         stray = random.random(mask.shape) < 0.05
         mask[stray] = random.integers(0, len(LABELS.labels), stray.sum())
         costmap.update('camera', model, base_from_optical(xyz, rpy),
@@ -235,7 +235,7 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch):
         fine = ((distance ** 2 + height ** 2) / height * pixel_angle
                 < 0.9 * SETTINGS.pixel_footprint_limit) & (distance < 8)
         if fine.any():
-            seen[fine] += street.visible(camera, pose, points[fine], 0.0)
+            seen[fine] += visible(street, camera, pose, points[fine], 0.0)
     often = chosen[seen >= 5]
     assert len(often) > 300
     right = known.reshape(-1)[often] & (classes.reshape(-1)[often] == truth[often])
@@ -252,17 +252,17 @@ def test_a_car_that_passes_does_not_stand_on_free_ground():
     costmap = SemanticCostmap(CostmapSettings(size=(17.0, 17.0), max_range=8.0), LABELS)
     on_obstacle = covered = 0
     for index in range(100, 140):
-        frame = drive.frame(index, with_image=False)
-        x, y, yaw = frame.base_pose
+        time = index / drive.rate
+        x, y, yaw = drive.base_pose(time)
+        pose = drive.camera_pose((x, y, yaw))
+        mask, _ = shape(drive.street, drive.camera, pose, time)
         costmap.update('camera', model, base_from_optical(xyz, rpy),
-                       pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), frame.class_ids, None,
-                       frame.stamp)
+                       pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, None, time)
         cells = cell_centres(costmap.info).reshape(-1, 2)
-        in_view = drive.camera.has_in_view(
-            drive.camera_pose(frame.base_pose), np.c_[cells, np.zeros(len(cells))])
+        in_view = drive.camera.has_in_view(pose, np.c_[cells, np.zeros(len(cells))])
         cells, cost = cells[in_view], costmap.combined().reshape(-1)[in_view]
-        obstacle = IS_OBSTACLE[drive.street.ground_truth(*cells.T, frame.stamp)] & (
-            drive.street.distance_to_class_border(*cells.T, frame.stamp) > RESOLUTION)
+        obstacle = IS_OBSTACLE[drive.street.ground_truth(*cells.T, time)] & (
+            drive.street.distance_to_class_border(*cells.T, time) > RESOLUTION)
         covered += obstacle.sum()
         on_obstacle += (obstacle & (cost >= 0) & (cost < 99)).sum()
     assert covered > 1000

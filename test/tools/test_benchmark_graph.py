@@ -27,13 +27,10 @@ from bisenet_ros.tools.benchmark.player import (  # noqa: E402
     RATE_TOPIC,
 )
 from bisenet_ros.tools.benchmark.relay import KINDS  # noqa: E402
-from bisenet_ros.tools.benchmark.running_graph import (  # noqa: E402
-    GraphError,
-    Window,
-    running_graph,
-)
+from bisenet_ros.tools.benchmark.running_graph import Window, running_graph  # noqa: E402
 from bisenet_ros.tools.benchmark.transport import WARM_UPS, by_quantity  # noqa: E402
 from bisenet_ros.tools.listening import listening  # noqa: E402
+from bisenet_ros.tools.node_process import GraphError  # noqa: E402
 from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402
 from bisenet_ros.transport import large_image_environment  # noqa: E402
 

@@ -119,8 +119,9 @@ def storage(request):
 class TestBag:
 
     @pytest.fixture(autouse=True)
-    def needs_rosbags(self):
+    def needs_rosbags_and_ros(self):
         pytest.importorskip('rosbags', reason='bags are read by rosbags')
+        pytest.importorskip('sensor_msgs', reason='images are converted as the node does it')
 
     def test_images_rate_and_calibration(self, tmp_path, storage):
         bag = Bag(tmp_path / 'bag', storage)
@@ -155,6 +156,27 @@ class TestBag:
         frame, = open_source(str(bag.close()))
         assert frame.image[9, 9].tolist() == pytest.approx([200, 100, 50], abs=3)
         assert frame.channel_order == 'bgr'
+
+    def test_a_bayer_image_in_a_png_gets_its_colours(self, tmp_path):
+        """Linear ramps, of which interpolation between the sites of a colour loses nothing."""
+        y, x = np.mgrid[:HEIGHT, :WIDTH]
+        rgb = np.stack([40 + 3 * x, 30 + 4 * y, 220 - 3 * x], -1).astype(np.uint8)
+        mosaic = rgb[..., 1].copy()
+        mosaic[::2, ::2], mosaic[1::2, 1::2] = rgb[::2, ::2, 0], rgb[1::2, 1::2, 2]
+        _, png = cv2.imencode('.png', mosaic)
+        bag = Bag(tmp_path / 'bag', 'MCAP')
+        bag.write('/image/compressed', 1, 'CompressedImage', data=png.ravel(),
+                  format='bayer_rggb8; png compressed ')
+        frame, = open_source(str(bag.close()))
+        np.testing.assert_allclose(frame.image[2:-2, 2:-2, ::-1].astype(int),
+                                   rgb[2:-2, 2:-2].astype(int), atol=1)
+
+    def test_an_image_that_cannot_be_decoded_is_named(self, tmp_path):
+        bag = Bag(tmp_path / 'bag', 'MCAP')
+        bag.write('/image/compressed', 1, 'CompressedImage', format='jpeg',
+                  data=np.frombuffer(b'no image', np.uint8))
+        with pytest.raises(SourceError, match="/image/compressed.*'jpeg'"):
+            list(open_source(str(bag.close())))
 
     def test_padded_rows(self, tmp_path):
         rows = np.zeros((HEIGHT, WIDTH + 13), np.uint8)

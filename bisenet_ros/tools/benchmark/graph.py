@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
+from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC
 from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
 from bisenet_ros.tools.benchmark.report import (
     SEGMENTER_OPTIONS,
@@ -28,13 +29,9 @@ from bisenet_ros.tools.benchmark.report import (
     segmenter_settings,
     table,
 )
-from bisenet_ros.tools.benchmark.running_graph import (
-    Graph,
-    GraphError,
-    Window,
-    costmap_parameters,
-    running_graph,
-)
+from bisenet_ros.tools.benchmark.running_graph import Graph, Window, running_graph
+from bisenet_ros.tools.node_process import GraphError, costmap_parameters
+from bisenet_ros.tools.street import StreetDrive
 
 MOST_DROPS = 0.05
 RATE_RESOLUTION = 0.05
@@ -75,7 +72,10 @@ def node_parameters(options: argparse.Namespace) -> dict[str, object]:
 
     :raises ValueError: if a --parameter is not NAME:=VALUE.
     """
-    costmap = costmap_parameters() if options.costmap else {'costmap.enabled': False}
+    costmap = {'costmap.enabled': False}
+    if options.costmap:
+        costmap = costmap_parameters(
+            (*StreetDrive.camera_xyz, *StreetDrive.camera_rpy), ODOMETRY_TOPIC)
     parameters = {**segmenter_settings(options), **costmap}
     for assignment in options.parameter:
         name, separator, value = assignment.partition(':=')

@@ -1,13 +1,11 @@
 """The graph that is measured: the node and a player as processes, this process as the monitor."""
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from nav_msgs.msg import OccupancyGrid
@@ -18,13 +16,13 @@ from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC, OBSTACLES_TOPIC
 from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.delivery import Delivery, Receipt, delivery
-from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC, RATE_QOS, RATE_TOPIC
+from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.process_usage import Usage, usage_of
 from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
-from bisenet_ros.tools.processes import START_TIMEOUT, ModuleProcess
-from bisenet_ros.tools.street import StreetDrive
+from bisenet_ros.tools.node_process import POLL, GraphError, failure, start_node, wait_until
+from bisenet_ros.tools.processes import ModuleProcess
 from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
 MASK_TOPIC = 'segmentation/mask'
@@ -35,11 +33,6 @@ OTHER_OUTPUTS = {
     OBSTACLES_TOPIC: PointCloud2}
 FIRST_RATE = 5.0  # Hz, while waiting for the first mask
 SETTLING = 1.0  # s from a change of rate until measuring begins
-POLL = 0.05  # s
-
-
-class GraphError(RuntimeError):
-    """The graph does not work; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +118,12 @@ class Graph:
     def wait_for_first_mask(self) -> None:
         """:raises GraphError: if none comes."""
         self.play(FIRST_RATE)
-        start = time.monotonic()
-        while not self.monitor.receipts:
-            seconds = time.monotonic() - start
-            self._line.show(f'waiting for the first mask ... {seconds:.0f} s')
-            if self.monitor.diagnostics.get('state') == 'unconfigured' or seconds > START_TIMEOUT:
-                raise self.failure(f'no mask within {seconds:.0f} s')
-            self.sleep(POLL)
-        self._line.end()
+        wait_until(lambda: self.monitor.receipts, 'waiting for the first mask', self.monitor,
+                   [self._node, self._player])
 
     def failure(self, what: str) -> GraphError:
         """Return an error that goes on with what the node says."""
-        return GraphError(f'{what}; the node says: {self.monitor.health}. '
-                          f'Look into {self._node.log}')
+        return failure(what, self.monitor, [self._node, self._player])
 
     def wait_for_diagnostics(self) -> None:
         """Return once the node has said what it runs."""
@@ -182,8 +168,7 @@ def running_graph(folder: Path, image_size: tuple[int, int], parameters: Mapping
     """
     isolate()
     with ExitStack() as stack:
-        node = ModuleProcess('node', 'bisenet_ros.node.segmentation_node',
-                             _node_arguments(parameters), folder)
+        node = start_node(parameters, folder)
         stack.callback(node.stop)
         player = ModuleProcess(
             'player', 'bisenet_ros.tools.benchmark.player',
@@ -194,22 +179,7 @@ def running_graph(folder: Path, image_size: tuple[int, int], parameters: Mapping
         yield graph
 
 
-def costmap_parameters() -> dict[str, object]:
-    """Return the node's parameters for costmaps of the player's images."""
-    return {
-        'costmap.enabled': True, 'costmap.camera_pose.source': 'parameters',
-        'costmap.camera_pose.xyz': StreetDrive.camera_xyz,
-        'costmap.camera_pose.rpy': StreetDrive.camera_rpy, 'costmap.odometry.source': 'topic',
-        'costmap.odometry.topic': ODOMETRY_TOPIC}
-
-
 def isolate() -> None:
     """Choose, for this process and its children, a DDS domain of its own and the transport."""
     os.environ.update(own_domain())
     os.environ.update(large_image_environment(os.environ))
-
-
-def _node_arguments(parameters: Mapping[str, object]) -> list[str]:
-    # JSON is YAML, as which ROS reads it.
-    return ['--ros-args', *chain.from_iterable(
-        ('-p', f'{name}:={json.dumps(value)}') for name, value in parameters.items())]

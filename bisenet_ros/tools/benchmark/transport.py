@@ -29,9 +29,10 @@ from bisenet_ros.node.stamps import nanoseconds
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.relay import KINDS, image_topic, mask_topic
 from bisenet_ros.tools.benchmark.report import positive, ratio, summary, table
-from bisenet_ros.tools.benchmark.running_graph import GraphError, isolate
+from bisenet_ros.tools.benchmark.running_graph import isolate
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
+from bisenet_ros.tools.node_process import GraphError
 from bisenet_ros.tools.processes import ModuleProcess
 
 WARM_UPS = 10  # frames of each kind that are not counted

@@ -11,17 +11,13 @@ import numpy as np
 
 TILE = 16  # Rays are kept in tiles of 16 x 16 pixels, so that whole tiles can be skipped.
 
-# How many coefficients D has.
-_COEFFICIENTS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
-DISTORTION_MODELS = tuple(_COEFFICIENTS)
-
 # Focal length over image width, and D as a calibration of such a lens gives it.
 _LENSES = {
     'plumb_bob': (0.62, [-0.28, 0.08, 0.0005, -0.0003, 0.0]),
     'rational_polynomial': (0.48, [0.42, -2.1, 0.0006, -0.0003, 1.2, 0.30, -1.95, 1.12]),
     'equidistant': (0.46, [-0.02, 0.004, -0.003, 0.0006]),
-    'rectified': (0.60, [0.0] * 5),
 }
+DISTORTION_MODELS = tuple(_LENSES)
 
 
 def camera_pose(base_x, base_y, yaw, xyz=(0.0, 0.0, 0.0), rpy=(0.0, 0.0, 0.0)):
@@ -68,25 +64,21 @@ class StreetCamera:
 
     def __post_init__(self):
         """Raise ValueError where the calibration does not make a camera."""
-        if self.distortion_model not in _COEFFICIENTS:
-            raise ValueError(f'distortion_model {self.distortion_model!r}: use one of '
-                             f'{", ".join(DISTORTION_MODELS)}')
-        wanted = _COEFFICIENTS[self.distortion_model]
+        _, typical_d = _lens(self.distortion_model)
+        wanted = len(typical_d)
         if len(self.d) != wanted:
             raise ValueError(f'd has {len(self.d)} coefficients; {self.distortion_model} takes '
                              f'{wanted}')
 
     @classmethod
-    def preset(cls, lens='plumb_bob', width=640, height=480):
-        """Return a typical camera: one of the three models, or 'rectified' (no distortion)."""
-        if lens not in _LENSES:
-            raise ValueError(f'lens {lens!r}: use one of {", ".join(_LENSES)}')
-        focal, d = _LENSES[lens]
+    def preset(cls, distortion_model='plumb_bob', width=640, height=480):
+        """Return a typical camera with a lens of one of the three models."""
+        focal, d = _lens(distortion_model)
         # The principal point of a real camera is never quite in the middle.
         k = np.array([[focal * width, 0, 0.505 * width - 0.5],
                       [0, focal * width, 0.495 * height - 0.5],
                       [0, 0, 1]])
-        return cls(width, height, 'plumb_bob' if lens == 'rectified' else lens, k, tuple(d))
+        return cls(width, height, distortion_model, k, tuple(d))
 
     def camera_info(self):
         """Return the fields of sensor_msgs/CameraInfo, header apart, as a plain dict."""
@@ -170,10 +162,10 @@ class StreetCamera:
         return axes, 2 * np.arcsin(np.clip(chords.max(1) / 2, 0, 1)) + 1e-4
 
     def untile(self, values):
-        """Return tiled values (rows, columns, TILE * TILE, ...) as an image (H, W, ...)."""
-        rows, columns = values.shape[:2]
-        image = values.reshape(rows, columns, TILE, TILE, *values.shape[3:]).swapaxes(1, 2)
-        image = image.reshape(rows * TILE, columns * TILE, *values.shape[3:])
+        """Return values in the order of tiled_rays, (N, ...), as an image (H, W, ...)."""
+        rows, columns = self.tiled_rays.shape[:2]
+        image = values.reshape(rows, columns, TILE, TILE, *values.shape[1:]).swapaxes(1, 2)
+        image = image.reshape(rows * TILE, columns * TILE, *values.shape[1:])
         return np.ascontiguousarray(image[:self.height, :self.width])
 
     def sees(self, directions):
@@ -206,6 +198,14 @@ class StreetCamera:
         angle = np.arctan2(rays[:, 1], rays[:, 0])
         order = np.argsort(angle)
         return angle[order], np.arccos(np.clip(rays[order, 2], -1, 1))
+
+
+def _lens(distortion_model):
+    """Return the focal length over image width, and D, of a typical lens of a model."""
+    if distortion_model not in _LENSES:
+        raise ValueError(f'distortion_model {distortion_model!r}: use one of '
+                         f'{", ".join(DISTORTION_MODELS)}')
+    return _LENSES[distortion_model]
 
 
 def _series(r2, coefficients):

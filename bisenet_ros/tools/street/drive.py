@@ -17,13 +17,13 @@ class DriveFrame:
     """
     One frame of a drive.
 
-    :ivar image: (H, W, 3) uint8 RGB; None where it was not wanted.
+    :ivar image: (H, W, 3) uint8 RGB.
     :ivar class_ids: (H, W) uint8.
     :ivar stamp: s from the start.
     :ivar base_pose: (x, y, yaw) in the world, which serves as odom.
     """
 
-    image: np.ndarray | None
+    image: np.ndarray
     class_ids: np.ndarray
     stamp: float
     base_pose: tuple
@@ -57,13 +57,12 @@ class StreetDrive:
             raise IndexError(f'frame {index} of a drive of {len(self)}')
         return self.frame(index)
 
-    def frame(self, index, with_image=True):
+    def frame(self, index):
         """Return frame `index` of the drive, that has no end here."""
         stamp = index / self.rate
         base_pose = self.base_pose(stamp)
-        view = self.street.render(
-            self.camera, self.camera_pose(base_pose), stamp, with_image=with_image)
-        return DriveFrame(view.image, view.class_ids, stamp, base_pose)
+        image, class_ids = self.street.render(self.camera, self.camera_pose(base_pose), stamp)
+        return DriveFrame(image, class_ids, stamp, base_pose)
 
     def camera_pose(self, base_pose):
         """Return the optical frame's pose in the world, (4, 4), of the robot at (x, y, yaw)."""

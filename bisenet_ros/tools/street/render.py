@@ -1,6 +1,6 @@
 """Rendering by casting one ray per pixel; no 3D point is ever projected into the image."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,21 +11,36 @@ from bisenet_ros.tools.street.things import SKY
 NO_RAY = 255  # The class of pixels the lens maps no direction to.
 
 
-@dataclass(frozen=True)
-class View:
-    """One rendered view: class_ids (H, W) uint8; if wanted, image (H, W, 3) uint8 RGB, points."""
+class Hits(NamedTuple):
+    """What the rays of all pixels hit, in the order of the camera's tiled_rays."""
 
-    image: np.ndarray | None
     class_ids: np.ndarray
-    points: np.ndarray | None = None
+    """(N,) uint8."""
+    points: np.ndarray
+    """(N, 3) float32, m, in the world; NaN for the sky."""
+    directions: np.ndarray
+    """(N, 3) float32 in the world."""
+    depth: np.ndarray
+    """(N,) float32, m; NaN for the sky."""
+    index: np.ndarray
+    """(N,) of the solid hit; GROUND, NOTHING or BLIND."""
 
 
-def render(street, solids, camera, camera_pose, time, with_geometry, with_image):
-    """Return the View of solids on a street's ground; see Street.render."""
-    rays = camera.tiled_rays
+def render(street, solids, camera, camera_pose, time):
+    """Return image and class ids of solids on a street's ground; see Street.render."""
+    hits = find_hits(street, solids, camera, camera_pose)
+    class_ids = camera.untile(hits.class_ids)
+    colors = paint.colors(street, solids, hits.directions, hits.depth, hits.index, hits.points)
+    image = paint.expose(camera.untile(colors), street.seed, time)
+    image[class_ids == NO_RAY] = 0
+    return image, class_ids
+
+
+def find_hits(street, solids, camera, camera_pose):
+    """Return the Hits of a camera at a pose on solids and a street's ground."""
     origin = camera_pose[:3, 3]
     rotation = camera_pose[:3, :3].T.astype(np.float32)
-    directions = rays.reshape(-1, 3) @ rotation
+    directions = camera.tiled_rays.reshape(-1, 3) @ rotation
     axes, half_angles = camera.tile_cones
     with np.errstate(divide='ignore'):
         depth = np.float32(-origin[2]) / directions[:, 2]
@@ -42,14 +57,4 @@ def render(street, solids, camera, camera_pose, time, with_geometry, with_image)
     class_ids = np.array([solid.class_id for solid in solids] + [NO_RAY, SKY, 0], np.uint8)[index]
     ground = np.flatnonzero(index == GROUND)
     class_ids[ground] = street.ground_class(points[ground, 0], points[ground, 1])
-
-    def untile(values):
-        return camera.untile(values.reshape(*rays.shape[:3], *values.shape[1:]))
-
-    class_ids = untile(class_ids)
-    image = None
-    if with_image:
-        colors = paint.colors(street, solids, directions, depth, index, points)
-        image = paint.expose(untile(colors), street.seed, time)
-        image[class_ids == NO_RAY] = 0
-    return View(image, class_ids, untile(points) if with_geometry else None)
+    return Hits(class_ids, points, directions, depth, index)

@@ -61,6 +61,7 @@ class Solid:
     paint: str
     color: tuple
     heading: tuple = (1.0, 0.0)
+    footprint = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Cone(Solid):
 
 @dataclass(frozen=True)
 class Ellipsoid(Solid):
-    """An ellipsoid along the axes: centre (3,), radii (3,)."""
+    """An ellipsoid along the axes, above the ground: centre (3,), radii (3,)."""
 
     center: tuple = (0.0, 0.0, 0.0)
     radii: tuple = (1.0, 1.0, 1.0)
@@ -172,13 +173,6 @@ class Ellipsoid(Solid):
     def bounds(self):
         """Centre (3,) and radius of a ball around the solid."""
         return np.array(self.center, float), float(max(self.radii))
-
-    @cached_property
-    def footprint(self):
-        """The circle on the ground, where the centre lies in the ground and the body is round."""
-        if self.center[2] != 0:
-            return None
-        return Circle(np.array(self.center[:2]), self.radii[0])
 
     def intersect(self, origin, directions):
         """Return where rays (N, 3) from origin enter, as a multiple of them; inf for a miss."""

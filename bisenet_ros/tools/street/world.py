@@ -5,7 +5,6 @@ from functools import lru_cache
 import numpy as np
 
 from bisenet_ros.tools.street import things
-from bisenet_ros.tools.street.cast import cast
 from bisenet_ros.tools.street.render import render
 
 BLOCK = 24.0  # The street is laid out block by block along x, without end.
@@ -41,18 +40,16 @@ class Street:
         self._extra = list(extra)
         self._block = lru_cache(maxsize=64)(self._build_block)
 
-    def render(self, camera, camera_pose, time, with_geometry=False, with_image=True):
+    def render(self, camera, camera_pose, time):
         """
-        Return what a StreetCamera sees as a View: image (H, W, 3) uint8 RGB, class_ids (H, W).
+        Return what a StreetCamera sees: image (H, W, 3) uint8 RGB, class ids (H, W) uint8.
 
-        camera_pose is the optical frame's (4, 4) pose in the world, time in s. With geometry
-        View.points (H, W, 3) float32 holds the world points hit, NaN for the sky. Pixels the
-        lens maps no ray to are black, of class 255. Without the image, which is None then, it
-        takes less time.
+        camera_pose is the optical frame's (4, 4) pose in the world, time in s. Pixels the lens
+        maps no ray to are black, of class 255.
         """
         solids = self.solids(camera_pose[0, 3] - VIEW_DISTANCE, camera_pose[0, 3] + VIEW_DISTANCE,
                              time)
-        return render(self, solids, camera, camera_pose, time, with_geometry, with_image)
+        return render(self, solids, camera, camera_pose, time)
 
     def ground_class(self, x, y):
         """Return road or pavement for world points (...), whatever stands on them, uint8."""
@@ -87,19 +84,6 @@ class Street:
         for _, footprint in self.footprints(x.min() - 10, x.max() + 10, time):
             distance = np.minimum(distance, footprint.border_distance(x, y))
         return distance
-
-    def visible(self, camera, camera_pose, points, time):
-        """Return whether world points (N, 3) lie in the image with nothing before them, (N,)."""
-        origin = camera_pose[:3, 3]
-        offsets = np.asarray(points, float) - origin
-        seen = camera.has_in_view(camera_pose, points)
-        solids = self.solids(min(origin[0], points[:, 0].min()) - 1,
-                             max(origin[0], points[:, 0].max()) + 1, time)
-        length = np.linalg.norm(offsets, axis=1)
-        directions = offsets / length[:, None]
-        depth, _ = cast(solids, origin, directions[:, None], (length - 1e-4)[:, None],
-                        (directions, np.full(len(length), 1e-6)))
-        return seen & (depth[:, 0] >= length - 1e-4)
 
     def solids(self, x_min, x_max, time):
         """Return all solids, standing and moving, of the street between two x, a list."""
