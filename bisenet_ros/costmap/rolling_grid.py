@@ -37,6 +37,14 @@ class GridInfo:
     origin_x: float
     origin_y: float
 
+    @classmethod
+    def around(cls, x: float, y: float, resolution: float,
+               size: tuple[float, float]) -> 'GridInfo':
+        """Return a grid of a size (x, y), metres, of whole cells, centred on a point."""
+        width, height = (max(1, round(side / resolution)) for side in size)
+        return cls(resolution, width, height, round(x / resolution - width / 2) * resolution,
+                   round(y / resolution - height / 2) * resolution)
+
 
 class RollingGrid:
     """

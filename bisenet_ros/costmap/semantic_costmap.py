@@ -226,11 +226,7 @@ class SemanticCostmap:
             raise PoseError(
                 f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
                 'frame, which no robot can be: check the odometry')
-        table = self._table(camera_key, camera, T_base_camera)
-        if not table.sees_ground:
-            raise PoseError(
-                'the camera sees no ground within max_range: its pose must be that of the optical '
-                'frame (z forward, x right), and look at the ground')
+        table = self.prepare(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
         if not self._is_in_order(camera_key, stamp):
             return False
@@ -291,16 +287,28 @@ class SemanticCostmap:
         return (math.hypot(x - last_x, y - last_y) > _LARGEST_STEP + _FASTEST * seconds
                 or turn > _LARGEST_TURN + _FASTEST_TURN * seconds)
 
-    def _table(self, key, camera, pose) -> GroundTable:
-        table = self._tables.get(key)
+    def prepare(self, camera_key: Hashable, camera: CameraModel,
+                T_base_camera: np.ndarray) -> GroundTable:
+        """
+        Build a camera's lookup table, as `update` does if it was not built before.
+
+        That takes many times as long as the rest. Nothing else here reads or writes the tables.
+
+        :raises PoseError: as update does.
+        """
+        table = self._tables.get(camera_key)
         # Not "> _SAME_POSE": a pose that is not finite must not pass for the old one.
         if table is None or camera != table.camera or not (
-                np.abs(pose - table.pose).max() <= _SAME_POSE):
+                np.abs(T_base_camera - table.pose).max() <= _SAME_POSE):
             settings = self._settings
             table = GroundTable(
-                camera, np.asarray(pose, dtype=float), self._polar, settings.ground_z,
+                camera, np.asarray(T_base_camera, dtype=float), self._polar, settings.ground_z,
                 settings.min_range, settings.max_range, settings.pixel_footprint_limit)
-            self._tables[key] = table
+            self._tables[camera_key] = table
+        if not table.sees_ground:
+            raise PoseError(
+                'the camera sees no ground within max_range: its pose must be that of the optical '
+                'frame (z forward, x right), and look at the ground')
         return table
 
     def _observe(self, table, base_pose, class_ids, confidence, stamp,

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -13,6 +15,25 @@ from bisenet_ros.transport import camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
+# As many as come while a slow network has an image in hand.
+CALIBRATIONS_KEPT = 100
+
+
+class Calibrations:
+    """What came of a camera's calibration; written by one thread, read by another."""
+
+    def __init__(self) -> None:
+        self._newest_first: tuple[CameraInfo, ...] = ()
+
+    def add(self, message: CameraInfo) -> None:
+        """Take the next."""
+        self._newest_first = (message, *self._newest_first)[:CALIBRATIONS_KEPT]
+
+    def at(self, stamp: Time) -> CameraInfo | None:
+        """Return the one of a stamp, the newest where there is none, None before the first."""
+        calibrations = self._newest_first
+        newest = calibrations[0] if calibrations else None
+        return next((each for each in calibrations if each.header.stamp == stamp), newest)
 
 
 @dataclass(frozen=True)
@@ -20,15 +41,21 @@ class Frame:
     """
     One image as it came.
 
+    :ivar calibrations: of its camera, to which are added what comes later.
     :ivar rectified: camera_info's P describes it, not K and D.
     :ivar received: monotonic clock (s).
     """
 
     camera: str
     message: Image | CompressedImage
-    camera_info: CameraInfo | None
+    calibrations: Calibrations
     rectified: bool
     received: float
+
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        """Return its calibration; drivers publish it after the image."""
+        return self.calibrations.at(self.message.header.stamp)
 
 
 @dataclass
@@ -72,7 +99,7 @@ class CameraInput:
         self.max_rate = 0.0
         self.counts = FrameCounts()
         self.age = 0.0
-        self.camera_info: CameraInfo | None = None
+        self.calibrations = Calibrations()
         self._node = node
         self._message_type = CompressedImage if transport == 'compressed' else Image
         self._reliability = reliability
@@ -111,7 +138,7 @@ class CameraInput:
             self._has_one_publisher = True
             self._last_sequence_number = None
         self._follow(self._image_name, self._message_type, self._on_image, self._reliability)
-        self._follow(self._camera_info_name, CameraInfo, self._on_camera_info, 'auto')
+        self._follow(self._camera_info_name, CameraInfo, self.calibrations.add, 'auto')
 
     def publisher_count(self) -> int:
         """Return how many nodes publish the image topic."""
@@ -171,22 +198,20 @@ class CameraInput:
             durability=(DurabilityPolicy.TRANSIENT_LOCAL if all_latched
                         else DurabilityPolicy.VOLATILE))
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self.camera_info = message
-
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         now = self._last_receipt = time.monotonic()
         self.age = 1e-9 * (
             self._node.get_clock().now().nanoseconds - nanoseconds(message.header.stamp))
         self.counts.received += 1
         self._count_missed(info['publication_sequence_number'])
-        if self._comes_too_soon(now):
-            return
         with self._new_frame:
+            # In place of one that waits, it costs nothing.
+            if self._newest is None and self._comes_too_soon(now):
+                return
             if self._newest is not None:
                 self.counts.dropped += 1
             self._newest = Frame(
-                self.name, message, self.camera_info, self._rectified, now)
+                self.name, message, self.calibrations, self._rectified, now)
             self._new_frame.notify()
 
     def _count_missed(self, sequence_number: int | None) -> None:
@@ -211,6 +236,27 @@ class CameraInput:
             return True
         self._next_due = max(self._next_due, now - period) + period
         return False
+
+
+class NewestFrames:
+    """The newest frames of several cameras, which take turns."""
+
+    def __init__(self, cameras: Iterable[CameraInput]) -> None:
+        self._cameras = list(cameras)
+
+    def take(self, most: int) -> list[Frame]:
+        """
+        Return the newest frames of up to `most` cameras, whose turn is longest ago; each once.
+
+        Call it holding the condition `new_frame`.
+        """
+        frames = []
+        for camera in tuple(self._cameras):
+            if len(frames) < most and (frame := camera.take()) is not None:
+                frames.append(frame)
+                self._cameras.remove(camera)
+                self._cameras.append(camera)
+        return frames
 
 
 def _sibling_camera_info_name(node: LifecycleNode, image_topic: str, remapped: str) -> str:

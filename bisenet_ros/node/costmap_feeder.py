@@ -24,17 +24,6 @@ class Observation(NamedTuple):
     least_confidence: float
 
 
-class _Newest:
-    """The newest observation of a camera; used holding the feeder's condition."""
-
-    def __init__(self) -> None:
-        self.observation: Observation | None = None
-
-    def take(self) -> Observation | None:
-        observation, self.observation = self.observation, None
-        return observation
-
-
 class CostmapFeeder:
     """
     Adds the newest mask of each camera to the costmap, in a thread of its own.
@@ -50,13 +39,12 @@ class CostmapFeeder:
         self._topics = topics
         self._faults = faults
         self._offered = threading.Condition()
-        self._newest = {camera: _Newest() for camera in topics}
+        self._newest: dict[str, Observation] = {}
         self._worker: Worker | None = None
 
     def start(self) -> None:
         """Begin to take what is offered."""
-        self._worker = Worker(
-            list(self._newest.values()), self._offered, self._observe, 'costmap')
+        self._worker = Worker(self._take, self._offered, self._observe, 'costmap')
         self._worker.start()
 
     def stop(self) -> None:
@@ -65,8 +53,7 @@ class CostmapFeeder:
             return
         self._worker.stop()
         self._worker = None
-        for newest in self._newest.values():
-            newest.observation = None
+        self._newest.clear()
 
     def wanted(self) -> bool:
         """Return whether anybody subscribes to the costmap."""
@@ -75,8 +62,13 @@ class CostmapFeeder:
     def offer(self, observation: Observation) -> None:
         """Hand over a mask, in place of that camera's last if that has not had its turn."""
         with self._offered:
-            self._newest[observation.frame.camera].observation = observation
+            self._newest[observation.frame.camera] = observation
             self._offered.notify()
+
+    def _take(self) -> list[Observation]:
+        observations = list(self._newest.values())
+        self._newest.clear()
+        return observations
 
     def _observe(self, observations: list[Observation]) -> None:
         for observation in observations:

@@ -15,8 +15,8 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
-from bisenet_ros.costmap.cost_rule import UNKNOWN, CostRule
-from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
+from bisenet_ros.costmap.cost_rule import UNKNOWN
+from bisenet_ros.costmap.rolling_grid import GridInfo
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
 from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_info import calibration_values
@@ -45,10 +45,9 @@ class UnknownCostmap:
                  publish_classes: list[str]) -> None:
         self._node = node
         self._publishers: list[Publisher] = []
-        grid = RollingGrid(settings.resolution, settings.size, settings.decay_time,
-                           CostRule([], settings.obstacle_probability))
         header = Header(stamp=node.get_clock().now().to_msg(), frame_id=frame)
-        unknown = _unknown_grid(header, grid.info)
+        unknown = _unknown_grid(
+            header, GridInfo.around(0.0, 0.0, settings.resolution, settings.size))
         self._publish(COSTMAP_TOPIC, unknown)
         self._publish(OBSTACLES_TOPIC, _no_obstacles(header))
         self._publish(CLASS_COSTMAPS_TOPIC, ClassCostmaps(header=header, info=unknown.info))
@@ -137,6 +136,8 @@ class CostmapOutput:
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
             base_pose = self._poses.base(frame.camera, stamp)
+            # Not holding the lock: nobody else may wait for a new table.
+            self._costmap.prepare(frame.camera, camera, camera_pose)
             with self._lock:
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
@@ -152,6 +153,10 @@ class CostmapOutput:
         except Exception as error:
             self._failures[frame.camera] = describe(error)
             raise
+
+    def forgive(self) -> None:
+        """Forget what went wrong before a pause."""
+        self._failures = dict.fromkeys(self._failures, '')
 
     def clear(self) -> None:
         """Forget what was seen."""

@@ -36,6 +36,7 @@ class FrameProcessor:
     :param outputs: the topics of each camera's masks.
     :param costmap: what feeds the costmap; None where there is none.
     :param on_device_lost: called when the device refuses all further work.
+    :ivar most_at_once: how many frames it takes in one batch; a CPU is no faster with several.
     """
 
     def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
@@ -52,13 +53,13 @@ class FrameProcessor:
         # Of each camera, and for how many images of such sizes the segmenter is prepared.
         self._sizes: dict[str, _Sizes] = {}
         self._prepared: dict[_Sizes, int] = {}
-        self._most_at_once = 1 if segmenter.device == 'cpu' else len(outputs)
+        self.most_at_once = 1 if segmenter.device == 'cpu' else len(outputs)
         self.throughput = Throughput()
 
     def warm_up(self) -> None:
         """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
         image_size = 640, 480
-        self._prepare(_Sizes(image_size, self._mask_size(image_size)), self._most_at_once)
+        self._prepare(_Sizes(image_size, self._mask_size(image_size)), self.most_at_once)
 
     def _prepare(self, sizes: _Sizes, most: int) -> None:
         """
@@ -77,7 +78,7 @@ class FrameProcessor:
                     raise
                 _logger.warning('%d images of %dx%d at once are too many: %s', count, width,
                                 height, error)
-                self._most_at_once = min(self._most_at_once, count - 1)
+                self.most_at_once = min(self.most_at_once, count - 1)
                 break
         self._prepared[sizes] = most
 
@@ -90,7 +91,7 @@ class FrameProcessor:
         return self._costmap is not None and self._costmap.wanted()
 
     def process(self, frames: list[Frame]) -> None:
-        """Segment and publish frames, one of each camera that has a new one."""
+        """Segment and publish frames of up to most_at_once cameras."""
         try:
             self._process(frames)
         except Exception as error:  # The thread must live on, whatever nobody thought of.
@@ -117,14 +118,11 @@ class FrameProcessor:
         least_confidence = min(1.0, self._settings['confidence_threshold'])
         with_confidence = costmap_wanted or least_confidence > 0 or any(
             self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
-        while images:
-            # Published before the next are segmented: a CPU takes them one by one anyway.
-            batch, images = images[:self._most_at_once], images[self._most_at_once:]
-            for frame, image, segmentation in self._segment(batch, order, with_confidence):
-                self._publish(frame, image, segmentation, least_confidence)
-                if costmap_wanted:
-                    self._costmap.offer(Observation(
-                        frame, image.pixels.shape[1::-1], segmentation, least_confidence))
+        for frame, image, segmentation in self._segment(images, order, with_confidence):
+            self._publish(frame, image, segmentation, least_confidence)
+            if costmap_wanted:
+                self._costmap.offer(Observation(
+                    frame, image.pixels.shape[1::-1], segmentation, least_confidence))
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
@@ -157,7 +155,7 @@ class FrameProcessor:
     def _prepare_for(self, camera: str, sizes: _Sizes) -> None:
         """Prepare for a camera's new image size at once, so that later frames do not wait."""
         self._sizes[camera] = sizes
-        sharing = min(list(self._sizes.values()).count(sizes), self._most_at_once)
+        sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
         # In this order: a GPU is asked for its name only where there is something to prepare.
         if sharing > self._prepared.get(sizes, 0) and self._segmenter.device != 'cpu':
             self._prepare(sizes, sharing)

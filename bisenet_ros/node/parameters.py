@@ -4,6 +4,7 @@ The node's parameters: what each means, its limits, and when a change takes effe
 The same names and defaults stand in `config/segment.yaml`.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +14,21 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from bisenet_ros.segmentation.engine_choice import ENGINES
 from bisenet_ros.segmentation.segmenter import PRECISIONS
 from bisenet_ros.transport import IMAGE_TOPIC
 
 LARGEST_IMAGE_SIDE = 16384
+_CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class ParameterSpecification:
     :ivar limits: lowest and highest value, of each element of a list.
     :ivar choices: the texts allowed; empty: any.
     :ivar both_or_none: of a size: both numbers above 0, or both 0.
+    :ivar topic: names a topic.
     :ivar live: may be changed while the node is configured.
     :ivar read_only: can only be set at start.
     :ivar type: needed where the default is an empty list.
@@ -43,6 +51,7 @@ class ParameterSpecification:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     both_or_none: bool = False
+    topic: bool = False
     live: bool = False
     read_only: bool = False
     type: Parameter.Type | None = None
@@ -80,8 +89,15 @@ class ParameterSpecification:
         """Return why `value` cannot be, or None; the ranges of scalars are checked by rclpy."""
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}; it must be one of {", ".join(self.choices)}'
-        if not isinstance(self.default, (list, tuple)) or self.type is not None:
-            return None
+        # An empty one may stand for a default.
+        if self.topic and value != self.default and not _is_topic(value):
+            return (f'{self.name} is {value!r}, which cannot be the name of a topic: give '
+                    'letters, digits and _, in parts between /, none beginning with a digit')
+        if isinstance(self.default, (list, tuple)) and self.type is None:
+            return self._fault_of_numbers(value)
+        return None
+
+    def _fault_of_numbers(self, value: list) -> str | None:
         if len(value) != len(self.default):
             return f'{self.name} needs {len(self.default)} numbers, got {list(value)}'
         if self.limits and not all(self.limits[0] <= v <= self.limits[1] for v in value):
@@ -96,9 +112,11 @@ P = ParameterSpecification
 
 CAMERA_PARAMETERS = (
     P('image_topic', IMAGE_TOPIC,
-      'Camera image, sensor_msgs/Image; its CompressedImage sibling is <image_topic>/compressed.'),
+      'Camera image, sensor_msgs/Image; its CompressedImage sibling is <image_topic>/compressed.',
+      topic=True),
     P('camera_info_topic', '',
-      'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.'),
+      'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.',
+      topic=True),
     P('image_geometry', 'auto', 'Which part of the calibration the image follows: raw, K and D; '
       'rectified, P; auto: P where the name of the image topic begins with image_rect.',
       choices=('auto', 'raw', 'rectified')),
@@ -178,7 +196,8 @@ NODE_PARAMETERS = (
     P('costmap.odometry.source', 'tf', 'Where the motion of the robot comes from: TF, a '
       'nav_msgs/Odometry topic, or none: then nothing accumulates.',
       choices=('tf', 'topic', 'none')),
-    P('costmap.odometry.topic', '/odom', 'nav_msgs/Odometry, used with source "topic".'),
+    P('costmap.odometry.topic', '/odom', 'nav_msgs/Odometry, used with source "topic".',
+      topic=True),
 )
 
 
@@ -204,6 +223,11 @@ class Parameters:
         cameras = self['cameras']
         if len(set(cameras)) < len(cameras):
             self._faults['cameras'] = f'cameras is {cameras}; give each camera a name of its own'
+        if wrong := [name for name in cameras if not _CAMERA_NAME.fullmatch(name)]:
+            self._faults['cameras'] = (
+                f'cameras has {wrong}; a name becomes part of topics: begin with a letter, then '
+                'letters, digits and _; it can only be set at start')
+            cameras = []
         for camera in dict.fromkeys(cameras or ['']):
             for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
                 self._declare(_of_camera(specification, camera))
@@ -272,6 +296,13 @@ class Parameters:
         for change in changes:
             self._faults.pop(change.name, None)
         return SetParametersResult(successful=True)
+
+
+def _is_topic(name: str) -> bool:
+    try:
+        return validate_topic_name(name)
+    except InvalidTopicNameException:
+        return False
 
 
 def _name_of_camera(name: str, camera: str) -> str:

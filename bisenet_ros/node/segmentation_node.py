@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
-from bisenet_ros.node.camera_input import CameraInput
+from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
 from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
 from bisenet_ros.node.diagnostics import Diagnostics
@@ -37,7 +38,7 @@ from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
 from bisenet_ros.node.statistics import Rate, Throughput
-from bisenet_ros.node.worker import Worker
+from bisenet_ros.node.worker import Worker, repeated
 from bisenet_ros.segmentation import Segmenter
 
 WATCH_PERIOD = 0.5
@@ -101,7 +102,8 @@ class SegmentationNode(LifecycleNode):
         """Load the weights and put the output topics on the graph."""
         try:
             self._settings.check()
-            self._configure()
+            with repeated(self._say_configuring, DIAGNOSTICS_PERIOD):
+                self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
             self._transition_error = self._faults.report(f'not configured: {describe(error)}')
         else:
@@ -126,6 +128,7 @@ class SegmentationNode(LifecycleNode):
         """Unsubscribe; the weights stay loaded."""
         self._stop()
         self._active = False
+        self._transition_error = ''  # of an attempt to resume
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -181,6 +184,13 @@ class SegmentationNode(LifecycleNode):
         self._rate_in, self._rate_out = Rate(), Rate()
         self._processor.warm_up()
         self._withdraw_unknown()  # CostmapOutput has said it, too.
+
+    def _say_configuring(self) -> None:
+        """In a thread of its own, while the executor's is busy."""
+        with suppress(rclpy_implementation.RCLError):  # The context may have been shut down.
+            self._diagnostics.publish(
+                DiagnosticStatus.WARN, 'configuring: loading weights and preparing the device, '
+                'for which a GPU may need minutes', '', {'state': 'configuring'})
 
     def _costmap_settings(self) -> CostmapSettings:
         return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
@@ -245,11 +255,14 @@ class SegmentationNode(LifecycleNode):
         for name, camera in self._inputs.items():
             self._faults.clear(name)
             camera.start()
+        newest_frames = NewestFrames(self._inputs.values())
         self._worker = Worker(
-            list(self._inputs.values()), self._new_frame, self._processor.process, 'segmentation')
+            lambda: newest_frames.take(self._processor.most_at_once), self._new_frame,
+            self._processor.process, 'segmentation')
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
         if self._costmap_feeder is not None:
+            self._costmap.forgive()
             self._costmap_feeder.start()
         self._worker.start()
         self._transition_error = ''  # of an attempt before

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 LATENCIES_KEPT = 300
+LATENCY_AGE = 10.0  # s
 
 
 class Throughput:
@@ -20,19 +21,21 @@ class Throughput:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES_KEPT)
         self.published = 0
 
     def add(self, received: float) -> None:
         """Count a frame received at `received` (s, monotonic clock) and published now."""
+        now = time.monotonic()
         with self._lock:
-            self._latencies.append(time.monotonic() - received)
+            self._latencies.append((now, now - received))
             self.published += 1
 
     def latency_percentiles(self) -> tuple[float, float]:
-        """Return the median and the 99th percentile (s) of the last frames, NaN if none."""
+        """Return the median and the 99th percentile (s) of the last seconds, NaN if none."""
+        oldest = time.monotonic() - LATENCY_AGE
         with self._lock:
-            latencies = list(self._latencies)
+            latencies = [latency for when, latency in self._latencies if when > oldest]
         return median_and_p99(latencies)
 
 

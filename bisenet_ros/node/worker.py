@@ -1,31 +1,26 @@
-"""A thread for what takes long, so that who hands it over never waits for it."""
+"""Threads: for what takes long, and for what is to be said meanwhile."""
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
 
 
-class Source(Protocol[Item]):
-    """What keeps the newest item, of one camera for example."""
-
-    def take(self) -> Item | None:
-        """Return the newest item once; called holding the worker's condition."""
-
-
 class Worker(Generic[Item]):
     """
-    Hands the newest items of all sources to `process`, in a thread of its own.
+    Hands what there is to `process`, in a thread of its own.
 
-    :param new_item: notified whenever a source has one.
+    :param take: returns the newest items once, none if there are none; called holding `new_item`.
+    :param new_item: notified whenever there is one.
     :param name: of the thread.
     """
 
-    def __init__(self, sources: Sequence[Source[Item]], new_item: threading.Condition,
+    def __init__(self, take: Callable[[], list[Item]], new_item: threading.Condition,
                  process: Callable[[list[Item]], None], name: str) -> None:
-        self._sources = sources
+        self._take = take
         self._new_item = new_item
         self._process = process
         self._stopping = False
@@ -41,7 +36,8 @@ class Worker(Generic[Item]):
         with self._new_item:
             self._stopping = True
             self._new_item.notify()
-        self._thread.join()
+        if self._thread.is_alive():  # It may not have been started.
+            self._thread.join()
 
     def busy_for(self) -> float:
         """Return for how long (s) it has been at work on the items in hand; 0 if on none."""
@@ -55,12 +51,29 @@ class Worker(Generic[Item]):
             self._busy_since = None
 
     def _wait_for_items(self) -> list[Item]:
-        """Return the newest item of each source that has one; none means stop."""
+        """Return the newest items; none means stop."""
         with self._new_item:
             while not self._stopping:
-                taken = [source.take() for source in self._sources]
-                items = [item for item in taken if item is not None]
-                if items:
+                if items := self._take():
                     return items
                 self._new_item.wait()
         return []
+
+
+@contextmanager
+def repeated(action: Callable[[], None], period: float) -> Iterator[None]:
+    """Call `action` at once and every `period` seconds, in a thread of its own, meanwhile."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        action()
+        while not done.wait(period):
+            action()
+
+    thread = threading.Thread(target=repeat, name='repeated', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -16,7 +16,6 @@ from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
-from bisenet_ros.segmentation.postprocess import without_uncertain
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ class Segmenter:
     :param network_size: (width, height) images are resized to for the network, multiples of 8;
         (0, 0) is the image's aspect with as many pixels as the weights were trained on or, if
         they do not say, as the image has.
-    :param confidence_threshold: 0 to 1; less probable pixels get NO_DECISION.
     :raises ValueError: a value is none of the above, or they do not fit together; unreadable
         weights and label sets raise its subclasses WeightsError and LabelSetError.
     :raises FileNotFoundError: there are no such weights.
@@ -50,7 +48,7 @@ class Segmenter:
 
     def __init__(self, weights: str | Path = 'auto', label_set: str | Path = 'auto',
                  device: str = 'auto', engine: str = 'auto', precision: str = 'auto',
-                 network_size: tuple[int, int] = (0, 0), confidence_threshold: float = 0.0):
+                 network_size: tuple[int, int] = (0, 0)):
         self._device = choose_device(device)
         dtype = choose_dtype(precision, self._device)
         path = weights_path(weights, self._device)
@@ -59,7 +57,6 @@ class Segmenter:
         self.label_set = choose_label_set(label_set, loaded, path)
         self._keeps_aspect = tuple(network_size) == (0, 0)
         self.network_size = _choose_network_size(network_size, loaded)
-        self.confidence_threshold = confidence_threshold
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
         self.engine, self.pipeline = make_chosen_pipeline(
             engine, loaded, self._device, dtype, channel_ids)
@@ -93,17 +90,6 @@ class Segmenter:
             return 'cpu'
         return f'{self._device} ({torch.cuda.get_device_name(self._device)})'
 
-    @property
-    def confidence_threshold(self) -> float:
-        """Return the smallest probability, 0 to 1, that decides; may be set at any time."""
-        return self._confidence_threshold
-
-    @confidence_threshold.setter
-    def confidence_threshold(self, value: float):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f'confidence_threshold is {value}; give a number from 0 to 1')
-        self._confidence_threshold = value
-
     def segment(self, images: Sequence[np.ndarray],
                 sizes: Sequence[tuple[int, int]] | None = None, channel_order: str = 'rgb',
                 with_confidence: bool = True) -> list[Segmentation]:
@@ -132,13 +118,7 @@ class Segmenter:
         requests = [
             SegmentationRequest(image, self.network_size_for(*image.shape[1::-1]), tuple(size))
             for image, size in zip(images, sizes)]
-        threshold = self.confidence_threshold
-        segmentations = self.pipeline.segment(
-            requests, channel_order == 'bgr', with_confidence or threshold > 0)
-        if not threshold:
-            return segmentations
-        return [each._replace(class_ids=without_uncertain(*each, threshold))
-                for each in segmentations]
+        return self.pipeline.segment(requests, channel_order == 'bgr', with_confidence)
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which the network sees images of this size."""

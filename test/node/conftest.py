@@ -53,9 +53,11 @@ def start_node(tmp_path_factory):
 
     yield start
     failures = []
+    for node in nodes:  # Their ends take seconds, but all at once.
+        node.interrupt()
     for node in nodes:  # all of them, whatever becomes of one, and of what ended by itself, too
         try:
-            if exit_code := node.stop():
+            if exit_code := node.exit_code():
                 failures.append(f'exit code {exit_code}; log:\n{node.log()}')
         except AssertionError as error:
             failures.append(str(error))

@@ -106,10 +106,18 @@ class NodeProcess:
     def log(self) -> str:
         return self._log_path.read_text()
 
-    def stop(self, how=signal.SIGINT) -> int:
-        """End the node as Ctrl-C does, if it runs, and return its exit code."""
+    def interrupt(self, how=signal.SIGINT) -> None:
+        """Begin to end the node as Ctrl-C does, if it runs."""
         if self.running():
             self._process.send_signal(how)
+
+    def stop(self, how=signal.SIGINT) -> int:
+        """End the node, if it runs, and return its exit code."""
+        self.interrupt(how)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        """Wait for the node's end and return its exit code."""
         try:
             return self._process.wait(20.0)
         except subprocess.TimeoutExpired:

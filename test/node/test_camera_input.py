@@ -9,12 +9,14 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 from bisenet_ros.node import camera_input  # noqa: E402
-from bisenet_ros.node.camera_input import CameraInput  # noqa: E402
+from bisenet_ros.node.camera_input import CameraInput, NewestFrames  # noqa: E402
 
 
 @pytest.fixture
@@ -33,6 +35,10 @@ def make_input():
 
     yield make
     context.shutdown()
+
+
+def image_at(sec):
+    return Image(header=Header(stamp=Time(sec=sec)))
 
 
 @pytest.mark.parametrize(('remappings', 'arguments', 'image', 'info', 'rectified'), [
@@ -124,11 +130,11 @@ def test_a_calibration_that_was_published_once_is_heard(make_input):
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     deadline = time.monotonic() + 30.0
-    while camera.camera_info is None:
+    while camera.calibrations.at(Time()) is None:
         assert time.monotonic() < deadline
         camera.follow_publishers()
         executor.spin_once(timeout_sec=0.1)
-    assert camera.camera_info.width == 7
+    assert camera.calibrations.at(Time()).width == 7
 
 
 @pytest.mark.parametrize(('max_rate', 'expected'), [(10.0, 100), (20.0, 200), (0.0, 300)])
@@ -143,3 +149,52 @@ def test_max_rate_of_a_camera_that_jitters(make_input, monkeypatch, max_rate, ex
         camera._on_image(Image(), {'publication_sequence_number': number})
         taken += camera.take() is not None
     assert abs(taken - expected) <= 2
+
+
+def test_max_rate_never_keeps_an_older_frame_waiting(make_input):
+    camera, _ = make_input()
+    camera.max_rate = 0.1
+    camera._on_image(image_at(1), {'publication_sequence_number': 1})
+    assert camera.take() is not None
+    for sec in 2, 3:
+        camera._on_image(image_at(sec), {'publication_sequence_number': sec})
+    assert camera.take().message.header.stamp.sec == 3
+    assert camera.counts.dropped == 1
+    camera._on_image(image_at(4), {'publication_sequence_number': 4})
+    assert camera.take() is None
+
+
+def test_an_image_has_the_calibration_of_its_own_stamp(make_input):
+    """Drivers publish it after the image."""
+    camera, _ = make_input()
+    camera._on_image(image_at(1), {'publication_sequence_number': 1})
+    frame = camera.take()
+    assert frame.camera_info is None
+    for sec in 1, 2:
+        camera.calibrations.add(CameraInfo(width=sec, header=image_at(sec).header))
+    assert frame.camera_info.width == 1
+    camera._on_image(image_at(3), {'publication_sequence_number': 2})
+    assert camera.take().camera_info.width == 2  # The newest, until its own comes.
+
+
+def test_cameras_take_turns(make_input):
+    """Where the network takes one image at a time, the others' stay as new as they can be."""
+    cameras = [make_input(f'/{name}/image')[0] for name in ('front', 'left', 'right')]
+    for camera, name in zip(cameras, ('front', 'left', 'right')):
+        camera.name = name
+    newest = NewestFrames(cameras)
+
+    def send(*senders):
+        for camera in senders:
+            camera._on_image(Image(), {'publication_sequence_number': 1})
+
+    def taken(most):
+        return [frame.camera for frame in newest.take(most)]
+    send(*cameras)
+    assert taken(1) == ['front']
+    send(cameras[0])
+    assert taken(1) == ['left']
+    assert taken(9) == ['right', 'front']
+    assert taken(9) == []
+    send(*cameras)
+    assert taken(2) == ['left', 'right']

@@ -76,32 +76,13 @@ def test_cameras_that_share_another_size_are_prepared_for_at_once():
     assert prepared() == {(1, (160, 90)), (1, (160, 120))}
 
 
-def test_a_cpu_publishes_each_mask_before_the_next_is_made(monkeypatch):
-    processor, _ = make_processor()
-    monkeypatch.setattr(SegmenterLikeOnAGpu, 'device', 'cpu')
-    processor = FrameProcessor(
-        processor._segmenter, processor._topics, processor._outputs, None, processor._settings,
-        None, None)
-    made = []
-    segment_images = processor._segmenter.segment
-
-    def counted(images, *arguments, **options):
-        made.append(len(images))
-        return segment_images(images, *arguments, **options)
-
-    monkeypatch.setattr(processor._segmenter, 'segment', counted)
-    processor._publish = lambda frame, *_: made.append(frame.camera)
-    image = np.zeros((48, 64, 3), np.uint8)
-    processor._segment_and_publish([(SimpleNamespace(camera=camera), ColorImage(image, 'rgb'))
-                                    for camera in ('front', 'rear')], 'rgb')
-    assert made == [1, 'front', 1, 'rear']
-
-
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
     processor, prepared = make_processor(most_at_once=1)
     processor.warm_up()
     assert '2 images of 640x480 at once are too many' in caplog.text
     processor._segmenter.pipeline._batches.clear()
     images = [np.full((480, 640, 3), level, np.uint8) for level in (10, 200)]
-    assert segment(processor, 'rgb', *images) == ['front', 'rear']
-    assert prepared() == {(1, (640, 480))}  # Two are not tried again.
+    assert processor.most_at_once == 1  # Two are not tried again.
+    for image in images:
+        assert segment(processor, 'rgb', image) == ['front']
+    assert prepared() == {(1, (640, 480))}

@@ -1,5 +1,6 @@
 """Parameters: shipped file and code agree, everything is described, wrong values are named."""
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -101,11 +102,13 @@ def test_wrong_values_at_start_are_named_and_can_be_mended(make_parameters):
 @pytest.mark.parametrize('name,value,words', [
     ('engine', 'tensorrt', 'one of auto'), ('network_size', [1, 2, 3], '2 numbers'),
     ('network_size', [-1, 5], 'from 0'), ('overlay_alpha', 1.5, 'range'),
-    ('cameras', ['front'], 'read-only')])
+    ('image_topic', 'front-cam/image', "'front-cam/image'.*between /"),
+    ('image_topic', '', "''.*between /"), ('camera_info_topic', '1cam', "'1cam'"),
+    ('costmap.odometry.topic', 'od om', "'od om'"), ('cameras', ['front'], 'read-only')])
 def test_wrong_values_are_refused_with_the_reason(make_parameters, name, value, words):
     node, parameters = make_parameters()
     before = parameters[name]
-    assert words in set_value(node, name, value)
+    assert re.search(words, set_value(node, name, value))
     assert parameters[name] == before
 
 
@@ -129,4 +132,11 @@ def test_each_of_several_cameras_has_its_own_block(make_parameters):
 def test_cameras_of_the_same_name_are_named(make_parameters):
     _, parameters = make_parameters(cameras=['front', 'front'])
     with pytest.raises(ParameterError, match="cameras is .*'front', 'front'"):
+        parameters.check()
+
+
+@pytest.mark.parametrize('names', [['front-cam'], ['front', '1st'], ['']])
+def test_names_that_no_camera_can_have_are_named(make_parameters, names):
+    _, parameters = make_parameters(cameras=names)
+    with pytest.raises(ParameterError, match=f"cameras has .*'{names[-1]}'.*begin with a letter"):
         parameters.check()

@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
-from bisenet_ros.node.camera_input import Frame  # noqa: E402
+from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
 from bisenet_ros.node.segmentation_node import SegmentationNode, spin  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
@@ -199,6 +199,9 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
                           costmap__enabled=False)
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         assert change_state(probe, transition)
+    told = [status.message for array in probe.received['/diagnostics'] for status in array.status
+            if status.name.startswith(probe.namespace.lstrip('/'))]
+    assert any(message.startswith('configuring') for message in told)
     probe.wait(lambda: 'nobody publishes' in probe.diagnostics()['message'])
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
     probe.wait(lambda: 'though there is a publisher' in probe.diagnostics()['message'])
@@ -287,6 +290,8 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
     probe.wait(lambda: probe.diagnostics()['last_error'] == refusal.message)
     assert probe.diagnostics()['state'] == 'paused'
     assert probe.diagnostics()['level'] == b'\x02'
+    assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
+    probe.wait(lambda: probe.diagnostics()['message'] == 'inactive')
 
 
 @pytest.mark.parametrize('autostart', [True, False])
@@ -335,7 +340,7 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
             return segment(images, *arguments, **options)
 
         monkeypatch.setattr(node._segmenter, 'segment', segment_small)
-        images = [(Frame(name, Image(), None, rectified=False, received=0.0),
+        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, width, 3), np.uint8), 'rgb'))
                   for name, width in (('front', 640), ('rear', 64))]
         segmented = node._processor._segment(images, 'rgb', with_confidence=True)
@@ -359,7 +364,7 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
             monkeypatch.setattr(node._segmenter, 'device_is_lost', lambda: True)
-        images = [(Frame(name, Image(), None, rectified=False, received=0.0),
+        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, 64, 3), np.uint8), 'rgb'))
                   for name in ('front', 'rear')]
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
@@ -376,7 +381,8 @@ def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
         node = SegmentationNode()
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
-        node._processor.process([Frame('', Image(), None, rectified=False, received=0.0)])
+        frame = Frame('', Image(), Calibrations(), rectified=False, received=0.0)
+        node._processor.process([frame])
         assert 'not segmented: ZeroDivisionError: division by zero (' in node._faults.of_camera('')
         node.close()
     finally:

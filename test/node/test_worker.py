@@ -6,17 +6,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from bisenet_ros.node.worker import Worker  # noqa: E402
-
-
-class OneFrame:
-    """A camera that has one frame."""
-
-    def __init__(self):
-        self.frames = ['frame']
-
-    def take(self):
-        return self.frames.pop() if self.frames else None
+from bisenet_ros.node.worker import Worker, repeated  # noqa: E402
 
 
 def test_how_long_it_has_been_at_work_on_a_frame():
@@ -27,7 +17,8 @@ def test_how_long_it_has_been_at_work_on_a_frame():
         may_end.wait()
         seen.extend(frames)
 
-    worker = Worker([OneFrame()], threading.Condition(), process, 'test')
+    items = [['frame']]
+    worker = Worker(lambda: items.pop() if items else [], threading.Condition(), process, 'test')
     assert worker.busy_for() == 0
     worker.start()
     assert began.wait(30)
@@ -36,3 +27,17 @@ def test_how_long_it_has_been_at_work_on_a_frame():
     may_end.set()
     worker.stop()
     assert seen == ['frame'] and worker.busy_for() == 0
+
+
+def test_one_that_could_not_be_started_can_be_stopped():
+    Worker(list, threading.Condition(), lambda _: None, 'test').stop()
+
+
+def test_what_is_repeated_goes_on_until_the_end_and_no_longer():
+    times = threading.Semaphore(0)
+    with repeated(times.release, 0.01):
+        for _ in range(3):
+            assert times.acquire(timeout=30)
+    while times.acquire(blocking=False):
+        pass
+    assert not times.acquire(timeout=0.1)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import classify, find_classes
+from bisenet_ros.segmentation.postprocess import classify, find_classes, without_uncertain
 
 
 def reference(logits, size):
@@ -62,3 +62,12 @@ def test_no_number_decides_the_same_without_confidence(broken):
     expected, _ = classify(logits, (16, 16), channel_ids)
     assert (expected == NO_DECISION).any() == (broken != -np.inf)
     np.testing.assert_array_equal(find_classes(logits, (16, 16), channel_ids), expected)
+
+
+@pytest.mark.parametrize('threshold', [0.001, 0.3, 0.5, 0.9, 1.0])
+def test_what_is_less_probable_than_the_threshold_is_undecided(threshold):
+    confidence, class_ids = np.mgrid[:256, :11].astype(np.uint8)
+    careful = without_uncertain(class_ids, confidence, threshold)
+    assert careful.dtype == np.uint8
+    np.testing.assert_array_equal(
+        careful, np.where(confidence / 255 >= threshold, class_ids, NO_DECISION))

@@ -135,30 +135,11 @@ def test_without_recommended_size_the_network_sees_the_images_own(sizeless_weigh
     assert tiny.class_ids.shape == (3, 5)
 
 
-def test_threshold_makes_improbable_pixels_undecided(camvid_weights, colorful_image):
-    segmenter = Segmenter(camvid_weights, device='cpu', engine='torch')
-    sure, = segmenter.segment([colorful_image])
-    assert NO_DECISION not in sure.class_ids
-    threshold = float(np.median(sure.confidence)) / 255
-    segmenter.confidence_threshold = threshold
-    careful, = segmenter.segment([colorful_image])
-    np.testing.assert_array_equal(careful.confidence, sure.confidence)
-    np.testing.assert_array_equal(
-        careful.class_ids,
-        np.where(sure.confidence / 255 >= threshold, sure.class_ids, NO_DECISION))
-    assert (careful.class_ids == NO_DECISION).any()
-    assert (careful.class_ids != NO_DECISION).any()
-
-
 def test_without_confidence_the_classes_are_the_same(segmenter, colorful_image):
     full, = segmenter.segment([colorful_image])
     alone, = segmenter.segment([colorful_image], with_confidence=False)
     assert alone.confidence is None
     assert (alone.class_ids == full.class_ids).mean() > 0.9999
-    segmenter.confidence_threshold = 0.5
-    careful, = segmenter.segment([colorful_image], with_confidence=False)
-    segmenter.confidence_threshold = 0.0
-    np.testing.assert_array_equal(careful.class_ids == NO_DECISION, full.confidence < 128)
 
 
 def test_channels_become_the_ids_of_the_label_set(camvid_weights, colorful_image, tmp_path):
@@ -277,8 +258,6 @@ def test_fusing_batch_norms_changes_nothing(camvid_weights):
     ({'network_size': (100, 100)}, '100x100.*multiples of 8'),
     ({'network_size': (16, 320)}, '16x320'),
     ({'network_size': (0, 320)}, '0x320'),
-    ({'confidence_threshold': 1.5}, '1.5'),
-    ({'confidence_threshold': float('nan')}, 'nan'),
     ({'label_set': 'cityscapes'}, "11 classes.*'cityscapes' has 19"),
 ])
 def test_wrong_settings_are_named(camvid_weights, arguments, told):

@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.node.camera_input import QUEUE_DEPTH, CameraInput, Frame
+from bisenet_ros.node.camera_input import QUEUE_DEPTH, CameraInput, Frame, NewestFrames
 from bisenet_ros.node.image_conversion import to_color_image, to_image_message
 from bisenet_ros.node.outputs import SegmentationOutputs
 from bisenet_ros.node.worker import Worker
@@ -95,7 +95,8 @@ class NodeRelay(LifecycleNode):
         self._input = LoggedInput(log, self, '', 'image', '', 'raw', 'auto', 'auto', new_frame)
         self._input.start()
         self.create_timer(0.5, self._input.follow_publishers)
-        self._worker = Worker([self._input], new_frame, self._process, 'relay')
+        newest_frames = NewestFrames([self._input])
+        self._worker = Worker(lambda: newest_frames.take(1), new_frame, self._process, 'relay')
         self._worker.start()
 
     def destroy_node(self) -> None:
