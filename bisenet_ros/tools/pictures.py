@@ -1,6 +1,5 @@
 """Pictures of a run for people: camera, overlay, costmap, as a strip and as a video."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +7,11 @@ import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.labels import LabelSet
+from bisenet_ros.training.pictures import save_pictures
 
 VIDEO_RATE = 10.0  # Hz
 PANEL_HEIGHT = 360  # px
 GAP = 4  # px between the pictures of a panel
-ROW_HEIGHT = 2.4  # inches, of the strip
-LEGEND_ENTRY_WIDTH, LEGEND_ROW_HEIGHT = 0.78, 0.25  # inches
 
 
 @dataclass(frozen=True)
@@ -152,37 +150,3 @@ def save_strip(path: Path, moments: list[Moment], label_set: LabelSet) -> None:
         columns.append(('costmap, robot facing up',
                         [draw_costmap(moment.costmap, 2 * PANEL_HEIGHT) for moment in moments]))
     save_pictures(path, columns, label_set)
-
-
-def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
-                  label_set: LabelSet) -> None:
-    """
-    Save pictures in columns over a legend of the class colours.
-
-    :param columns: title and pictures of each, as many in all; pictures (H, W, 3) uint8 RGB.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
-    width = ROW_HEIGHT * sum(aspects)
-    rows = len(columns[0][1])
-    legend_rows = math.ceil(LEGEND_ENTRY_WIDTH * len(label_set.labels) / width)
-    legend_height = LEGEND_ROW_HEIGHT * (legend_rows + 1)
-    figure = Figure(figsize=(width, ROW_HEIGHT * rows + 0.3 + legend_height), layout='constrained')
-    above, below = figure.subfigures(
-        2, 1, height_ratios=[ROW_HEIGHT * rows + 0.3, legend_height])
-    axes = above.subplots(
-        rows, len(columns), squeeze=False, gridspec_kw={'width_ratios': aspects})
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    for column, (title, pictures) in enumerate(columns):
-        axes[0, column].set_title(title, fontsize=11)
-        for row, picture in enumerate(pictures):
-            axes[row, column].imshow(picture)
-            axes[row, column].axis('off')
-    below.legend(
-        handles=[Patch(facecolor=np.array(label.color) / 255, label=label.name.replace('_', ' '))
-                 for label in label_set.labels],
-        loc='center', ncols=math.ceil(len(label_set.labels) / legend_rows),
-        frameon=False, fontsize=9, handlelength=1.2, handleheight=1.2, columnspacing=1.2)
-    figure.savefig(path, dpi=150)

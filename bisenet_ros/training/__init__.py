@@ -1,1 +1,1 @@
-"""Data sets, augmentation, losses; the commands train, evaluate, export and render_street."""
+"""Data sets, augmentation, losses; the commands train, evaluate and export."""

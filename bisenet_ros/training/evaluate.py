@@ -17,7 +17,6 @@ from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
-from bisenet_ros.tools.pictures import save_pictures
 from bisenet_ros.training.datasets import PLACES, Dataset, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
@@ -26,6 +25,7 @@ from bisenet_ros.training.metrics import (
     network_predictor,
     score,
 )
+from bisenet_ros.training.pictures import save_pictures
 
 # Images in worst.png.
 WORST_COUNT = 4

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.tools import render_street
 from bisenet_ros.tools.street import StreetDrive
-from bisenet_ros.training import render_street
 from bisenet_ros.training.datasets import load_dataset
 
 
