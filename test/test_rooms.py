@@ -8,7 +8,7 @@ import pytest
 import bisenet_ros
 
 PACKAGE = Path(bisenet_ros.__file__).parent
-# Modules beside the rooms (labels' files, allocator, ...) and libraries may be imported by all.
+# All may import libraries and the modules beside the rooms, such as allocator.
 ALLOWED = {
     'network': set(),
     'segmentation': {'network'},
@@ -25,7 +25,8 @@ def imported(room):
     for path in sorted((PACKAGE / room).rglob('*.py')):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.ImportFrom):
-                yield path.name, node.module
+                for alias in node.names:
+                    yield path.name, f'{node.module}.{alias.name}'
             elif isinstance(node, ast.Import):
                 for alias in node.names:
                     yield path.name, alias.name

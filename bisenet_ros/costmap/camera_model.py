@@ -127,7 +127,8 @@ class Calibration:
         the image's is a plain resize, which must keep the aspect (for a mask that does not, see
         CameraModel.resized).
 
-        :raises CalibrationError: where the image's aspect is not that of the calibrated view.
+        :raises CalibrationError: where the image's aspect is not that of the calibrated view, or
+            the region not within the full size.
         """
         view = view_size((width, height), (self.width, self.height),
                          (self.binning_x, self.binning_y), self.roi)
@@ -163,7 +164,8 @@ def view_size(image_size: tuple[int, int], full_size: tuple[int, int],
     if roi[0] + view[0] > full_size[0] or roi[1] + view[1] > full_size[1]:
         raise CalibrationError(
             f'camera_info.roi {roi} (x, y, width, height; 0: all) reaches beyond the '
-            f'{full_size[0]}x{full_size[1]} pixels of camera_info: it is in unbinned pixels')
+            f'{full_size[0]}x{full_size[1]} pixels of camera_info, which must be those of the '
+            'whole sensor, unbinned: correct them in the camera driver, or set roi to 0')
     sensor_width, sensor_height = (side / (bins or 1) for side, bins in zip(view, binning))
     # One pixel of slack: resizing and binning round.
     if (abs(width - height * sensor_width / sensor_height) > 1

@@ -12,8 +12,8 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
-# Between these, along rays, at most so much of the range: pixels go as its inverse.
-_LONGEST_STRIDE = 0.25
+# Metres. Nearer, every sample of a ray does: pixels go as the inverse of the range.
+_NEAR = 0.4
 # Longest step between samples near the camera (m), and widest angle between rays: coarse cells
 # must not hide small obstacles.
 _LONGEST_STEP = 0.025
@@ -136,7 +136,9 @@ class GroundTable:
         angles = np.arange(0, polar.azimuth_count, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
         down = from_base @ (0, 0, -height)
-        pixels = self.camera.project(self.ranges[::_STRIDE, None, None] * outwards + down)
+        samples = np.arange(len(self.ranges))
+        nodes = np.flatnonzero((samples % _STRIDE == 0) | (self.ranges < _NEAR))
+        pixels = self.camera.project(self.ranges[nodes, None, None] * outwards + down)
         pixels = pixels.astype(np.float32)
         with np.errstate(invalid='ignore'):
             seen = ((pixels >= 0) & (pixels < (self.camera.width, self.camera.height))).all(axis=2)
@@ -148,8 +150,11 @@ class GroundTable:
         # Rays beside each other in the picture are neighbours: the first follows the largest gap.
         gaps = np.diff(sectors, prepend=sectors[-1] - len(seen))
         sectors = np.roll(sectors, -int(gaps.argmax()))
-        pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors], axis=1)
-        pixels = np.concatenate([_between(pixels[:-1], pixels[1:], axis=0), pixels[-1:]])
+        pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors])
+        after = np.maximum(np.searchsorted(nodes, samples), 1)
+        share = (samples - nodes[after - 1]) / (nodes[after] - nodes[after - 1])
+        share = share.astype(np.float32)[:, None, None]
+        pixels = pixels[after - 1] * (1 - share) + pixels[after] * share
         columns = (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
         return pixels.view(np.complex64)[..., 0], columns
 
@@ -239,26 +244,18 @@ class GroundTable:
         return distance[:, None] * self._directions[rays], usable
 
 
-def _between(start, end, axis):
-    """Interleave start with what lies between it and end, in equal steps, along an axis."""
+def _between(start, end):
+    """Interleave start (rows, columns, 2) with what lies between it and end, in equal steps."""
     steps = [start + (end - start) * np.float32(i / _STRIDE) for i in range(_STRIDE)]
-    shape = list(start.shape)
-    shape[axis] *= _STRIDE
-    return np.stack(steps, axis=axis + 1).reshape(shape)
+    return np.stack(steps, axis=2).reshape(len(start), -1, 2)
 
 
 def _sample_ranges(step, max_range, height, pixel_angle, max_pixel_footprint):
-    """
-    Return ranges from below the camera to beyond max_range.
-
-    They are a step or half a pixel apart, or an even part of that right below the camera.
-    """
+    """Return ranges, a step or half a pixel apart, from below the camera to beyond max_range."""
     nodes = [step / 2]
     # One more node, so that what touches the ground at max_range is seen beyond it, too.
     while len(nodes) < 3 or nodes[-2] < max_range:
         footprint = (nodes[-1] ** 2 + height ** 2) / height * pixel_angle
-        stride = _STRIDE * max(step, min(footprint, max_pixel_footprint) / 2)
-        parts = math.ceil(stride / max(step, _LONGEST_STRIDE * nodes[-1]))
-        nodes.extend(np.linspace(nodes[-1], nodes[-1] + stride, parts + 1)[1:])
+        nodes.append(nodes[-1] + _STRIDE * max(step, min(footprint, max_pixel_footprint) / 2))
     index = np.arange((len(nodes) - 1) * _STRIDE + 1)
     return np.interp(index, index[::_STRIDE], nodes)

@@ -75,7 +75,8 @@ class RollingGrid:
                  rule: CostRule) -> None:
         """Start unknown, centred on the frame's origin."""
         self._resolution = resolution
-        self._shape = tuple(max(1, round(side / resolution)) for side in (size[1], size[0]))
+        info = GridInfo.around(0.0, 0.0, resolution, size)
+        self._shape = info.height, info.width
         self._decay_time = decay_time
         self._rule = rule
         self._evidence = np.empty((rule.class_count, *self._shape), np.float32)

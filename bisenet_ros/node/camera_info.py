@@ -33,7 +33,8 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
     :param image_size: (width, height) of the image as it came, in pixels.
     :param mask_size: (width, height) of the mask.
     :param rectified: whether info's P describes the image, not its K and D.
-    :raises CalibrationError: where the image's aspect is not that of the calibrated view.
+    :raises CalibrationError: where the image's aspect is not that of the calibrated view, or the
+        region not within the full size.
     """
     roi = info.roi
     full = info.width or image_size[0], info.height or image_size[1]

@@ -65,15 +65,13 @@ class Health:
             elif name in missing:
                 what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
                     f'the costmap lacks {camera.image_topic}')
-                errors.append(f'{what}: {missing[name]}')
+                errors.append('; '.join(filter(None, (
+                    f'{what}: {missing[name]}', _clock_trouble(camera, stale_after)))))
             elif publishers > 1:
                 warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
                                 'images mix: stop all but one')
-            elif abs(camera.age) > stale_after:
-                warnings.append(
-                    f'the stamps of {camera.image_topic} are {abs(camera.age):.1f} s '
-                    f'{"old" if camera.age > 0 else "ahead"} when images arrive: synchronise the '
-                    'clocks, play bags with --clock, and set use_sim_time on all nodes or none')
+            elif trouble := _clock_trouble(camera, stale_after):
+                warnings.append(trouble)
             elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
                 warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
                                 f'the way: {SEE_LARGE_IMAGES}')
@@ -94,3 +92,12 @@ class Health:
             self._costmap_wanted_since = now
         return self._costmap.missing(
             stale_after, excuse=now - self._costmap_wanted_since <= stale_after)
+
+
+def _clock_trouble(camera: CameraInput, stale_after: float) -> str:
+    """Return how the clock of a camera differs from the node's; '' if it does not."""
+    if abs(camera.age) <= stale_after:
+        return ''
+    return (f'the stamps of {camera.image_topic} are {abs(camera.age):.1f} s '
+            f'{"old" if camera.age > 0 else "ahead"} when images arrive: synchronise the clocks, '
+            'play bags with --clock, and set use_sim_time on all nodes or none')

@@ -190,7 +190,8 @@ NODE_PARAMETERS = (
       'this probable, set the cost of a cell even where another class is more probable.',
       limits=(0.01, 1.0)),
     P('costmap.footprint_radius', 0.25, 'Around the origin of base_frame (m): the robot stands '
-      'there, so no obstacle does, and what was not seen is free.', limits=(0.0, 100.0)),
+      'there, so no obstacle does, and what was not seen is free. Below half of costmap.size.',
+      limits=(0.0, 100.0)),
     P('costmap.publish_classes', [], 'Names of the classes that get a topic of their own, '
       'segmentation/costmap/<class>.', type=Parameter.Type.STRING_ARRAY),
     P('costmap.odometry.source', 'tf', 'Where the motion of the robot comes from: TF, a '
@@ -226,8 +227,8 @@ class Parameters:
         if wrong := [name for name in cameras if not _CAMERA_NAME.fullmatch(name)]:
             self._faults['cameras'] = (
                 f'cameras has {wrong}; a name becomes part of topics: begin with a letter, then '
-                'letters, digits and _; it can only be set at start')
-            cameras = []
+                'letters, digits and _ ([] for a single camera); it can only be set at start')
+            cameras = [name for name in cameras if name not in wrong]
         for camera in dict.fromkeys(cameras or ['']):
             for specification in CAMERA_PARAMETERS + CAMERA_POSE_PARAMETERS:
                 self._declare(_of_camera(specification, camera))

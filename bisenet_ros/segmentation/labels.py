@@ -22,12 +22,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML's own loader takes the last."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                line = node.value[index][0].start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    problem=f'{key!r} is there twice, again in line {line}')
+        if isinstance(node, yaml.MappingNode):  # else the error is YAML's
+            seen = set()
+            for key, _ in node.value:  # of this mapping, not of what << merges into it
+                if isinstance(key.value, str) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f'{key.value!r} is there twice, again in line '
+                                f'{key.start_mark.line + 1}')
+                seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

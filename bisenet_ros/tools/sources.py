@@ -1,4 +1,4 @@
-"""Where frames come from: the rendered street, images, a video, a camera or a bag. No ROS."""
+"""Where frames come from: the rendered street, images, a video, a camera, a bag (needs ROS)."""
 
 import re
 import statistics
@@ -202,8 +202,8 @@ class BagSource(Source):
             from rosbags.highlevel import AnyReader, AnyReaderError
             from rosbags.typesys import Stores, get_typestore
         except ImportError:
-            raise SourceError(f'{self.path}: reading bags needs two packages: '
-                              'pip install rosbags rosbags-image') from None
+            raise SourceError(f'{self.path}: reading bags needs rosbags and, where there is no '
+                              'cv_bridge, rosbags-image: install them with pip') from None
         # Bags older than Iron hold no message definitions; these messages never changed.
         definitions = get_typestore(Stores.ROS2_HUMBLE)
         try:

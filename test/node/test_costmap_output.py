@@ -402,6 +402,13 @@ def test_a_camera_that_adds_nothing_is_named_beside_one_that_does(start_node):
     send_until(lambda: probe.diagnostics()['message'] == 'segmenting')
 
 
+def test_a_wrong_clock_is_told_beside_what_the_costmap_lacks(driving):
+    driving.send_until(lambda: all(
+        words in driving.probe.diagnostics()['message']
+        for words in ('the costmap is unknown', 's old when images arrive', 'use_sim_time')),
+        odometry=False)
+
+
 def test_what_is_missing_is_excused_only_without_a_fault():
     """Who has only just begun to listen is told of a missing calibration, not of the rest."""
     context = rclpy.Context()

@@ -76,6 +76,13 @@ def test_cameras_that_share_another_size_are_prepared_for_at_once():
     assert prepared() == {(1, (160, 90)), (1, (160, 120))}
 
 
+def test_where_memory_takes_one_image_only_all_are_segmented():
+    processor, _ = make_processor(most_at_once=1)
+    images = [np.zeros((90, 160, 3), np.uint8)] * 2
+    assert segment(processor, 'rgb', *images) == ['front', 'rear']
+    assert processor.most_at_once == 1
+
+
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
     processor, prepared = make_processor(most_at_once=1)
     processor.warm_up()

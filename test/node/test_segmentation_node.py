@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -370,6 +371,29 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
+    """Or those of the others grow old while they wait behind it."""
+    rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]', '-p', 'device:=cpu'])
+    taken, came = [], threading.Semaphore(0)
+
+    def process(frames):
+        taken.append([frame.camera for frame in frames])
+        came.release()
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        monkeypatch.setattr(node._processor, 'process', process)
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        with node._new_frame:
+            for camera in node._inputs.values():
+                camera._on_image(Image(), {'publication_sequence_number': 1})
+        assert came.acquire(timeout=30) and came.acquire(timeout=30)
+        assert taken == [['front'], ['rear']]
         node.close()
     finally:
         rclpy.shutdown()

@@ -113,6 +113,22 @@ def test_a_key_given_twice_is_named(tmp_path):
         load_label_set(write(tmp_path, text))
 
 
+def test_entries_may_share_what_yaml_merges(tmp_path):
+    path = write(tmp_path, (
+        'name: garden\nignore_id: 255\nclasses:\n'
+        '- &hedge {id: 7, name: hedge, color: [9, 90, 9], cost: 100, obstacle: true, '
+        'ground: false}\n'
+        '- {<<: *hedge, id: 8, name: fence}\n'))
+    assert [(label.id, label.name, label.obstacle) for label in load_label_set(path).labels] == [
+        (7, 'hedge', True), (8, 'fence', True)]
+
+
+@pytest.mark.parametrize('text', ['!!map grass', '{[1, 2]: 3, [1, 2]: 4}'])
+def test_what_is_no_mapping_of_names_is_refused(tmp_path, text):
+    with pytest.raises(LabelSetError):
+        load_label_set(write(tmp_path, text))
+
+
 def test_missing_file_and_unknown_name():
     with pytest.raises(LabelSetError, match='nowhere/own.yaml'):
         load_label_set('nowhere/own.yaml')

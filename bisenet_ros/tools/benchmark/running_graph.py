@@ -127,7 +127,7 @@ class Graph:
 
     def wait_for_diagnostics(self) -> None:
         """Return once the node has said what it runs."""
-        while not self.monitor.diagnostics:
+        while 'device' not in self.monitor.diagnostics:
             self.sleep(POLL)
 
     def measure(self, rate: float, seconds: float, name: str) -> Window:
