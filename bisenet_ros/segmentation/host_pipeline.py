@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
-from bisenet_ros.segmentation.postprocess import classify, find_classes
+from bisenet_ros.segmentation.postprocess import classify
 
 
 class HostPipeline:
@@ -51,6 +51,4 @@ class HostPipeline:
         :param logits: (1, classes, rows, columns) float32, as the engine gives them.
         :param mask_size: (width, height).
         """
-        if with_confidence:
-            return Segmentation(*classify(logits[0], mask_size, self._channel_ids))
-        return Segmentation(find_classes(logits[0], mask_size, self._channel_ids), None)
+        return classify(logits[0], mask_size, self._channel_ids, with_confidence)

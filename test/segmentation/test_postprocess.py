@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import classify, find_classes, without_uncertain
+from bisenet_ros.segmentation.postprocess import MANY_PIXELS, classify, without_uncertain
 
 
 def reference(logits, size):
@@ -19,7 +19,8 @@ def reference(logits, size):
 
 
 @pytest.mark.parametrize('spread', [1, 10, 40])
-@pytest.mark.parametrize('size', [(160, 96), (213, 121), (20, 12), (7, 5)])
+# In one piece; in strips, of which the last is shorter; smaller than the logits.
+@pytest.mark.parametrize('size', [(160, 96), (213, 121), (1280, 1001), (20, 12), (7, 5)])
 def test_classes_and_confidence(size, spread):
     logits = np.random.default_rng(0).normal(0, spread, (11, 12, 20)).astype(np.float32)
     channel_ids = np.arange(100, 111, dtype=np.uint8)
@@ -28,11 +29,12 @@ def test_classes_and_confidence(size, spread):
     best = probabilities.max(0)
     assert class_ids.shape == confidence.shape == size[::-1]
     assert class_ids.dtype == confidence.dtype == np.uint8
-    assert np.abs(confidence - 255 * best).max() <= 0.51
+    assert np.abs(confidence - 255 * best).max() <= 0.51 + 0.002 * spread
     # Where two classes are equally probable to seven digits, either is right.
     chosen = np.take_along_axis(probabilities, class_ids[None].astype(int) - 100, 0)[0]
     np.testing.assert_allclose(chosen, best, rtol=2e-5)
-    alone = find_classes(logits, size, channel_ids)
+    alone, none = classify(logits, size, channel_ids, with_confidence=False)
+    assert none is None
     chosen = np.take_along_axis(probabilities, alone[None].astype(int) - 100, 0)[0]
     np.testing.assert_allclose(chosen, best, rtol=2e-5)
 
@@ -54,6 +56,17 @@ def test_logits_that_are_no_numbers_decide_nothing(broken):
     assert (confidence == 0).all()
 
 
+def test_strips_are_as_good_as_one_piece(monkeypatch):
+    logits = np.random.default_rng(1).normal(0, 5, (11, 45, 60)).astype(np.float32)
+    channel_ids = np.arange(11, dtype=np.uint8)
+    assert 1000 * 700 > MANY_PIXELS
+    strips = classify(logits, (1000, 700), channel_ids)
+    monkeypatch.setattr('bisenet_ros.segmentation.postprocess.MANY_PIXELS', 1 << 30)
+    whole = classify(logits, (1000, 700), channel_ids)
+    assert (strips.class_ids == whole.class_ids).mean() > 0.9999
+    assert np.abs(strips.confidence.astype(int) - whole.confidence).max() <= 1
+
+
 @pytest.mark.parametrize('broken', [np.nan, np.inf, -np.inf])
 def test_no_number_decides_the_same_without_confidence(broken):
     logits = np.random.default_rng(0).normal(0, 5, (3, 4, 4)).astype(np.float32)
@@ -61,7 +74,8 @@ def test_no_number_decides_the_same_without_confidence(broken):
     channel_ids = np.arange(3, dtype=np.uint8)
     expected, _ = classify(logits, (16, 16), channel_ids)
     assert (expected == NO_DECISION).any() == (broken != -np.inf)
-    np.testing.assert_array_equal(find_classes(logits, (16, 16), channel_ids), expected)
+    alone, _ = classify(logits, (16, 16), channel_ids, with_confidence=False)
+    np.testing.assert_array_equal(alone, expected)
 
 
 @pytest.mark.parametrize('threshold', [0.001, 0.3, 0.5, 0.9, 1.0])
