@@ -42,8 +42,8 @@ class GridInfo:
                size: tuple[float, float]) -> 'GridInfo':
         """Return a grid of a size (x, y), metres, of whole cells, centred on a point."""
         width, height = (max(1, round(side / resolution)) for side in size)
-        return cls(resolution, width, height, round(x / resolution - width / 2) * resolution,
-                   round(y / resolution - height / 2) * resolution)
+        row, column = _corner_around(x, y, resolution, (height, width))
+        return cls(resolution, width, height, column * resolution, row * resolution)
 
 
 class RollingGrid:
@@ -94,7 +94,7 @@ class RollingGrid:
                         (self._holds_obstacle, False))
         # Of each cell, where it is stored.
         self._stored = np.empty(self._total.size, np.intp)
-        self._place(self._corner_around(0.0, 0.0))
+        self._place(_corner_around(0.0, 0.0, resolution, self._shape))
         self.clear()
 
     def clear(self) -> None:
@@ -202,7 +202,7 @@ class RollingGrid:
 
     def move_to(self, x: float, y: float) -> None:
         """Centre the window on a point, in whole cells, keeping what stays inside."""
-        corner = self._corner_around(x, y)
+        corner = _corner_around(x, y, self._resolution, self._shape)
         if corner == self._corner:
             return
         # What leaves at one side is stored where what comes in at the other will be.
@@ -279,11 +279,6 @@ class RollingGrid:
         planes = np.concatenate([planes[..., row:, :], planes[..., :row, :]], axis=-2)
         return np.concatenate([planes[..., column:], planes[..., :column]], axis=-1)
 
-    def _corner_around(self, x, y):
-        """Return (row, column) of the window's first cell, counted from the frame's origin."""
-        height, width = self._shape
-        return (round(y / self._resolution - height / 2), round(x / self._resolution - width / 2))
-
     def _place(self, corner):
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
@@ -313,6 +308,12 @@ class RollingGrid:
             return
         for planes, nothing in self._unseen:
             planes.reshape(*planes.shape[:-2], -1)[..., stored] = nothing
+
+
+def _corner_around(x, y, resolution, shape):
+    """Return (row, column) of a window's first cell, counted from the frame's origin."""
+    height, width = shape
+    return round(y / resolution - height / 2), round(x / resolution - width / 2)
 
 
 def _around(first, count, size):

@@ -341,17 +341,16 @@ class SemanticCostmap:
         points, usable = table.borders(*np.divmod(starts, classes.shape[1]))
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
-        arrived = np.ones(len(starts), bool)
-        arrived[inside] = ~self._grid.hold_obstacle(start_cells)
+        # Without odometry nothing is held that could be hidden.
+        arrived = np.full(len(starts), self._has_odometry)
+        arrived[inside] &= ~self._grid.hold_obstacle(start_cells)
 
         are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
         between, contacts_nearby = self._cells_between(
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
         observed[contact_cells] = True
-        # Without odometry nothing is held that could be hidden.
-        hidden = self._hidden_cells(
-            starts[arrived if self._has_odometry else []], ground, nearest_sample, observed)
+        hidden = self._hidden_cells(starts[arrived], ground, nearest_sample, observed)
         nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
         cells = np.flatnonzero(observed)
         samples = nearest_sample[cells]

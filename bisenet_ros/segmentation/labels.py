@@ -23,13 +23,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):  # else the error is YAML's
-            seen = set()
-            for key, _ in node.value:  # of this mapping, not of what << merges into it
-                if isinstance(key.value, str) and key.value in seen:
+            # Of this mapping, not of what << merges into it.
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            names = [key.value for key in keys]
+            for index, key in enumerate(keys):
+                if key.value in names[:index]:
                     raise yaml.constructor.ConstructorError(
                         problem=f'{key.value!r} is there twice, again in line '
                                 f'{key.start_mark.line + 1}')
-                seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

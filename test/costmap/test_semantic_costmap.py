@@ -526,11 +526,16 @@ def test_a_thin_obstacle_is_marked_on_coarse_cells_too(resolution, max_range):
     assert missed == 0
 
 
+def rays_of_pixels(pose):
+    """Return the direction in which each pixel of the pinhole looks, (HEIGHT, WIDTH, 3)."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([(columns - CENTRE[0]) / FOCAL, (rows - CENTRE[1]) / FOCAL,
+                     np.ones(rows.shape)], -1) @ pose[:3, :3].T
+
+
 def mask_of_box(pose, lower, upper):
     """Return what the pinhole sees of an axis-aligned car on a road, by casting rays."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    rays = np.stack([(columns - CENTRE[0]) / FOCAL, (rows - CENTRE[1]) / FOCAL,
-                     np.ones(rows.shape)], -1) @ pose[:3, :3].T
+    rays = rays_of_pixels(pose)
     with np.errstate(divide='ignore'):
         entries, exits = np.sort([(lower - pose[:3, 3]) / rays, (upper - pose[:3, 3]) / rays], 0)
     mask = np.where(rays[..., 2] < 0, ID['road'], ID['sky']).astype(np.uint8)
@@ -563,9 +568,7 @@ def test_a_table_of_a_camera_near_the_ground_tells_where_pixels_are():
     """Each pixel's value is the range, in half centimetres, at which it sees the ground."""
     height, pitch, unit = 0.15, 0.5, 0.005
     pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    rays = np.stack([(columns - CENTRE[0]) / FOCAL, (rows - CENTRE[1]) / FOCAL,
-                     np.ones(rows.shape)], -1) @ pose[:3, :3].T
+    rays = rays_of_pixels(pose)
     seen = np.where(rays[..., 2] < -0.1, np.hypot(rays[..., 0], rays[..., 1]) * height
                     / np.maximum(-rays[..., 2], 0.1) / unit, 255).clip(0, 255).astype(np.uint8)
     table = GroundTable(CAMERA, pose, PolarGrid(0.05, 2.0), 0.0, 0.0, 2.0, 0.1)
