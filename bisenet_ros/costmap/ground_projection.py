@@ -110,7 +110,8 @@ class GroundTable:
         # On the optical axis.
         self.pixel_angle = 1 / max(camera.focal_length)
         self.ranges = _sample_ranges(
-            polar.sample_step, max_range, height, self.pixel_angle, max_pixel_footprint)
+            polar.sample_step, max_range, height, 1 / min(camera.focal_length),
+            max_pixel_footprint)
         self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height)
         self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)

@@ -13,6 +13,9 @@ GROUND, OBSTACLE = 1, 2
 # thing may be shorter than that.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
+# Behind an obstacle, where ground is seen over it: a face has more stray pixels than the road, and
+# ground behind a wall is worse.
+_MIN_FREE_RUN_BEHIND = 7
 # Stray samples allowed between the last ground and the obstacle that stands on it.
 _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
@@ -25,7 +28,7 @@ _PASSING_DISTANCE = 0.5
 _GAP_RAYS = 2
 _LONGEST_GAP = 0.25
 # How many samples farther out find_contacts must see to judge one.
-LOOK_AHEAD = _MIN_FREE_RUN
+LOOK_AHEAD = _MIN_FREE_RUN_BEHIND
 
 
 def find_contacts(kinds: np.ndarray, are_stray: Callable[[np.ndarray], np.ndarray]
@@ -55,7 +58,9 @@ def find_contacts(kinds: np.ndarray, are_stray: Callable[[np.ndarray], np.ndarra
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
     without_contact = obstacle.copy()
     without_contact[1:] &= ~_any_of_last(obstacle, _MAX_GAP + 1)[:-1] & ~ground_before[:-1]
-    ground = _drop_short_runs(ground, _MIN_FREE_RUN)
+    behind = np.bitwise_or.accumulate(obstacle, axis=0)
+    ground = (_drop_short_runs(ground, _MIN_FREE_RUN) & ~behind
+              | _drop_short_runs(ground, _MIN_FREE_RUN_BEHIND))
     # The last sample before an obstacle may lie beyond its contact: samples take the nearest
     # pixel.
     ground[:-1] &= ~obstacle[1:]
@@ -192,8 +197,8 @@ def _drop_short_runs(bits, length):
 def _all_of_next(bits, count):
     """Return whether a sample and the count - 1 beyond it are all ones."""
     result = bits.copy()
-    for ahead in range(1, count):
-        result[:-ahead] &= bits[ahead:]
+    for step in _steps(count):
+        result[:-step] &= result[step:]
     result[1 - count:] = 0
     return result
 
@@ -201,6 +206,15 @@ def _all_of_next(bits, count):
 def _any_of_last(bits, count):
     """Return whether a sample or any of the count - 1 before it is a one."""
     result = bits.copy()
-    for back in range(1, count):
-        result[back:] |= bits[:-back]
+    for step in _steps(count):
+        result[step:] |= result[:-step]
     return result
+
+
+def _steps(count):
+    """Yield how far to look so that, each time at what was gathered before, count are seen."""
+    seen = 1
+    while seen < count:
+        step = min(seen, count - seen)
+        yield step
+        seen += step

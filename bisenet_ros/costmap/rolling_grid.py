@@ -13,6 +13,8 @@ _PRIOR = 1.0
 # what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
 # reason: Hornung et al., Autonomous Robots 2013, section 3.2.
 _MEMORY = 4.0
+# In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
+_LEAST_HIDDEN = 0.3
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
 # Evidence too small to matter, in observations.
@@ -235,14 +237,8 @@ class RollingGrid:
         if stamp < self._now - self._decay_time:
             return
         stored = self._stored.take(cells)
-        seen = self._seen.take(stored)
-        seen[seen == np.inf] = stamp
-        # Not below 0: a camera whose clock lags does not make older what another has seen.
-        elapsed = np.maximum(stamp - seen, 0)
-        self._seen.reshape(-1)[stored] = np.maximum(stamp, seen)
+        unit = self._see(stored, stamp)
         evidence = self._by_cell().take(stored, axis=1)
-        unit = self._unit.take(stored)
-        unit *= np.exp(elapsed * (-_DECAY_CONSTANTS / self._decay_time))
         unit *= _MEMORY / np.maximum(unit * self._total.take(stored), _MEMORY)
         self._renew_units(stored, evidence, unit)
         self._unit.reshape(-1)[stored] = unit
@@ -260,9 +256,38 @@ class RollingGrid:
         self._by_cell()[np.ix_(classes, stored)] = 0
         self._decide(stored, self._by_cell().take(stored, axis=1))
 
-    def forget(self, cells: np.ndarray) -> None:
-        """Make cells (N,) unknown."""
-        self._forget(self._stored.take(cells))
+    def hide(self, cells: np.ndarray, ground: list[int], stamp: float) -> None:
+        """
+        Forget the ground that cells hold: from stamp on something hides it, and may cover it, too.
+
+        What comes nearer is seen in a cell once, and hides it from the next observation on. Its
+        evidence must outlast the ground's, or it would never be marked.
+
+        :param cells: (N,) int.
+        :param ground: the classes that are ground.
+        :param stamp: seconds; older observations of ground do not count here, see seen_after.
+        """
+        if not len(cells):
+            return
+        stored = self._stored.take(cells)
+        unit = self._see(stored, stamp)
+        self._unit.reshape(-1)[stored] = unit
+        evidence = self._by_cell().take(stored, axis=1)
+        evidence[ground] = 0
+        evidence[:, evidence.sum(axis=0) * unit < _LEAST_HIDDEN] = 0
+        self._by_cell()[:, stored] = evidence
+        self._decide(stored, evidence)
+
+    def _see(self, stored, stamp):
+        """Note when cells are seen; return the units of what they hold, faded until then."""
+        seen = self._seen.take(stored)
+        seen[seen == np.inf] = stamp
+        # Not below 0: a camera whose clock lags does not make older what another has seen.
+        elapsed = np.maximum(stamp - seen, 0)
+        self._seen.reshape(-1)[stored] = np.maximum(stamp, seen)
+        unit = self._unit.take(stored)
+        unit *= np.exp(elapsed * (-_DECAY_CONSTANTS / self._decay_time))
+        return unit
 
     def _decide(self, stored, evidence):
         """Take note of what cells hold now, evidence (classes, N)."""

@@ -31,8 +31,8 @@ JUMP_BACK = 1.0
 _FARTHEST = 1e9
 # Beyond what a robot drives (m, m/s, rad, rad/s), its odometry has begun anew, or its place in a
 # map has been corrected; small corrections pass.
-_LARGEST_STEP, _FASTEST = 0.5, 20.0
-_LARGEST_TURN, _FASTEST_TURN = 0.5, 10.0
+_LARGEST_STEP, _FASTEST = 0.3, 15.0
+_LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
@@ -156,6 +156,7 @@ class SemanticCostmap:
             self._index_of_id[label.id] = index
         self._obstacles = [
             index for index, label in enumerate(self._labels) if label.obstacle]
+        self._ground = [index for index, label in enumerate(self._labels) if label.ground]
         self._tables: dict[Hashable, GroundTable] = {}
         self.clear()
 
@@ -165,6 +166,7 @@ class SemanticCostmap:
         self._latest: dict[Hashable, _Observation] = {}
         self._stamps: dict[Hashable, float] = {}
         self._heard: set[Hashable] = set()
+        self._robot = 0.0, 0.0
         self._footprint = np.zeros(0, np.intp)
         self._has_odometry: bool | None = None
         self._place: tuple[float, float, float, float] | None = None
@@ -179,7 +181,7 @@ class SemanticCostmap:
         self._heard.discard(camera_key)
         if self._latest.pop(camera_key, None) is not None:
             self._replace_by_latest()
-            self._clear_footprint(0.0, 0.0)
+            self._clear_footprint()
 
     @property
     def info(self) -> GridInfo:
@@ -241,6 +243,7 @@ class SemanticCostmap:
         self._place = stamp, x, y, yaw
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
         if stamp >= self.newest_stamp:  # Not back for a camera that lags behind another.
+            self._robot = x, y
             self._grid.move_to(x, y)
         self._grid.advance(stamp)
         if confidence is None:
@@ -252,7 +255,7 @@ class SemanticCostmap:
         else:
             self._latest[camera_key] = observation
             self._replace_by_latest()
-        self._clear_footprint(x, y)
+        self._clear_footprint()
         return True
 
     @property
@@ -426,7 +429,7 @@ class SemanticCostmap:
             hidden=observation.hidden[still_hidden])
 
     def _add(self, observation) -> None:
-        self._grid.forget(observation.hidden)
+        self._grid.hide(observation.hidden, self._ground, observation.stamp)
         self._grid.add(
             observation.cells, observation.classes, observation.weights, observation.stamp)
 
@@ -438,8 +441,8 @@ class SemanticCostmap:
         for observation in sorted(self._latest.values(), key=lambda seen: seen.stamp):
             self._add(observation)
 
-    def _clear_footprint(self, x, y) -> None:
-        self._footprint = self._grid.cells_within(x, y, self._settings.footprint_radius)
+    def _clear_footprint(self) -> None:
+        self._footprint = self._grid.cells_within(*self._robot, self._settings.footprint_radius)
         self._grid.remove(self._footprint, self._obstacles)
 
     def combined(self) -> np.ndarray:

@@ -322,6 +322,67 @@ def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
     assert costs_around(target, distance_of(row)) == {0}
 
 
+@pytest.mark.parametrize('rate, speed', [(15, 0.8), (15, 1.4), (30, 1.4), (5, 0.5)])
+def test_who_comes_nearer_over_ground_long_seen_free_is_marked_all_the_way(rate, speed):
+    """Each image has the feet in other cells, and hides those of the image before."""
+    target = costmap()
+    for index in range(20):
+        update(target, road(), stamp=index / rate)
+    for step in range(round(1.5 * rate / speed)):
+        row = row_at(4.0 - step * speed / rate)
+        mask = road()
+        mask[150:row, 300:340] = ID['pedestrian']
+        update(target, mask, stamp=(20 + step) / rate)
+        marked = target.obstacle_points()[0]
+        if step > 2:
+            assert len(marked)
+            assert abs(marked[:, 0].min() - distance_of(row)) < 2 * speed / rate + 2 * RESOLUTION
+    # Nothing stays where nobody is any more.
+    for index in range(3):
+        update(target, road(), stamp=(20 + step + 1 + index) / rate)
+    assert not len(target.obstacle_points()[0])
+
+
+def test_what_passed_by_long_ago_is_not_marked_where_something_hides_the_ground():
+    target = costmap()
+    row = row_at(3.0)
+    show(target, *[road()] * 20, *[wall_at(row_at(4.0))] * 3, *[road()] * 60)
+    for index in range(3):
+        update(target, wall_at(row), stamp=10 + index / 15)
+    assert 100 in costs_around(target, distance_of(row))
+    assert costs_around(target, distance_of(row_at(4.0))) == {-1}
+
+
+@pytest.mark.parametrize('lag', [0.05, 0.1, 0.3])
+def test_a_late_mask_does_not_free_again_what_something_hides_now(lag):
+    """Two cameras with the same view; a car comes."""
+    target = costmap()
+    row = row_at(3.0)
+    for index in range(30):
+        for key, stamp in (('front', 10 + index / 15), ('late', 10 + index / 15 - lag)):
+            update(target, wall_at(row, 'car') if stamp > 10.5 else road(), stamp=stamp, key=key)
+    assert 100 in costs_around(target, distance_of(row))
+    assert {cost(target, x, 0.0) for x in np.arange(3.3, 4.9, RESOLUTION)} == {-1}
+
+
+@pytest.mark.parametrize('size', [1, 2, 3])
+@pytest.mark.parametrize('mask_size', [(640, 480), (640, 160), (240, 480)])
+def test_specks_of_ground_in_a_face_free_nothing_behind_it(size, mask_size):
+    """Each mask has them elsewhere."""
+    camera = CAMERA.resized(*mask_size)
+    width, height = mask_size
+    target = costmap()
+    generator = np.random.default_rng(0)
+    for stamp in range(20):
+        mask = np.full((height, width), ID['car'], np.uint8)
+        for row, column in generator.integers(0, (height - size, width - size), (20, 2)):
+            mask[row:row + size, column:column + size] = ID['road']
+        mask[row_at(3.0) * height // HEIGHT:] = ID['road']
+        update(target, mask, stamp=stamp / 15, camera=camera)
+    assert 0 not in {cost(target, x, y) for x in np.arange(3.3, 4.9, RESOLUTION)
+                     for y in np.arange(-1, 1, RESOLUTION)}
+
+
 def test_what_comes_onto_free_ground_may_cover_what_it_hides():
     """A car's contact is seen, how long it is not: behind it, free becomes unknown."""
     target = costmap()
@@ -893,6 +954,20 @@ def test_a_camera_that_lags_does_not_take_the_window_back():
     assert (target.info, cost(target, 7.5, 0)) == seen
     assert cost(target, -1.5, 0) == 0  # What it saw counts, where it saw it.
     assert target.newest_stamp == 1.0
+
+
+def test_a_camera_that_lags_does_not_clear_where_the_robot_was():
+    """Somebody follows the robot, seen by the camera behind it."""
+    target = costmap(footprint_radius=0.35)
+    pose = pose_from_rpy((0.3, 0, CAMERA_HEIGHT), (0, 0.7, math.pi)) @ BODY_FROM_OPTICAL
+    follower = mask_of_box(pose, (-0.75, -0.25, 0), (-0.45, 0.25, 1.2))
+    for index in range(10):
+        stamp = 10 + index / 15
+        update(target, follower, stamp=stamp, base=(0.5 * stamp, 0, 0), key='rear',
+               camera_pose=pose)
+        update(target, road(), stamp=stamp - 0.3, base=(0.5 * (stamp - 0.3), 0, 0))
+        if index > 2:
+            assert 100 in costs_around(target, 0.5 * stamp - 0.45)
 
 
 def test_what_a_camera_saw_before_another_does_not_overrule_it():
