@@ -1,5 +1,6 @@
-"""Where the package's configuration files lie, in a source tree and wherever it was installed."""
+"""Where files lie: those shipped with the package, and those that people name."""
 
+import os
 from pathlib import Path
 
 
@@ -21,3 +22,8 @@ def config_path(relative: str) -> Path:
             return folder / relative
     looked_in = ', '.join(str(folder) for folder in folders)
     raise FileNotFoundError(f'config file {relative!r} not found in any of: {looked_in}')
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path that somebody gave, `~` and `~name` expanded where there is such a user."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises where there is none.

@@ -1,6 +1,7 @@
-"""Which part of the package may import which."""
+"""Which part of the package may import which, and which libraries: only node/ needs ROS."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,21 +9,27 @@ import pytest
 import bisenet_ros
 
 PACKAGE = Path(bisenet_ros.__file__).parent
-# All may import libraries and the modules beside the rooms, such as allocator.
-ALLOWED = {
-    'network': set(),
-    'segmentation': {'network'},
-    'costmap': set(),
-    'training': {'network', 'segmentation'},
-    'node': {'network', 'segmentation', 'costmap', 'msg'},
+# Beside the standard library, their own modules and those of '.', the modules beside the rooms.
+MAY_IMPORT = {
+    '.': {'cv2', 'numpy', 'yaml'},
+    'network': {'safetensors', 'torch'},
+    'segmentation': {'bisenet_ros.network', 'cv2', 'numpy', 'onnx', 'onnxruntime', 'torch',
+                     'triton', 'yaml'},
+    'costmap': {'cv2', 'numpy'},
+    'training': {'bisenet_ros.network', 'bisenet_ros.segmentation', 'PIL', 'cv2', 'matplotlib',
+                 'numpy', 'torch', 'torchmetrics', 'tqdm', 'yaml'},
+    'node': {'bisenet_ros.network', 'bisenet_ros.segmentation', 'bisenet_ros.costmap',
+             'bisenet_ros.msg', 'builtin_interfaces', 'cv2', 'cv_bridge', 'diagnostic_msgs',
+             'geometry_msgs', 'nav_msgs', 'numpy', 'rcl_interfaces', 'rclpy', 'rosbags',
+             'sensor_msgs', 'std_msgs', 'std_srvs', 'tf2_ros', 'vision_msgs'},
 }
-NEEDS_ROS = {'rclpy', 'sensor_msgs', 'std_msgs', 'nav_msgs', 'diagnostic_msgs', 'vision_msgs',
-             'geometry_msgs', 'builtin_interfaces', 'tf2_ros', 'rosgraph_msgs'}
+ROOMS = {path.name for path in PACKAGE.iterdir() if path.is_dir()} | {'msg'}
 
 
 def imported(room):
     """Return (file, imported module) of all imports in a room, wherever they stand."""
-    for path in sorted((PACKAGE / room).rglob('*.py')):
+    paths = PACKAGE.glob('*.py') if room == '.' else (PACKAGE / room).rglob('*.py')
+    for path in sorted(paths):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
@@ -32,17 +39,14 @@ def imported(room):
                     yield path.name, alias.name
 
 
-@pytest.mark.parametrize('room', ALLOWED)
-def test_rooms_import_only_what_lies_before_them(room):
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
-    parts = [(file, module.split('.')) for file, module in imported(room)]
-    assert len(parts) > 10
-    wrong = [(file, '.'.join(part)) for file, part in parts
-             if part[0] == 'bisenet_ros' and len(part) > 1
-             and part[1] in rooms - ALLOWED[room] - {room}]
-    assert wrong == []
-
-
-@pytest.mark.parametrize('room', [room for room in ALLOWED if room != 'node'])
-def test_the_library_needs_no_ros(room):
-    assert [each for each in imported(room) if each[1].split('.')[0] in NEEDS_ROS] == []
+@pytest.mark.parametrize('room', MAY_IMPORT)
+def test_rooms_import_only_what_they_may(room):
+    def is_wrong(module):
+        library, _, rest = module.partition('.')
+        if library != 'bisenet_ros':
+            return library not in MAY_IMPORT[room] | sys.stdlib_module_names
+        other = rest.partition('.')[0]
+        return other in ROOMS - {room} and f'bisenet_ros.{other}' not in MAY_IMPORT[room]
+    imports = list(imported(room))
+    assert len(imports) > 5
+    assert [(file, module) for file, module in imports if is_wrong(module)] == []

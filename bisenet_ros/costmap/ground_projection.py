@@ -12,7 +12,7 @@ from bisenet_ros.costmap.geometry import PoseError
 # pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
 # over so short a way the interpolation errs by millimetres on the ground.
 _STRIDE = 4
-# Metres. Nearer, every sample of a ray does: pixels go as the inverse of the range.
+# Metres. Nearer than this every sample does: pixels change as 1 / range.
 _NEAR = 0.4
 # Longest step between samples near the camera (m), and widest angle between rays: coarse cells
 # must not hide small obstacles.
@@ -35,6 +35,10 @@ class PolarGrid:
 
     :param resolution: side of a cell of the costmap, metres.
     :param max_range: metres.
+    :ivar range_step, sample_step: of polar cells and of samples near the camera, metres.
+    :ivar angle_step: between rays, radians.
+    :ivar range_count, azimuth_count: how many polar cells are on a ray, and how many rays.
+    :ivar cells: (2 * range_count + 2,) * 2 int32, flat index of each table point's polar cell.
     """
 
     def __init__(self, resolution: float, max_range: float) -> None:
@@ -55,17 +59,16 @@ class PolarGrid:
         # Of each point of the table; row self.range_count is all that lies beyond max_range.
         self.cells = row * self.azimuth_count + column
 
-    def points_of_cells(self, first_cell: tuple[float, float], resolution: float,
+    def table_from_grid(self, first_cell: tuple[float, float], resolution: float,
                         yaw: float) -> np.ndarray:
         """
-        Return where the cells of a grid lie in the table.
+        Return the affine transform from a grid's cells to the table, as cv2.warpAffine takes it.
 
         :param first_cell: x, y of the centre of the grid's cell (0, 0) relative to the point below
-            the camera, metres.
+            the camera, in the grid's frame, metres.
         :param resolution: side of the grid's cells, metres.
-        :param yaw: of the base frame in the grid's frame.
-        :returns: (2, 3) float64, takes (column, row, 1) of the grid to column and row of the
-            table.
+        :param yaw: of the base frame in the grid's frame, radians.
+        :returns: (2, 3) float64, takes (column, row, 1) of the grid to (column, row) of the table.
         """
         rotation = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
         middle = self._half - 0.5
@@ -91,6 +94,10 @@ class GroundTable:
     :raises PoseError: where the pose is not finite or the camera not above the ground.
     :ivar sees_ground: whether any pixel sees ground in reach, and not too much of it.
     :ivar first_seen: (rays,) int, index of the first sample that a pixel sees, 0 where none does.
+    :ivar camera_xy: (2,) the point below the camera in the base frame, metres.
+    :ivar ranges: (samples,) from that point, metres.
+    :ivar ray_ends: (2, rays) x and y of max_range on each ray from that point, base frame, metres.
+    :ivar angle_step, pixel_angle: between rays, and of a pixel on the optical axis, radians.
     """
 
     def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
@@ -124,10 +131,9 @@ class GroundTable:
             for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))
         self.first_seen = seen.argmax(axis=0)
         u, v = self._pixel_of_sample.reshape(-1, 2).T.astype(np.int32)
-        self._place_of_sample = v * camera.width + u
+        self._pixel_index_of_sample = v * camera.width + u
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
-        # (2, rays) x and y of their ends, relative to the point below the camera, base frame.
         self.ray_ends = max_range * self._directions.T
         self._samples = self._samples_of(polar, columns)
 
@@ -196,21 +202,21 @@ class GroundTable:
         return cv2.remap(class_ids, self._pixel_of_sample[:count], None, cv2.INTER_NEAREST,
                          borderMode=cv2.BORDER_CONSTANT, borderValue=255)
 
-    def samples_of_cells(self, points_of_cells: np.ndarray, width: int,
+    def samples_of_cells(self, table_from_grid: np.ndarray, width: int,
                          height: int) -> np.ndarray:
         """
         Return the flat indices of the samples nearest to a grid's cells, (height, width) int32.
 
-        :param points_of_cells: PolarGrid.points_of_cells of the grid.
+        :param table_from_grid: PolarGrid.table_from_grid of the grid.
         """
         return cv2.warpAffine(
-            self._samples, points_of_cells, (width, height),
+            self._samples, table_from_grid, (width, height),
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
             borderValue=NOWHERE)
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        return image.reshape(-1).take(self._place_of_sample.take(samples))
+        return image.reshape(-1).take(self._pixel_index_of_sample.take(samples))
 
     def surroundings(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """
@@ -219,7 +225,7 @@ class GroundTable:
         :param samples: (N,) int, flat indices.
         """
         height, width = image.shape
-        v, u = np.divmod(self._place_of_sample.take(samples), width)
+        v, u = np.divmod(self._pixel_index_of_sample.take(samples), width)
         step = np.array([-1, 0, 1])
         v, u = (np.clip(middle + step[:, None], 0, size - 1)
                 for middle, size in ((v, height), (u, width)))

@@ -7,10 +7,10 @@ import numpy as np
 
 # What kind of class a sample shows: bits.
 GROUND, OBSTACLE = 1, 2
-# In samples, which are half a pixel apart where pixels are coarse. Masks have stray pixels: one in
-# a wall's face must not make the ground behind the wall free, one on the road no obstacle. Free
-# ground takes more evidence than an obstacle's contact. Where a sample spans several pixels, a low
-# thing may be shorter than that.
+# In samples, half a pixel apart where pixels are coarse. Shorter runs are stray pixels of the
+# mask: those in a wall's face must free no ground behind it, those on a road are no obstacle. Free
+# ground takes a longer run than an obstacle. Where a sample spans several pixels, a low thing may
+# be shorter than _MIN_RUN: find_contacts asks are_stray.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
 # Behind an obstacle, where ground is seen over it: a face has more stray pixels than the road, and
@@ -165,7 +165,12 @@ def are_hidden(samples: np.ndarray, starts: np.ndarray, ground: np.ndarray) -> n
 
 
 def _slant(distance, angle):
-    """Return how much farther a wall that passes at _PASSING_DISTANCE is at an angle farther."""
+    """
+    Return how much farther a wall is on a ray that an angle (rad) turns away, metres.
+
+    For a wall whose line passes the camera at p = _PASSING_DISTANCE, seen at a range r much larger
+    than that, dr / d(angle) is r^2 / p.
+    """
     return distance ** 2 * (angle / _PASSING_DISTANCE)
 
 

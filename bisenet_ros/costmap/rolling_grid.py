@@ -91,18 +91,18 @@ class RollingGrid:
         self._seen = np.empty(self._shape)
         self._costs = np.empty(self._shape, np.int8)
         self._holds_obstacle = np.empty(self._shape, bool)
-        self._unseen = ((self._evidence, 0), (self._total, 0), (self._unit, 1),
+        self._initial_values = ((self._evidence, 0), (self._total, 0), (self._unit, 1),
                         (self._seen, np.inf), (self._costs, UNKNOWN),
                         (self._holds_obstacle, False))
         # Of each cell, where it is stored.
         self._stored = np.empty(self._total.size, np.intp)
-        self._place(_corner_around(0.0, 0.0, resolution, self._shape))
+        self._set_corner(_corner_around(0.0, 0.0, resolution, self._shape))
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        for planes, nothing in self._unseen:
-            planes.fill(nothing)
+        for planes, initial in self._initial_values:
+            planes.fill(initial)
         self._now = -math.inf
 
     @property
@@ -209,14 +209,14 @@ class RollingGrid:
             return
         # What leaves at one side is stored where what comes in at the other will be.
         crossing_rows, crossing_columns = (
-            _around(min(new, old) % size, min(abs(new - old), size), size)
+            _wrapped_slices(min(new, old) % size, min(abs(new - old), size), size)
             for new, old, size in zip(corner, self._corner, self._shape))
-        for planes, nothing in self._unseen:
+        for planes, initial in self._initial_values:
             for rows in crossing_rows:
-                planes[..., rows, :] = nothing
+                planes[..., rows, :] = initial
             for columns in crossing_columns:
-                planes[..., columns] = nothing
-        self._place(corner)
+                planes[..., columns] = initial
+        self._set_corner(corner)
 
     def advance(self, stamp: float) -> None:
         """Let time pass until stamp, seconds: what is too old is forgotten."""
@@ -304,7 +304,7 @@ class RollingGrid:
         planes = np.concatenate([planes[..., row:, :], planes[..., :row, :]], axis=-2)
         return np.concatenate([planes[..., column:], planes[..., :column]], axis=-1)
 
-    def _place(self, corner):
+    def _set_corner(self, corner):
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
         self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
@@ -331,8 +331,8 @@ class RollingGrid:
     def _forget(self, stored):
         if not len(stored):
             return
-        for planes, nothing in self._unseen:
-            planes.reshape(*planes.shape[:-2], -1)[..., stored] = nothing
+        for planes, initial in self._initial_values:
+            planes.reshape(*planes.shape[:-2], -1)[..., stored] = initial
 
 
 def _corner_around(x, y, resolution, shape):
@@ -341,6 +341,6 @@ def _corner_around(x, y, resolution, shape):
     return round(y / resolution - height / 2), round(x / resolution - width / 2)
 
 
-def _around(first, count, size):
+def _wrapped_slices(first, count, size):
     """Return the slices that hold so many indices from the first on, around the end of size."""
     return slice(first, first + count), slice(0, max(0, first + count - size))

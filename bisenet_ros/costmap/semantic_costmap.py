@@ -29,8 +29,8 @@ from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 JUMP_BACK = 1.0
 # Metres. Beyond it, odometry has diverged.
 _FARTHEST = 1e9
-# Beyond what a robot drives (m, m/s, rad, rad/s), its odometry has begun anew, or its place in a
-# map has been corrected; small corrections pass.
+# A larger step or turn (m and m/s, rad and rad/s) is no motion: odometry has begun anew, or the
+# robot's place in a map was corrected.
 _LARGEST_STEP, _FASTEST = 0.3, 15.0
 _LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
@@ -116,14 +116,33 @@ class CostmapSettings:
 
 @dataclass(frozen=True)
 class _Observation:
-    """What one mask says about the cells of the grid at the time."""
+    """
+    What one mask says about the cells of the grid, flat indices into its window at the time.
+
+    :ivar cells: (N,) int, none twice.
+    :ivar classes: (N,) int, indices into the label set's labels.
+    :ivar weights: (N,) float32, 0 to 1.
+    :ivar hidden: (M,) int, cells free so far that an obstacle newly seen hides, and may cover.
+    """
 
     stamp: float
     cells: np.ndarray
     classes: np.ndarray
     weights: np.ndarray
     hidden: np.ndarray
-    """Cells held free so far, hidden by what was not there before and may cover them, too."""
+
+
+def _check_input(camera, class_ids, confidence, T_odom_base) -> None:
+    """Raise what update says of a mask that does not fit its camera, and of absurd odometry."""
+    for image in (class_ids, confidence):
+        if image.shape != (camera.height, camera.width) or image.dtype != np.uint8:
+            raise ValueError(
+                f'mask or confidence is {image.shape} {image.dtype}, the camera model is for '
+                f'({camera.height}, {camera.width}) uint8: use camera.resized(width, height)')
+    if T_odom_base is not None and not (np.abs(T_odom_base) < _FARTHEST).all():
+        raise PoseError(
+            f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
+            'frame, which no robot can be: check the odometry')
 
 
 class SemanticCostmap:
@@ -174,9 +193,9 @@ class SemanticCostmap:
 
     def forget(self, camera_key: Hashable) -> None:
         """
-        Expect nothing of a camera, and drop what it saw last, if that is held until its next mask.
+        Stop expecting masks of a camera.
 
-        With the robot's motion nothing is: it was fused, and fades.
+        Without odometry its latest mask is dropped; with odometry that was fused, and fades.
         """
         self._heard.discard(camera_key)
         if self._latest.pop(camera_key, None) is not None:
@@ -219,18 +238,13 @@ class SemanticCostmap:
             stamp is that of its last mask (0 may be, it stands for none), or so far behind another
             camera's that what it sees is forgotten already.
         """
-        for image in (class_ids, class_ids if confidence is None else confidence):
-            if image.shape != (camera.height, camera.width) or image.dtype != np.uint8:
-                raise ValueError(
-                    f'mask or confidence is {image.shape} {image.dtype}, the camera model is for '
-                    f'({camera.height}, {camera.width}) uint8: use camera.resized(width, height)')
-        if T_odom_base is not None and not (np.abs(T_odom_base) < _FARTHEST).all():
-            raise PoseError(
-                f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
-                'frame, which no robot can be: check the odometry')
+        if confidence is None:
+            confidence = np.full_like(class_ids, 255)
+        _check_input(camera, class_ids, confidence, T_odom_base)
         table = self.prepare(camera_key, camera, T_base_camera)
         has_odometry = T_odom_base is not None
-        if not self._is_in_order(camera_key, stamp):
+        self._check_stamp(camera_key, stamp)
+        if self._is_late(camera_key, stamp):
             return False
         pose = T_odom_base if has_odometry else np.eye(4)
         x, y, yaw = planar_pose(pose)
@@ -246,8 +260,6 @@ class SemanticCostmap:
             self._robot = x, y
             self._grid.move_to(x, y)
         self._grid.advance(stamp)
-        if confidence is None:
-            confidence = np.full_like(class_ids, 255)
         observation = self._observe(
             table, (x, y, yaw), class_ids, confidence, stamp, least_confidence)
         if has_odometry:
@@ -263,8 +275,8 @@ class SemanticCostmap:
         """Stamp of the newest mask since the last reset, seconds; -inf if there is none."""
         return max(self._stamps.values(), default=-math.inf)
 
-    def _is_in_order(self, camera_key, stamp) -> bool:
-        """Return whether no later mask came before; raise ValueError if the stamp is wrong."""
+    def _check_stamp(self, camera_key, stamp) -> None:
+        """Raise what update says of stamps."""
         last_stamp = self._stamps.get(camera_key, -np.inf)
         if stamp and stamp == last_stamp:
             raise ValueError('the image has the stamp of the one before: the camera driver sends '
@@ -273,7 +285,11 @@ class SemanticCostmap:
         if last_stamp <= stamp < newest - self._settings.decay_time:
             raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
                              'camera: synchronise the clocks of the cameras')
-        return not last_stamp - JUMP_BACK <= stamp < last_stamp
+
+    def _is_late(self, camera_key, stamp) -> bool:
+        """Return whether the camera's last mask is later by so little that it is no jump back."""
+        last_stamp = self._stamps.get(camera_key, -np.inf)
+        return last_stamp - JUMP_BACK <= stamp < last_stamp
 
     def _time_jumped_back(self, camera_key, stamp) -> bool:
         # The clock may have been that of a camera that is gone; the grid would take nothing older.
@@ -295,7 +311,8 @@ class SemanticCostmap:
         """
         Build a camera's lookup table, as `update` does if it was not built before.
 
-        That takes many times as long as the rest. Nothing else here reads or writes the tables.
+        That takes many times as long as the rest. Only these two touch the tables: other methods
+        may run in other threads meanwhile.
 
         :raises PoseError: as update does.
         """
@@ -322,18 +339,10 @@ class SemanticCostmap:
         camera_xy = rotation @ table.camera_xy + (x, y)
         box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
-        ground, contacts, without_contact = find_contacts(
-            cv2.LUT(classes, self._kinds),
-            lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
-        # What stands too near for the picture to show its foot: at least where the picture begins.
-        too_near = start_at_near_edge(without_contact, table.first_seen)
-        contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
+        ground, contacts, without_contact = self._find_contacts(table, class_ids, classes)
         if least_confidence:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * least_confidence))
-        contacts = contacts[~on_outlines(
-            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
-            table.pixel_angle)]
         nearest_sample = np.zeros((self.info.height, self.info.width), np.int32)
         nearest_sample[box] = self._samples_of_cells(table, camera_xy, yaw, box)
         nearest_sample = nearest_sample.reshape(-1)
@@ -358,8 +367,21 @@ class SemanticCostmap:
         cells = np.flatnonzero(observed)
         samples = nearest_sample[cells]
         weights = table.values(confidence, samples) * np.float32(1 / 255)
-        class_ids = classes.reshape(-1).take(samples)
-        return _Observation(stamp, cells, self._index_of_id.take(class_ids), weights, hidden)
+        indices = self._index_of_id.take(classes.reshape(-1).take(samples))
+        return _Observation(stamp, cells, indices, weights, hidden)
+
+    def _find_contacts(self, table, class_ids, classes):
+        """Return what find_contacts does, contacts without outlines and with what is too near."""
+        ground, contacts, without_contact = find_contacts(
+            cv2.LUT(classes, self._kinds),
+            lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
+        # What stands too near for the picture to show its foot: at least where the picture begins.
+        too_near = start_at_near_edge(without_contact, table.first_seen)
+        contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
+        outlines = on_outlines(
+            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
+            table.pixel_angle)
+        return ground, contacts[~outlines], without_contact
 
     def _are_stray(self, surroundings) -> np.ndarray:
         """Return whether obstacles' pixels, (9, N) class ids around them, are not within one."""
@@ -409,11 +431,11 @@ class SemanticCostmap:
         """Return the table's sample of each cell in a box, (rows, columns) int32."""
         rows, columns = box
         x, y = self._grid.centres()
-        points = self._polar.points_of_cells(
+        table_from_grid = self._polar.table_from_grid(
             (x[columns.start] - camera_xy[0], y[rows.start] - camera_xy[1]),
             self._settings.resolution, yaw)
         return table.samples_of_cells(
-            points, columns.stop - columns.start, rows.stop - rows.start)
+            table_from_grid, columns.stop - columns.start, rows.stop - rows.start)
 
     def _without_what_is_newer(self, observation) -> _Observation:
         """Leave out cells that another camera has seen since, but for obstacles."""

@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.network.bisenet import OUTPUT_STRIDES, BiSeNet, build_network
 from bisenet_ros.network.resnet import ResNet18
-from bisenet_ros.whole_files import written_whole
 
 # What CoinCheung's Cityscapes checkpoints were trained with; a .pth file does not say.
 CITYSCAPES_MEAN = (0.3257, 0.3690, 0.3223)
@@ -23,8 +23,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Beginnings of the names of what only training uses.
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
-# What a file may say besides the tensors: what it must be.
-_KINDS = {
+# Metadata a file may hold: what each must be, in words and as a check.
+_METADATA_CHECKS = {
     'mean': ('three numbers', lambda value: _are_numbers(value, 3)),
     'std': ('three numbers above 0', lambda value: _are_numbers(value, 3) and min(value) > 0),
     'label_set': ('a text, or null', lambda value: value is None or isinstance(value, str)),
@@ -85,36 +85,23 @@ def load_weights(path: str | Path) -> Weights:
         then with the keys that are missing, unexpected or misshapen.
     """
     path = Path(path)
-    state, metadata = _read(path)
-    state = {key: value for key, value in state.items()
-             if not key.startswith(_AUXILIARY_HEADS)}
-    described = read_description(path, {'output_stride': '8', **metadata})
-    output_stride = described.pop('output_stride')
-    variant, backbone, classes = _infer(path, state, output_stride)
-    network = build_network(variant, backbone, classes, output_stride=output_stride)
-    _check_fit(path, network, state)
-    _check_values(path, state)
-    network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
-    network.eval()
-    if classes == CITYSCAPES_CLASSES:
-        described.setdefault('label_set', 'cityscapes')
-    return Weights(network, variant, backbone, classes, **described)
+    return _make_weights(path, *_read(path))
 
 
-def load_imagenet_backbone(path: str | Path) -> dict[str, Tensor] | None:
+def load_start(path: str | Path) -> Weights | dict[str, Tensor]:
     """
-    Read a ResNet-18 of torchvision, or of timm, trained on ImageNet.
+    Read what a training may start from: weights, or a ResNet-18 trained on ImageNet.
 
-    It takes IMAGENET_MEAN and IMAGENET_STD.
+    The latter as torchvision or timm saves it. Its input is normalised with IMAGENET_MEAN and
+    IMAGENET_STD.
 
-    :returns: tensors by their names in a BiSeNet with this backbone; None where the file holds
-        something else.
+    :returns: Weights; of a ResNet-18 its tensors by their names in a BiSeNet with this backbone.
     :raises FileNotFoundError, WeightsError: as load_weights does.
     """
     path = Path(path)
-    state, _ = _read(path)
+    state, metadata = _read(path)
     if 'layer1.0.conv1.weight' not in state:
-        return None
+        return _make_weights(path, state, metadata)
     # All but the classifier and counts of batches.
     state = {key: value for key, value in state.items()
              if not key.startswith('fc.') and not key.endswith('num_batches_tracked')}
@@ -137,20 +124,20 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.ndim == 4 else value
     metadata = {key: json.dumps(getattr(weights, key))
-                for key in ('variant', 'backbone', 'classes', *_KINDS)}
-    with written_whole(path) as part:
+                for key in ('variant', 'backbone', 'classes', *_METADATA_CHECKS)}
+    with atomic_write(path) as part:
         part.write_bytes(save(state, metadata))
 
 
-def read_description(path: str | Path, metadata: dict[str, str]) -> dict[str, object]:
+def parse_metadata(path: str | Path, metadata: dict[str, str]) -> dict[str, object]:
     """
-    Return what a file's metadata say of the weights, as the fields of Weights.
+    Parse a file's metadata into fields of Weights.
 
     :param metadata: JSON texts; what is none of these fields is left out.
     :raises WeightsError: naming the file, and what is wrong.
     """
-    description = {}
-    for name, (kind, is_valid) in _KINDS.items():
+    fields = {}
+    for name, (kind, is_valid) in _METADATA_CHECKS.items():
         if name not in metadata:
             continue
         try:
@@ -160,8 +147,24 @@ def read_description(path: str | Path, metadata: dict[str, str]) -> dict[str, ob
         value = tuple(value) if isinstance(value, list) else value
         if not is_valid(value):
             raise WeightsError(f'{path}: its {name} is {value!r}; it must be {kind}')
-        description[name] = value
-    return description
+        fields[name] = value
+    return fields
+
+
+def _make_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
+    state = {key: value for key, value in state.items()
+             if not key.startswith(_AUXILIARY_HEADS)}
+    fields = parse_metadata(path, {'output_stride': '8', **metadata})
+    output_stride = fields.pop('output_stride')
+    variant, backbone, classes = _infer(path, state, output_stride)
+    network = build_network(variant, backbone, classes, output_stride=output_stride)
+    _check_fit(path, network, state)
+    _check_values(path, state)
+    network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
+    network.eval()
+    if classes == CITYSCAPES_CLASSES:
+        fields.setdefault('label_set', 'cityscapes')
+    return Weights(network, variant, backbone, classes, **fields)
 
 
 def _are_numbers(value: object, count: int) -> bool:

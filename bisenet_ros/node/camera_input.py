@@ -41,7 +41,7 @@ class Frame:
     """
     One image as it came.
 
-    :ivar calibrations: of its camera, to which are added what comes later.
+    :ivar calibrations: of its camera; those that arrive later are added.
     :ivar rectified: camera_info's P describes it, not K and D.
     :ivar received: monotonic clock (s).
     """
@@ -141,7 +141,7 @@ class CameraInput:
         self._follow(self._camera_info_name, CameraInfo, self.calibrations.add, 'auto')
 
     def publisher_count(self) -> int:
-        """Return how many nodes publish the image topic."""
+        """Return how many publishers the image topic has."""
         return self._node.count_publishers(self.image_topic)
 
     def publisher_mismatch(self) -> str:

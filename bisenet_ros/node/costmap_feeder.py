@@ -29,7 +29,7 @@ class CostmapFeeder:
     Adds the newest mask of each camera to the costmap, in a thread of its own.
 
     A mask may have to wait for the transform of its instant. Where transforms come more slowly
-    than masks, the costmap takes only some of these; none is late for it.
+    than masks, some masks are skipped; publishing masks never waits.
 
     :param topics: the image topic of each camera.
     """

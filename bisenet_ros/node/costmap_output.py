@@ -1,5 +1,6 @@
 """The costmap's topics, and when they must say unknown."""
 
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -92,7 +93,7 @@ class CostmapOutput:
         self._lock = threading.Lock()
         self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
         self._stamp = Time().to_msg()
-        self._observed_at = dict.fromkeys(cameras, float('-inf'))
+        self._observed_at = dict.fromkeys(cameras, -math.inf)
         self._delays = dict.fromkeys(cameras, 0.0)
         self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
@@ -138,25 +139,32 @@ class CostmapOutput:
             base_pose = self._poses.base(frame.camera, stamp)
             # Not holding the lock: nobody else may wait for a new table.
             self._costmap.prepare(frame.camera, camera, camera_pose)
+            seconds = stamp.nanoseconds * 1e-9
             with self._lock:
+                newest = self._costmap.newest_stamp
+                if self._poses.was_silent_between(*sorted((newest, seconds))):
+                    if seconds < newest:  # It was placed by the odometry before.
+                        return
+                    self._costmap.clear()
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
-                    segmentation.confidence, stamp.nanoseconds * 1e-9, least_confidence)
+                    segmentation.confidence, seconds, least_confidence)
                 if not used:
                     return
-                if stamp.nanoseconds * 1e-9 >= self._costmap.newest_stamp:
+                if seconds >= self._costmap.newest_stamp:
                     self._stamp = header.stamp
                 self._failures[frame.camera] = ''
                 now = time.monotonic()
                 self._observed_at[frame.camera] = now
-                self._delays[frame.camera] = now - frame.received
+                self._delays[frame.camera] = max(now - frame.received, self._poses.age(stamp))
         except Exception as error:
             self._failures[frame.camera] = describe(error)
             raise
 
-    def forgive(self) -> None:
-        """Forget what went wrong before a pause."""
+    def begin_anew(self) -> None:
+        """Trust nothing that was seen before a pause, and forget what went wrong."""
         self._failures = dict.fromkeys(self._failures, '')
+        self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
 
     def clear(self) -> None:
         """Forget what was seen."""
@@ -167,7 +175,7 @@ class CostmapOutput:
         """
         Return the cameras that have added nothing for `stale_after` seconds, and why.
 
-        Nor may an image have taken longer than that: what a slow network says is old. What is
+        Nor may an image have taken longer than that, on its way here or in the network. What is
         older than the costmap's decay_time is missing in any case.
 
         :param excuse: leave out those of which no fault is known.
@@ -202,8 +210,8 @@ class CostmapOutput:
         """
         Publish all topics as unknown.
 
-        Called again, repeat only the grids, to their subscribers: Nav2's ObstacleLayer would take
-        another empty cloud for a sign of life.
+        When repeated, publish only the grids, where somebody subscribes: Nav2's ObstacleLayer
+        would take another empty cloud for a sign of life.
         """
         with self._lock:
             info = self._costmap.info
@@ -215,7 +223,9 @@ class CostmapOutput:
         return {publisher for publisher in self._publishers
                 if publisher.get_subscription_count()}
 
-    def _publish_unknown_on(self, publishers: Iterable[Publisher], info: GridInfo) -> None:
+    def _publish_unknown_on(self, publishers: set[Publisher], info: GridInfo) -> None:
+        if not publishers:
+            return
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
         grid = _unknown_grid(header, info)

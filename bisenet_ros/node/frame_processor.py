@@ -1,6 +1,8 @@
 """What becomes of the frames in hand: segmented, published, and offered to the costmap."""
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ from bisenet_ros.node.statistics import Throughput
 from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.postprocess import without_uncertain
 
+# Seconds until a GPU that failed to prepare for images of a size tries again: each attempt takes
+# the memory, and what is prepared in it, from other cameras.
+RETRY_AFTER = 10.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -28,8 +34,9 @@ class _Sizes(NamedTuple):
 
 class FrameProcessor:
     """
-    Takes frames through the network to the topics; `process` is what a Worker calls.
+    Takes frames through the network to the topics.
 
+    `process` is what a Worker calls in its thread, the rest is for the executor's.
     Whatever goes wrong with a frame is reported to `faults`, and the next frame is tried.
 
     :param topics: the image topic of each camera.
@@ -50,11 +57,35 @@ class FrameProcessor:
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
+        self._is_at_work = False
+        self._publishing = threading.Lock()
         # Of each camera, and for how many images of such sizes the segmenter is prepared.
         self._sizes: dict[str, _Sizes] = {}
         self._prepared: dict[_Sizes, int] = {}
-        self.most_at_once = 1 if segmenter.device == 'cpu' else len(outputs)
+        # When such images may be tried again, and why they failed.
+        self._failed: dict[_Sizes, tuple[float, str]] = {}
+        self.most_at_once = self._most_tried
         self.throughput = Throughput()
+
+    @property
+    def _most_tried(self) -> int:
+        return 1 if self._segmenter.device == 'cpu' else len(self._outputs)
+
+    def start(self) -> None:
+        """Publish what comes of the frames from now on."""
+        self._is_at_work = True
+
+    def stop(self) -> None:
+        """
+        Publish nothing any more, not even of the frames in work, for which this does not wait.
+
+        The device's memory may be free when it starts again: then all is tried anew.
+        """
+        with self._publishing:
+            self._is_at_work = False
+        self.most_at_once = self._most_tried
+        self._prepared.clear()
+        self._failed.clear()
 
     def warm_up(self) -> None:
         """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
@@ -66,7 +97,7 @@ class FrameProcessor:
         Have a GPU prepare itself for images of a size, and for each number of them up to `most`.
 
         Cameras do not wait for each other. Where the memory is too small for several at once, they
-        go in smaller batches.
+        go in smaller batches, until `stop`.
         """
         width, height = sizes.image
         blank = np.zeros((height, width, 3), np.uint8)
@@ -75,9 +106,10 @@ class FrameProcessor:
                 self._segmenter.segment([blank] * count, [sizes.mask] * count)
             except Exception as error:  # The network's failures have no common type.
                 if count == 1:
+                    self._failed[sizes] = time.monotonic() + RETRY_AFTER, describe(error)
                     raise
-                _logger.warning('%d images of %dx%d at once are too many: %s', count, width,
-                                height, error)
+                _logger.warning('%d images of %dx%d at once are too many, until the node has been '
+                                'paused: %s', count, width, height, error)
                 self.most_at_once = min(self.most_at_once, count - 1)
                 break
         self._prepared[sizes] = most
@@ -119,10 +151,13 @@ class FrameProcessor:
         with_confidence = costmap_wanted or least_confidence > 0 or any(
             self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
         for frame, image, segmentation in self._segment(images, order, with_confidence):
-            self._publish(frame, image, segmentation, least_confidence)
-            if costmap_wanted:
-                self._costmap.offer(Observation(
-                    frame, image.pixels.shape[1::-1], segmentation, least_confidence))
+            with self._publishing:
+                if not self._is_at_work:
+                    return
+                self._publish(frame, image, segmentation, least_confidence)
+                if costmap_wanted:
+                    self._costmap.offer(Observation(
+                        frame, image.pixels.shape[1::-1], segmentation, least_confidence))
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
@@ -154,6 +189,9 @@ class FrameProcessor:
 
     def _prepare_for(self, camera: str, sizes: _Sizes) -> None:
         """Prepare for a camera's new image size at once, so that later frames do not wait."""
+        retry_at, why = self._failed.get(sizes, (0.0, ''))
+        if time.monotonic() < retry_at:
+            raise RuntimeError(f'{why} (tried every {RETRY_AFTER:.0f} s)')
         self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
         # In this order: a GPU is asked for its name only where there is something to prepare.

@@ -13,6 +13,8 @@ from bisenet_ros.node.worker import Worker
 
 LOSS_TO_WARN_OF = 0.2
 SEE_LARGE_IMAGES = 'see "Large images" in the README'
+SEE_LARGE_IMAGES_OR_WAIT = (
+    f'{SEE_LARGE_IMAGES}; if the camera is that slow, make stale_after larger')
 
 
 class Health:
@@ -59,7 +61,7 @@ class Health:
             elif camera.silent_for() > stale_after:
                 silent.append(
                     f'no image on {camera.image_topic} for {stale_after} s though there is a '
-                    f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES}')
+                    f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES_OR_WAIT}')
             elif fault := self._faults.of_camera(name):
                 errors.append(fault)
             elif name in missing:

@@ -20,6 +20,7 @@ from bisenet_ros.costmap.geometry import (
     pose_from_rpy,
 )
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
+from bisenet_ros.node.stamp_gaps import StampGaps
 from bisenet_ros.node.stamps import nanoseconds
 
 try:
@@ -109,6 +110,15 @@ class TransformSource:
                 'when the image was taken')
         return _matrix(transform.translation, transform.rotation)
 
+    def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
+        """Return whether TF was silent for longer than LARGEST_GAP between two instants, ns."""
+        return self._listener is not None and self._buffer.was_silent_between(
+            frame, child, start, end)
+
+    def newest(self, frame: str, child: str) -> int | None:
+        """Return up to which instant, ns, TF knows a pose; None if it does not change."""
+        return None if self._listener is None else self._buffer.newest(frame, child)
+
 
 class OdometryTopic:
     """The robot's motion from a nav_msgs/Odometry topic."""
@@ -117,6 +127,7 @@ class OdometryTopic:
         self._node = node
         self._frames = (frame, base_frame)
         self._poses: deque[tuple[int, np.ndarray]] = deque()
+        self._stamps = StampGaps(LARGEST_GAP)
         self._fault = ''
         self._patience = Patience()
         self._changed = threading.Condition()
@@ -161,6 +172,14 @@ class OdometryTopic:
                 'was taken')
         return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
 
+    def was_silent_between(self, start: float, end: float) -> bool:
+        """Return whether no message came for longer than LARGEST_GAP between two instants, ns."""
+        return self._stamps.lies_between(start, end)
+
+    def newest(self) -> int | None:
+        """Return the newest message's instant, ns; None before the first."""
+        return self._stamps.last
+
     def _on_odometry(self, message: Odometry) -> None:
         frames = (message.header.frame_id, message.child_frame_id)
         instant = nanoseconds(message.header.stamp)
@@ -177,6 +196,8 @@ class OdometryTopic:
             self._fault = ''
             if self._poses and self._poses[-1][0] - instant > JUMP_BACK * 1e9:
                 self._poses.clear()
+                self._stamps = StampGaps(LARGEST_GAP)
+            self._stamps.add(instant)
             # Sent twice or out of order, it says nothing new.
             if not self._poses or instant > self._poses[-1][0]:
                 self._poses.append((instant, pose))
@@ -239,6 +260,28 @@ class RobotPoses:
         if self._transforms is not None and self._odometry_source == 'tf':
             return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
         return None
+
+    def was_silent_between(self, start: float, end: float) -> bool:
+        """
+        Return whether odometry was silent for longer than LARGEST_GAP.
+
+        It may have begun anew, so that nothing seen before lies where it did.
+
+        :param start, end: seconds, of images for which `base` gave a pose.
+        """
+        if self._odometry is not None:
+            return self._odometry.was_silent_between(1e9 * start, 1e9 * end)
+        return self._odometry_source == 'tf' and self._transforms.was_silent_between(
+            self._frame, self._base_frame, 1e9 * start, 1e9 * end)
+
+    def age(self, stamp: Time) -> float:
+        """Return how much older than the newest odometry an image is, s; 0 without odometry."""
+        newest = None
+        if self._odometry is not None:
+            newest = self._odometry.newest()
+        elif self._odometry_source == 'tf':
+            newest = self._transforms.newest(self._frame, self._base_frame)
+        return 0.0 if newest is None else max(0.0, 1e-9 * (newest - stamp.nanoseconds))
 
 
 def fixed_camera_pose(xyz: list[float], rpy: list[float]) -> np.ndarray:

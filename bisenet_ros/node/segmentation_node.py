@@ -41,8 +41,8 @@ from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker, repeated
 from bisenet_ros.segmentation import Segmenter
 
-WATCH_PERIOD = 0.5
-DIAGNOSTICS_PERIOD = 1.0
+WATCH_PERIOD = 0.5  # s
+DIAGNOSTICS_PERIOD = 1.0  # s
 
 
 class SegmentationNode(LifecycleNode):
@@ -110,6 +110,8 @@ class SegmentationNode(LifecycleNode):
             self._transition_error = ''
             self._settings.configured = True
             return super().on_configure(state)
+        if self._segmenter is not None and self._segmenter.device_is_lost():
+            self._on_device_lost()
         self._release()  # Not in the clause: the error would hold the GPU's memory.
         return TransitionCallbackReturn.FAILURE
 
@@ -181,12 +183,16 @@ class SegmentationNode(LifecycleNode):
         self._processor = FrameProcessor(
             self._segmenter, topics, self._outputs, self._costmap_feeder, parameters, self._faults,
             self._on_device_lost)
-        self._rate_in, self._rate_out = Rate(), Rate()
+        newest_frames = NewestFrames(self._inputs.values())
+        self._worker = Worker(
+            lambda: newest_frames.take(self._processor.most_at_once), self._new_frame,
+            self._processor.process, 'segmentation')
         self._processor.warm_up()
+        self._worker.start()  # It rests until cameras are subscribed.
         self._withdraw_unknown()  # CostmapOutput has said it, too.
 
     def _say_configuring(self) -> None:
-        """In a thread of its own, while the executor's is busy."""
+        """Publish that the node is being configured; called in a thread of its own."""
         with suppress(rclpy_implementation.RCLError):  # The context may have been shut down.
             self._diagnostics.publish(
                 DiagnosticStatus.WARN, 'configuring: loading weights and preparing the device, '
@@ -255,16 +261,12 @@ class SegmentationNode(LifecycleNode):
         for name, camera in self._inputs.items():
             self._faults.clear(name)
             camera.start()
-        newest_frames = NewestFrames(self._inputs.values())
-        self._worker = Worker(
-            lambda: newest_frames.take(self._processor.most_at_once), self._new_frame,
-            self._processor.process, 'segmentation')
+        if self._costmap_feeder is not None:
+            self._costmap.begin_anew()
+            self._costmap_feeder.start()
+        self._processor.start()
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
-        if self._costmap_feeder is not None:
-            self._costmap.forgive()
-            self._costmap_feeder.start()
-        self._worker.start()
         self._transition_error = ''  # of an attempt before
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
@@ -272,7 +274,7 @@ class SegmentationNode(LifecycleNode):
             f'{self._segmenter.device})')
 
     def _on_device_lost(self) -> None:
-        """In the worker's thread, perhaps for several frames."""
+        """End the process, once; called in the worker's thread, perhaps for several frames."""
         if self.device_lost:
             return
         self.device_lost = True
@@ -282,22 +284,24 @@ class SegmentationNode(LifecycleNode):
         os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:
+        """Rest, without waiting for the frame in work: on a device that hangs it never ends."""
+        self._health = None
         for camera in self._inputs.values():
             camera.stop()
-        if self._worker is None:
-            return
-        # Before the frame in work is done: that may take longer than we are given to end.
+        if self._processor is not None:
+            self._processor.stop()
         try:
             if self._costmap is not None:
                 self._costmap.publish_unknown()
-        except Exception as error:  # Whatever a middleware raises; the worker must end.
+        except Exception as error:  # Whatever a middleware raises; the node must come to rest.
             self._faults.report(f'the costmap was not made unknown: {describe(error)}')
-        self._worker.stop()
         if self._costmap_feeder is not None:
             self._costmap_feeder.stop()
-        self._worker = self._health = None
 
     def _release(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()  # What the frame in work uses goes now.
+            self._worker = None
         releases = [part.destroy for part in (
             *self._outputs.values(), self._label_info, self._costmap) if part is not None]
         if self._costmap_timer is not None:
@@ -322,7 +326,7 @@ class SegmentationNode(LifecycleNode):
             self._transition_error = ''  # of the last time
         if self._active and self._paused:
             self._stop()
-        elif self._active and self._worker is None:
+        elif self._active and self._health is None:
             try:
                 self._start()
             except Exception as error:  # As in on_activate.
@@ -348,7 +352,7 @@ class SegmentationNode(LifecycleNode):
         return response
 
     def _publish_costmap(self) -> None:
-        if self._worker is not None:
+        if self._health is not None:
             self._costmap.publish(self._settings['stale_after'])
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
@@ -362,7 +366,7 @@ class SegmentationNode(LifecycleNode):
             camera.max_rate = self._settings['max_rate']
 
     def _watch(self) -> None:
-        if self._worker is not None:
+        if self._health is not None:
             for camera in self._inputs.values():
                 camera.follow_publishers()
             if self._costmap is not None:

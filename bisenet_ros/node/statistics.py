@@ -13,7 +13,9 @@ LATENCY_AGE = 10.0  # s
 
 class Throughput:
     """
-    Frames put out and how long each took; written by one thread, read by another.
+    Frames that became masks, for topics or for the costmap alone, and how long each took.
+
+    Written by one thread, read by another.
 
     Latency is from the receipt of an image to the publication of its mask and what goes with it;
     the costmap comes at its own rate.

@@ -1,11 +1,12 @@
 """A TF buffer that knows when time jumped back and when a transform was silent."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
 
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
+from bisenet_ros.node.stamp_gaps import StampGaps
 from bisenet_ros.node.stamps import nanoseconds
 
 
@@ -24,24 +25,19 @@ class TransformBuffer(tf2_ros.Buffer):
 
     def __init__(self, largest_gap: float) -> None:
         super().__init__()
-        self._largest_gap = largest_gap
-        self._last: dict[str, int] = {}
         self._parents: dict[str, str] = {}
         self._used: set[tuple[str, str]] = set()
-        # The latest of each child frame: instants of the transforms before and after, ns.
-        self._gaps: dict[str, deque[tuple[int, int]]] = defaultdict(lambda: deque(maxlen=100))
+        # Of each child frame that moves.
+        self._stamps: dict[str, StampGaps] = defaultdict(lambda: StampGaps(largest_gap))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
         child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
-        if self._last.get(child, 0) - instant > JUMP_BACK * 1e9 and self._is_of_use(child):
+        last = self._stamps[child].last
+        if last is not None and last - instant > JUMP_BACK * 1e9 and self._is_of_use(child):
             self.clear()
-            self._last.clear()
-            self._gaps.clear()
-        last = self._last.get(child, instant)
-        if instant - last > self._largest_gap * 1e9:
-            self._gaps[child].append((last, instant))
-        self._last[child] = max(last, instant)
+            self._stamps.clear()
+        self._stamps[child].add(instant)
         self._parents[child] = transform.header.frame_id
         super().set_transform(transform, authority)
 
@@ -59,9 +55,17 @@ class TransformBuffer(tf2_ros.Buffer):
         :param instant: nanoseconds.
         :returns: seconds, 0 where there is no gap longer than largest_gap.
         """
-        return max((1e-9 * (after - before) for link in self._links(frame, child)
-                    for before, after in list(self._gaps.get(link, ()))
-                    if before < instant < after), default=0.0)
+        return max((stamps.around(instant) for stamps in self._stamps_between(frame, child)),
+                   default=0.0)
+
+    def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
+        """Return whether there was such a silence between two instants, ns, that lie in none."""
+        return any(stamps.lies_between(start, end)
+                   for stamps in self._stamps_between(frame, child))
+
+    def newest(self, frame: str, child: str) -> int | None:
+        """Return up to which instant, ns, all is told about a pose; None if nothing moves it."""
+        return min((stamps.last for stamps in self._stamps_between(frame, child)), default=None)
 
     def use(self, frame: str, child: str) -> None:
         """Say that the pose of `child` in `frame` is wanted: only jumps on the way to it count."""
@@ -70,6 +74,11 @@ class TransformBuffer(tf2_ros.Buffer):
     def _is_of_use(self, child: str) -> bool:
         """Return whether a transform is on the way of a pose that is wanted, or none is yet."""
         return not self._used or any(child in self._links(*pair) for pair in list(self._used))
+
+    def _stamps_between(self, frame: str, child: str) -> list[StampGaps]:
+        """Return the stamps of what moves on the way between two frames."""
+        moving = map(self._stamps.get, self._links(frame, child))
+        return [stamps for stamps in moving if stamps is not None and stamps.last is not None]
 
     def _links(self, frame: str, child: str) -> set[str]:
         """Return the children of the transforms on the way between two frames."""

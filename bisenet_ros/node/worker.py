@@ -62,7 +62,7 @@ class Worker(Generic[Item]):
 
 @contextmanager
 def repeated(action: Callable[[], None], period: float) -> Iterator[None]:
-    """Call `action` at once and every `period` seconds, in a thread of its own, meanwhile."""
+    """While the block runs, call `action` in another thread: at once, then every `period` s."""
     done = threading.Event()
 
     def repeat() -> None:

@@ -52,16 +52,16 @@ class DevicePipeline:
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
 
-    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool,
+    def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
-        """Segment the frames; confidences cost nothing here and always come."""
-        return self.submit(frames, bgr)()
+        """Segment the images; confidences cost nothing here and always come."""
+        return self.submit(requests, bgr)()
 
     @torch.inference_mode()
-    def submit(self, frames: Sequence[SegmentationRequest],
+    def submit(self, requests: Sequence[SegmentationRequest],
                bgr: bool) -> Callable[[], list[Segmentation]]:
         """
-        Start to segment the frames, and return what waits for the result.
+        Start to segment the images, and return what waits for the result.
 
         While one submission computes, the pixels of the next may go up and the result of the last
         come down. As many submissions as wait for their result hold device memory.
@@ -69,21 +69,21 @@ class DevicePipeline:
         :param bgr: the images are BGR, else RGB.
         """
         members: dict[_Shape, list[int]] = defaultdict(list)
-        for index, frame in enumerate(frames):
-            members[(frame.image.shape, frame.network_size, frame.mask_size)].append(index)
+        for index, request in enumerate(requests):
+            members[(request.image.shape, request.network_size, request.mask_size)].append(index)
         started: list[tuple[_Batch, list[int]]] = []
         try:
             for (image_shape, network_size, mask_size), indices in members.items():
                 shape = _Shape(len(indices), image_shape[1::-1], network_size, mask_size)
                 batch = self._idle_batch(shape)
-                batch.start([frames[index].image for index in indices], bgr)
+                batch.start([requests[index].image for index in indices], bgr)
                 started.append((batch, indices))
         except Exception:
             _finish_all(batch for batch, _ in started)
             raise
 
         def result() -> list[Segmentation]:
-            segmentations = [None] * len(frames)
+            segmentations = [None] * len(requests)
             try:
                 for batch, indices in started:
                     for index, segmentation in zip(indices, batch.finish()):

@@ -25,6 +25,28 @@ TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt')
 _logger = logging.getLogger(__name__)
 
 
+def make_chosen_pipeline(
+        engine: str, weights: Weights | OnnxModel, device: torch.device, dtype: torch.dtype,
+        channel_ids: np.ndarray) -> tuple[str, HostPipeline | DevicePipeline]:
+    """
+    Return the name of the engine that runs the weights, and its pipeline.
+
+    Where `auto` chose ONNX Runtime and that fails, PyTorch runs them.
+
+    :param engine: one of ENGINES.
+    :param channel_ids: (classes,) uint8, the class id of each channel.
+    :raises ValueError: as choose_engine and OnnxRuntimeDeviceEngine do.
+    """
+    name = choose_engine(engine, weights, device, dtype)
+    try:
+        return name, make_pipeline(name, weights, device, dtype, channel_ids)
+    except Exception as error:  # whatever an exporter of another version may raise
+        if engine != 'auto' or name == 'torch' or isinstance(weights, OnnxModel):
+            raise
+        _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
+        return 'torch', make_pipeline('torch', weights, device, dtype, channel_ids)
+
+
 def choose_engine(engine: str, weights: Weights | OnnxModel, device: torch.device,
                   dtype: torch.dtype) -> str:
     """
@@ -93,20 +115,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     # Of the allocator, where NVML, which it asks for figures, is not that of a PC
     # (pytorch/pytorch#185240).
     return isinstance(error, torch.OutOfMemoryError) or 'NVML_SUCCESS' in str(error)
-
-
-def make_chosen_pipeline(
-        engine: str, weights: Weights | OnnxModel, device: torch.device, dtype: torch.dtype,
-        channel_ids: np.ndarray) -> tuple[str, HostPipeline | DevicePipeline]:
-    """Return an engine's name and its pipeline; PyTorch's where ONNX Runtime, chosen, fails."""
-    name = choose_engine(engine, weights, device, dtype)
-    try:
-        return name, make_pipeline(name, weights, device, dtype, channel_ids)
-    except Exception as error:  # whatever an exporter of another version may raise
-        if engine != 'auto' or name == 'torch' or isinstance(weights, OnnxModel):
-            raise
-        _logger.warning('ONNX Runtime cannot run the network, PyTorch runs it: %s', error)
-        return 'torch', make_pipeline('torch', weights, device, dtype, channel_ids)
 
 
 def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype, device: torch.device) -> bytes:

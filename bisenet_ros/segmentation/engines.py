@@ -1,12 +1,14 @@
 """
 What runs the network: PyTorch or ONNX Runtime.
 
-All are called with (N, H, W, 3) uint8 RGB of any height, width and N, and give logits
-(N, classes, h, w) float32: one for each `output_stride` pixels either way.
+Those on the CPU map arrays (N, H, W, 3) uint8 RGB of any height, width and N to logits
+(N, classes, h, w) float32, one for each `output_stride` pixels either way. OnnxRuntimeDeviceEngine
+does so with tensors on the device, and also takes floating RGB of 0 to 255.
 """
 
 import hashlib
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +98,7 @@ class OnnxRuntimeDeviceEngine:
 
     def _run(self, image: Tensor) -> Tensor:
         _, height, width, _ = image.shape
-        rows, columns = (-(-side // 8) * self._block for side in (height, width))
+        rows, columns = (math.ceil(side / 8) * self._block for side in (height, width))
         logits = torch.empty((1, self._classes, rows, columns), device=self._device)
         binding = self._session.io_binding()
         place = self._device.type, self._device.index or 0
@@ -112,7 +114,8 @@ def _open_session(model: bytes, providers: list) -> 'onnxruntime.InferenceSessio
     import onnxruntime
     try:
         return onnxruntime.InferenceSession(model, enable_fallback=0, providers=providers)
-    except Exception as error:  # onnxruntime-gpu lists TensorRT, whether its libraries are there.
+    # onnxruntime-gpu lists TensorRT whether or not its libraries are installed.
+    except Exception as error:
         if len(providers) < 2:
             raise
         _logger.warning('ONNX Runtime runs without TensorRT: %s', error)

@@ -26,25 +26,24 @@ class HostPipeline:
         self.engine = engine
         self._channel_ids = channel_ids
 
-    def segment(self, frames: Sequence[SegmentationRequest], bgr: bool,
+    def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
-        """Segment the frames one by one: a CPU gains nothing from a batch."""
-        return [
-            self.decide(self.engine(self.prepare(frame, bgr)), frame.mask_size, with_confidence)
-            for frame in frames]
+        """Segment the images one by one: a CPU gains nothing from a batch."""
+        return [self.classify(self.engine(self.prepare(request, bgr)), request.mask_size,
+                              with_confidence) for request in requests]
 
-    def prepare(self, frame: SegmentationRequest, bgr: bool) -> np.ndarray:
+    def prepare(self, request: SegmentationRequest, bgr: bool) -> np.ndarray:
         """Return (1, h, w, 3) uint8 RGB of the network's size, contiguous and writable."""
-        image = frame.image
-        if image.shape[1::-1] != frame.network_size:
-            image = cv2.resize(image, frame.network_size, interpolation=cv2.INTER_LINEAR)
+        image = request.image
+        if image.shape[1::-1] != request.network_size:
+            image = cv2.resize(image, request.network_size, interpolation=cv2.INTER_LINEAR)
         if bgr:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         # torch takes neither negative strides nor, without a warning, read-only memory.
         return np.require(image, requirements='CW')[np.newaxis]
 
-    def decide(self, logits: np.ndarray, mask_size: tuple[int, int],
-               with_confidence: bool) -> Segmentation:
+    def classify(self, logits: np.ndarray, mask_size: tuple[int, int],
+                 with_confidence: bool) -> Segmentation:
         """
         Return the mask that logits make.
 

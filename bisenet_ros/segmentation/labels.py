@@ -1,6 +1,5 @@
 """Label sets: what each class id is called, how it is drawn, and what it means for a robot."""
 
-import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,29 +8,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from bisenet_ros.resources import config_path
+from bisenet_ros.resources import config_path, user_path
+from bisenet_ros.strict_yaml import parse_yaml
 
 NO_DECISION = 255
 """Class id of a pixel for which no class was chosen; never the id of a class."""
 
 # A class name becomes the last part of a topic, segmentation/costmap/<class>.
 _TOPIC_TOKEN = re.compile(r'[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*')
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader takes the last."""
-
-    def construct_mapping(self, node, deep=False):
-        if isinstance(node, yaml.MappingNode):  # else the error is YAML's
-            # Of this mapping, not of what << merges into it.
-            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            names = [key.value for key in keys]
-            for index, key in enumerate(keys):
-                if key.value in names[:index]:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f'{key.value!r} is there twice, again in line '
-                                f'{key.start_mark.line + 1}')
-        return super().construct_mapping(node, deep)
 
 
 class LabelSetError(ValueError):
@@ -72,6 +56,11 @@ class LabelSet:
     labels: tuple[Label, ...]
     ignore_id: int
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the network's output channels."""
+        return tuple(label.name for label in self.labels)
+
     @cached_property
     def palette(self) -> np.ndarray:
         """Colour of every mask value, (256, 3) uint8 RGB; black where there is no class."""
@@ -91,7 +80,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
     """
     path = _find(name_or_path)
     try:
-        content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
+        content = parse_yaml(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LabelSetError(f'label set {path} cannot be read: {error}') from error
     _check_keys(path, 'the file', content, ('name', 'ignore_id', 'classes'))
@@ -110,7 +99,7 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(os.path.expanduser(name_or_path))
+    path = user_path(name_or_path)
     if path.suffix in ('.yaml', '.yml') or len(path.parts) > 1:
         if path.is_file():
             return path

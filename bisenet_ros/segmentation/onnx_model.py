@@ -1,4 +1,4 @@
-"""The network as an ONNX model: written, described, read."""
+"""The network as an ONNX model: exported, given its metadata, read."""
 
 import io
 import json
@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from bisenet_ros.network import Weights, WeightsError
-from bisenet_ros.network.weights import read_description
+from bisenet_ros.network.weights import parse_metadata
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
-_DESCRIBED = ('label_set', 'network_size', 'class_names', 'output_stride')
+_METADATA = ('label_set', 'network_size', 'class_names', 'output_stride')
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model that `export` wrote; its description as in :class:`bisenet_ros.network.Weights`."""
+    """A model that `export` wrote; its metadata as in :class:`bisenet_ros.network.Weights`."""
 
     model: bytes
     classes: int
@@ -42,12 +42,12 @@ def export_onnx(network: DeployedNetwork) -> bytes:
     return model.getvalue()
 
 
-def described(model: bytes, weights: Weights) -> bytes:
+def with_metadata(model: bytes, weights: Weights) -> bytes:
     """Return the model with what :func:`load_onnx_model` needs to know of the weights."""
     import onnx
     loaded = onnx.load_from_string(model)
     onnx.helper.set_model_props(
-        loaded, {name: json.dumps(getattr(weights, name)) for name in _DESCRIBED})
+        loaded, {name: json.dumps(getattr(weights, name)) for name in _METADATA})
     return loaded.SerializeToString()
 
 
@@ -69,8 +69,8 @@ def load_onnx_model(path: Path) -> OnnxModel:
         raise WeightsError(f'{path}: not an ONNX model: {error}') from error
     metadata = session.get_modelmeta().custom_metadata_map
     metadata.setdefault('output_stride', '8')  # models of earlier versions had no other
-    if not metadata.keys() >= set(_DESCRIBED):
+    if not metadata.keys() >= set(_METADATA):
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')
-    description = read_description(path, {name: metadata[name] for name in _DESCRIBED})
-    return OnnxModel(model, session.get_outputs()[0].shape[1], **description)
+    fields = parse_metadata(path, {name: metadata[name] for name in _METADATA})
+    return OnnxModel(model, session.get_outputs()[0].shape[1], **fields)

@@ -11,8 +11,8 @@ from bisenet_ros.segmentation.labels import NO_DECISION
 
 # exp() of less is denormal, with which processors compute 20 times as slowly.
 LOWEST_LOGIT = -80.0
-# Of a mask that is made in strips: planes of floats of smaller ones stay in a processor's cache.
-MANY_PIXELS = 500_000
+# From this size on a mask is made in strips; a smaller one's float planes stay in the cache.
+LEAST_PIXELS_FOR_STRIPS = 500_000
 # Of a strip, for the same reason.
 _STRIP_PIXELS = 32_768
 
@@ -44,7 +44,7 @@ def classify(logits: np.ndarray, size: tuple[int, int], channel_ids: np.ndarray,
     is_extreme = with_likelihood and logits.min() < LOWEST_LOGIT  # not if one is NaN: it stays one
     class_ids = np.full((height, width), NO_DECISION, np.uint8)
     confidence = np.empty((height, width), np.uint8) if with_confidence else None
-    in_strips = is_finite and width * height >= MANY_PIXELS
+    in_strips = is_finite and width * height >= LEAST_PIXELS_FOR_STRIPS
     for rows, enlarge in (_strips if in_strips else _whole)(logits, size):
         ids = class_ids[rows]
         value, total = np.zeros((2, *ids.shape), np.float32)
@@ -77,7 +77,7 @@ def _strips(logits, size):
     """
     Yield what _whole does, some rows of the mask at a time: large masks take half as long.
 
-    Only of finite logits: in a product, zero times what is no number is none.
+    Only for finite logits: the matrix product would spread a NaN or an infinity to its neighbours.
     """
     width, height = size
     channels, logit_rows, _ = logits.shape
@@ -92,7 +92,11 @@ def _strips(logits, size):
 
 @lru_cache(16)
 def _interpolation(sources, rows, step):
-    """Return of each step of rows: them, the sources between which they lie, and the weights."""
+    """
+    Return (mask rows, logit rows, weights) of each strip of `step` rows.
+
+    Rows are slices; weights are (mask rows, logit rows) float32.
+    """
     position = np.clip((np.arange(rows) + 0.5) * sources / rows - 0.5, 0, sources - 1)
     before = np.floor(position).astype(np.intp)
     matrix = np.zeros((rows, sources + 1), np.float32)

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.network import Weights, load_weights
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
@@ -19,6 +19,8 @@ from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 
 _logger = logging.getLogger(__name__)
 
+# There where NVIDIA's driver is loaded.
+NVIDIA_DRIVER = Path('/dev/nvidiactl')
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
@@ -41,6 +43,11 @@ class Segmenter:
     :param network_size: (width, height) images are resized to for the network, multiples of 8;
         (0, 0) is the image's aspect with as many pixels as the weights were trained on or, if
         they do not say, as the image has.
+    :ivar weights: the name of the weights' file without suffix.
+    :ivar label_set: LabelSet.
+    :ivar network_size: as given, or the size trained on, (0, 0) if unknown; see network_size_for.
+    :ivar engine: `torch` or `onnxruntime`.
+    :ivar pipeline: HostPipeline or DevicePipeline; None once closed.
     :raises ValueError: a value is none of the above, or they do not fit together; unreadable
         weights and label sets raise its subclasses WeightsError and LabelSetError.
     :raises FileNotFoundError: there are no such weights.
@@ -164,7 +171,7 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
             f"weights 'auto': no CamVid weights are shipped (shipped: {names}); give a file")
     if str(weights) in shipped:
         return shipped[str(weights)]
-    path = Path(os.path.expanduser(weights))
+    path = user_path(weights)
     if not path.is_file():
         raise FileNotFoundError(
             f'weights {str(weights)!r}: neither a file nor shipped weights (shipped: {names})')
@@ -195,6 +202,11 @@ def choose_device(device: str) -> torch.device:
 def _gpu_works() -> bool:
     """Return whether there is a GPU for which this PyTorch is built; it sees older ones, too."""
     if not torch.cuda.is_available():
+        if NVIDIA_DRIVER.exists():
+            _logger.warning(
+                'there is an NVIDIA GPU, but PyTorch %s (CUDA %s) cannot use it, so the CPU is '
+                'used: is this PyTorch built for CUDA, is the driver new enough for it, and does '
+                'CUDA_VISIBLE_DEVICES not hide the GPU?', torch.__version__, torch.version.cuda)
         return False
     try:
         torch.ones(1, device='cuda:0').add_(1).cpu()
@@ -264,15 +276,14 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
         raise ValueError(
             f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '
             f'{len(chosen.labels)}; give the label set the weights were trained on')
-    names = tuple(label.name for label in chosen.labels)
-    for name, trained in zip(names, weights.class_names):
+    for name, trained in zip(chosen.class_names, weights.class_names):
         if is_auto and name != trained:
             raise ValueError(
                 f"label_set 'auto': weights {path} name the label set {chosen.name!r}, which has "
                 f'{name!r} where they have {trained!r}; give the label set they were trained on')
     # A name the weights do not know is a class renamed; one they have elsewhere is a class moved.
     if any(name != trained and name in weights.class_names
-           for name, trained in zip(names, weights.class_names)):
+           for name, trained in zip(chosen.class_names, weights.class_names)):
         raise ValueError(
             f'label set {chosen.name!r} has the classes of weights {path} in another order; '
             f'list them as the weights do: {", ".join(weights.class_names)}')

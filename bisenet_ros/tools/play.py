@@ -14,9 +14,11 @@ import signal
 import sys
 import time
 from array import array
+from collections import deque
 from collections.abc import Iterator
-from queue import Queue
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, repeat
 
 import cv2
 import rclpy
@@ -87,42 +89,43 @@ class Player(Node):
 
     def play(self, loop: bool) -> None:
         """Publish every frame at the source's rate; live sources at their own pace."""
-        period = 1 / self._source.rate
         due = time.monotonic()
-        for frame, message in self._prepared_ahead(loop):
-            if not self._source.live:
-                late = time.monotonic() - due
-                if late < 0:
-                    time.sleep(-late)
-                elif late > period:  # The source is slower than its rate: no burst afterwards.
-                    due += late
-                    self.get_logger().warning(
-                        f'the source cannot keep its rate of {self._source.rate:g} Hz',
-                        throttle_duration_sec=10.0)
-                due += period
-            self._publish(frame, message)
+        with closing(self._prepared_ahead(loop)) as prepared:
+            for frame, message in prepared:
+                if not self._source.live:
+                    due = self._wait_until(due)
+                self._publish(frame, message)
         self._images.wait_for_all_acked(Duration(seconds=2))
+
+    def _wait_until(self, due: float) -> float:
+        """Return when the next frame is due after this one; on the monotonic clock, s."""
+        period = 1 / self._source.rate
+        late = time.monotonic() - due
+        if late < 0:
+            time.sleep(-late)
+        elif late > period:  # The source is slower than its rate: no burst afterwards.
+            due += late
+            self.get_logger().warning(
+                f'the source cannot keep its rate of {self._source.rate:g} Hz',
+                throttle_duration_sec=10.0)
+        return due + period
 
     def _prepared_ahead(self, loop: bool) -> Iterator[tuple[SourceFrame, Image | CompressedImage]]:
         """Decode in a thread, so that a slow frame does not delay the publishing of others."""
-        queue: Queue = Queue(FRAMES_AHEAD)
+        frames = chain.from_iterable(repeat(self._source)) if loop else iter(self._source)
 
-        def prepare() -> None:
-            try:
-                while True:
-                    for frame in self._source:
-                        queue.put((frame, self._to_message(frame)))
-                    if not loop:
-                        break
-                queue.put(None)
-            except Exception as error:
-                queue.put(error)
+        def prepare() -> tuple[SourceFrame, Image | CompressedImage] | None:
+            frame = next(frames, None)
+            return None if frame is None else (frame, self._to_message(frame))
 
-        Thread(target=prepare, daemon=True).start()
-        while (item := queue.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
+        thread = ThreadPoolExecutor(max_workers=1)
+        try:
+            ahead = deque(thread.submit(prepare) for _ in range(FRAMES_AHEAD))
+            while (prepared := ahead.popleft().result()) is not None:
+                ahead.append(thread.submit(prepare))
+                yield prepared
+        finally:  # A thread that outlives the interpreter may abort the process.
+            thread.shutdown(cancel_futures=True)
 
     def _to_message(self, frame: SourceFrame) -> Image | CompressedImage:
         header = Header(frame_id=self._frame_id)

@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
+from bisenet_ros.resources import user_path
 from bisenet_ros.transport import camera_info_topic
 
 DEFAULT_RATE = 15.0  # Hz, where the source does not tell
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 BAG_SUFFIXES = ('.mcap', '.db3')
 ACCEPTED = ("'street' (rendered), a folder of images, a video file, a camera index, "
             'a rosbag2 folder, a .mcap or a .db3 file')
@@ -109,9 +110,7 @@ class FolderSource(Source):
     """The images of one folder, in natural order (frame2 before frame10)."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted(
-            (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
-            key=_natural_order)
+        self.paths = sorted(list_images(folder), key=_natural_order)
         if not self.paths:
             raise SourceError(f'no images ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 recording '
                               f'in {folder}')
@@ -267,7 +266,7 @@ def open_source(name: str, rate: float | None = None, bag_topic: str | None = No
     if name.isdecimal():
         return CameraSource(int(name), rate)
     source = StreetSource() if name == 'street' else _open_path(
-        Path(name).expanduser(), bag_topic)
+        user_path(name), bag_topic)
     source.rate = rate or source.rate
     return source
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import yaml
 
 from bisenet_ros.network import BACKBONES, OUTPUT_STRIDES, VARIANTS
-from bisenet_ros.resources import config_path
+from bisenet_ros.resources import config_path, user_path
 from bisenet_ros.segmentation.segmenter import PRECISIONS
+from bisenet_ros.strict_yaml import parse_yaml
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
 _CHOICES = {'network.variant': VARIANTS, 'network.backbone': BACKBONES,
             'network.output_stride': OUTPUT_STRIDES, 'optimizer.name': ('adamw', 'sgd'),
             'precision': ('auto', *PRECISIONS)}
-# The pooled branch normalises over the batch: not over one value.
-_LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
+_LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than one value.
+          'seed': 0, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
           'schedule.closing_augmentation': 0, 'validate_every': 1,
           'image_size': 1, 'augmentation.crop': 1, 'augmentation.scale': 0.05,
           'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
@@ -25,7 +26,7 @@ _LEAST = {'batch_size': 2, 'schedule.iterations': 1, 'schedule.warmup': 0, 'sche
           'schedule.power': 0, 'mean': 0, 'std': 0.01,
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
-_MOST = {'mean': 1, 'std': 1, 'optimizer.momentum': 1,
+_MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1, 'optimizer.momentum': 1,
          'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
          'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.
@@ -47,18 +48,18 @@ def load_config(name_or_path: str, overrides: list[str] = ()) -> dict:
     :raises ConfigError: for an unreadable file, a missing or unknown setting, or a value that is
         none of those allowed.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path)
     if path.suffix not in ('.yaml', '.yml'):
         path = _shipped(name_or_path)
     try:
-        config = yaml.safe_load(path.read_text())
+        config = parse_yaml(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f'{path}: {error}') from error
     if not isinstance(config, dict):
         raise ConfigError(f'{path}: not a YAML mapping of settings')
     for override in overrides:
         _override(config, override)
-    example = yaml.safe_load(_shipped('camvid_xception39').read_text())
+    example = parse_yaml(_shipped('camvid_xception39').read_text(encoding='utf-8'))
     _check_names(path, set(flat_settings(config)), set(flat_settings(example)))
     return {name: _checked(name, config[name], each) for name, each in example.items()}
 
@@ -126,6 +127,8 @@ def _as_float(value):
         return value if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return value
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf
 
 
 def _override(config: dict, override: str) -> None:
@@ -138,9 +141,10 @@ def _override(config: dict, override: str) -> None:
         raise ConfigError(f'cannot set {override!r}: give setting=value, the setting one of '
                           f'{", ".join(flat_settings(config))}')
     try:
-        place[last] = yaml.safe_load(value) if value else ''
+        place[last] = parse_yaml(value) if value else ''
     except yaml.YAMLError as error:
-        raise ConfigError(f'cannot set {override!r}: the value is not YAML') from error
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'cannot set {override!r}: the value is not YAML: {reason}') from error
 
 
 def flat_settings(config: dict, prefix: str = '') -> dict:

@@ -8,15 +8,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 # How much images may be squeezed without a word.
 _SQUEEZE = 0.05
+_IN_MEMORY = 'there is memory for'
+_EXIF_ORIENTATION, _UPRIGHT = 0x0112, 1
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+# Colour types of PNGs, as their headers have them.
+_GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4
 
 _logger = logging.getLogger(__name__)
 
@@ -51,14 +58,36 @@ class Dataset:
         try:
             return Dataset(self.images.to(device), self.labels.to(device), self.files)
         except torch.OutOfMemoryError as error:
-            size = (self.images.nbytes + self.labels.nbytes) / 1e9
-            height, width = self.labels.shape[1:]
-            raise DatasetError(f'{len(self)} pictures of {width}x{height} take {size:.1f} GB, '
-                               'more than the GPU has free: lower image_size') from error
+            raise _too_large(*self.labels.shape, 'the GPU has free') from error
+
+
+def _too_large(count: int, height: int, width: int, limit: str) -> DatasetError:
+    size = 4 * count * height * width / 1e9  # GB of uint8: red, green, blue and label
+    return DatasetError(f'{count} pictures of {width}x{height} take {size:.1f} GB, more than '
+                        f'{limit}: lower image_size (evaluate: --size)')
+
+
+def joined(parts: list[Dataset]) -> Dataset:
+    """
+    Return several data sets, all of one size and on the CPU, as one.
+
+    :raises DatasetError: if they do not fit into memory twice, as they must meanwhile.
+    """
+    if len(parts) == 1:  # Large ones fit into memory once, not twice.
+        return parts[0]
+    try:
+        # By NumPy, as PyTorch's error for this is that of all faults.
+        images, labels = (np.concatenate([getattr(part, name).numpy() for part in parts])
+                          for name in ('images', 'labels'))
+    except MemoryError as error:
+        raise _too_large(sum(map(len, parts)), *parts[0].labels.shape[1:],
+                         f'{_IN_MEMORY} twice, to join data sets') from error
+    return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
+                   [file for part in parts for file in part.files])
 
 
 def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple[int, int],
-                 sequences: tuple[str, ...] = (), **places: str) -> Dataset:
+                 sequences: tuple[str, ...] = (), **layout_arguments: str) -> Dataset:
     """
     Read a data set and check all of it.
 
@@ -71,19 +100,19 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
 
     :param size: (width, height) in pixels to which everything is resized.
     :param sequences: only files whose names start with one of these; all if empty.
-    :param places: the names of the layout in angle brackets, where they are not train, images,
+    :param layout_arguments: what stands for the names in angle brackets; by default train, images,
         labels.
-    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable file, a
-        photograph that EXIF turns, a label value the label set does not have, labels that say
-        nothing, or a name that the layout does not have.
+    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable or
+        damaged file, an image that EXIF turns, a label value the label set does not have, labels
+        that say nothing, a name that the layout does not have, or more than fits into memory.
     """
-    root = Path(root).expanduser()
-    pairs = _pairs(layout, root, places)
+    root = user_path(root)
+    pairs = _pairs(layout, root, layout_arguments)
     if sequences:
         pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
     if not pairs:
         of = f' that start with {" or ".join(sequences)}' if sequences else ''
-        where = ''.join(f', {name} {value}' for name, value in places.items())
+        where = ''.join(f', {name} {value}' for name, value in layout_arguments.items())
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
     _require_one_label_each(pairs)
@@ -99,8 +128,11 @@ def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int
     """Return the data set, and the sizes that its images had, (width, height)."""
     # Filled one by one: beside a list of them there would be everything twice.
     width, height = size
-    images = np.empty((len(pairs), 3, height, width), np.uint8)
-    labels = np.empty((len(pairs), height, width), np.uint8)
+    try:
+        images = np.empty((len(pairs), 3, height, width), np.uint8)
+        labels = np.empty((len(pairs), height, width), np.uint8)
+    except MemoryError as error:
+        raise _too_large(len(pairs), height, width, _IN_MEMORY) from error
     originals = []
     with ThreadPool() as pool:
         loaded = pool.imap(lambda pair: _load_pair(*pair, size, to_channel), pairs)
@@ -112,15 +144,16 @@ def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int
                    [image for image, _ in pairs]), originals
 
 
-def _pairs(layout: str, root: Path, places: dict[str, str]) -> list[tuple[Path, Path]]:
+def _pairs(layout: str, root: Path, layout_arguments: dict[str, str]) -> list[tuple[Path, Path]]:
     """Return image and label file of each image."""
-    if layout not in PLACES:
-        raise DatasetError(f'layout {layout!r} is not one of {", ".join(PLACES)}')
-    if unknown := ', '.join(sorted(places.keys() - PLACES[layout].keys())):
-        raise DatasetError(f'{root}: layout {layout} has no {unknown}, but '
-                           f'{", ".join(PLACES[layout])}: what to train on and what to measure on '
-                           'are told apart by these, or by root')
-    return _PAIRS[layout](root, **{**PLACES[layout], **places})
+    if layout not in LAYOUT_ARGUMENTS:
+        raise DatasetError(f'layout {layout!r} is not one of {", ".join(LAYOUT_ARGUMENTS)}')
+    defaults = LAYOUT_ARGUMENTS[layout]
+    if unknown := ', '.join(sorted(layout_arguments.keys() - defaults.keys())):
+        raise DatasetError(f'{root}: layout {layout} has no {unknown}, but {", ".join(defaults)}: '
+                           'what to train on and what to measure on are told apart by these, or '
+                           'by root')
+    return _PAIRS[layout](root, **{**defaults, **layout_arguments})
 
 
 def _camvid_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -141,8 +174,8 @@ def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
 # Of each layout, the names in its paths that may be given, and what they are if not.
-PLACES = {'camvid': {'split': 'train'}, 'cityscapes': {'split': 'train'},
-          'folders': {'images': 'images', 'labels': 'labels'}}
+LAYOUT_ARGUMENTS = {'camvid': {'split': 'train'}, 'cityscapes': {'split': 'train'},
+                    'folders': {'images': 'images', 'labels': 'labels'}}
 
 
 def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:
@@ -158,9 +191,9 @@ def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the PNG and JPEG files of a folder in order; raises DatasetError without one."""
+    """Return the images of a folder, sorted by name; raises DatasetError without a folder."""
     _require_folder(folder)
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return list_images(folder)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -185,8 +218,7 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
         table[:34] = IGNORED
         table[255] = IGNORED  # -1, "license plate", as uint8
         values = CITYSCAPES_LABEL_IDS
-        if [label.name for label in label_set.labels] != [
-                label.name for label in load_label_set('cityscapes').labels]:
+        if label_set.class_names != load_label_set('cityscapes').class_names:
             raise DatasetError(f'layout cityscapes has the classes of label set cityscapes, not '
                                f'those of {label_set.name!r}: use cityscapes, or its names in its '
                                'order')
@@ -222,12 +254,23 @@ def _warn_of_squeezing(root: Path, files: list[Path], originals: list[tuple[int,
             *originals[squeezed[0]])
 
 
-def _require_upright(path: Path, image: np.ndarray) -> None:
-    """Refuse a photograph that EXIF turns: its label may be drawn on the turned one, or not."""
-    if path.suffix.lower() == '.png':
-        return
-    turned = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if turned is None or turned.shape != image.shape or (turned != image).any():
+def _require_whole_and_upright(path: Path) -> None:
+    """
+    Refuse an image that is damaged, or that EXIF turns.
+
+    Of a JPEG that is cut off OpenCV makes the rest up in grey. The label of a turned one may be
+    drawn on what is shown, or on what is stored.
+    """
+    try:
+        with Image.open(path) as file:
+            # OpenCV reads no PNG that is cut off, and to decode it once more would take as long.
+            if file.format == 'PNG' and 'exif' not in file.info:
+                return
+            file.load()
+            orientation = file.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
+    except Exception as error:  # Damaged images fail in many ways.
+        raise DatasetError(f'{path} is damaged ({error}): save it anew, or take it out') from error
+    if orientation != _UPRIGHT:
         raise DatasetError(f'{path} is stored turned and shown upright (EXIF orientation), so it '
                            'is unclear how its label lies: save image and label upright, without '
                            'the EXIF entry')
@@ -241,12 +284,12 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
     And the size it had, (width, height).
     """
     if not label_path.is_file():
-        raise DatasetError(f'{image_path} has no label: {label_path} does not exist')
+        raise DatasetError(f'{image_path} has no label: {label_path} does not exist (it must end '
+                           'in .png, in lower case)')
     image = read_image(image_path, cv2.IMREAD_COLOR)
-    _require_upright(image_path, image)
+    _require_whole_and_upright(image_path)
     original = image.shape[1::-1]
-    values = read_image(label_path, cv2.IMREAD_GRAYSCALE)
-    _require_ids(label_path)
+    values = _read_label(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
                            f'its image {image.shape[1]}x{image.shape[0]}')
@@ -261,12 +304,25 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels, original
 
 
-def _require_ids(label_path: Path) -> None:
-    """Refuse a PNG of which OpenCV gives other values than it holds: 1 bit becomes 0 and 255."""
-    with open(label_path, 'rb') as file:
+def _read_label(path: Path) -> np.ndarray:
+    """
+    Return the class ids in a label image, (H, W) uint8; of a palette PNG they are the indices.
+
+    :raises DatasetError: if it holds anything else, or is damaged.
+    """
+    with open(path, 'rb') as file:
         header = file.read(26)
-    if header[24:] != b'\x08\x00':  # bits and colour type
-        raise DatasetError(
-            f'{label_path} is not an 8-bit PNG with one channel of class ids: write it as one. '
-            'If it has a palette or one bit, Pillow does: '
-            "Image.fromarray(numpy.asarray(Image.open(name), 'uint8')).save(name)")
+    if len(header) < 26 or not header.startswith(_PNG_SIGNATURE):
+        raise DatasetError(f'{path} cannot be read as a PNG: write class ids into one')
+    bits, color_type = header[24:]
+    # Pillow and OpenCV stretch less than 8 bits of grey to 0 to 255.
+    if color_type != _PALETTE and (bits, color_type) != (8, _GREY):
+        found = {_GREY: f'has {bits} bit(s) a pixel', _GREY_ALPHA: 'has transparency'}.get(
+            color_type, 'has colours')
+        raise DatasetError(f'{path} {found}: write class ids, as a PNG with one channel of 8 bits '
+                           'or with a palette')
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file)
+    except Exception as error:  # Damaged images fail in many ways.
+        raise DatasetError(f'{path} is damaged ({error}): write it anew') from error

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.colors import color_mask
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
-from bisenet_ros.training.datasets import PLACES, Dataset, load_dataset
+from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
     Scores,
@@ -62,7 +63,7 @@ def as_json(scores: Scores, label_set: LabelSet, **about) -> str:
 
 def confusion_figure(scores: Scores, label_set: LabelSet) -> Figure:
     """Draw the confusion matrix, each row (true class) in percent of its pixels."""
-    names = [label.name for label in label_set.labels]
+    names = label_set.class_names
     share = 100 * scores.confusion / np.maximum(scores.confusion.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(max(4.5, 1.5 + 0.55 * len(names)),) * 2, layout='constrained')
     axes = figure.add_subplot()
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('weights', help='shipped weights by name, a weights file or an .onnx file')
     parser.add_argument('root', help='folder of the data set')
-    parser.add_argument('--layout', default='camvid', choices=list(PLACES))
+    parser.add_argument('--layout', default='camvid', choices=list(LAYOUT_ARGUMENTS))
     parser.add_argument('--split', help='of the layouts camvid and cityscapes (val)')
     parser.add_argument('--images', metavar='FOLDER',
                         help='of the layout folders, in the data set (images)')
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
                         help='single scale, or multi-scale and flip')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--output', type=Path, default=Path('runs/evaluation'),
+    parser.add_argument('--output', type=user_path, default=Path('runs/evaluation'),
                         help='folder for scores.json, confusion.png and worst.png')
     arguments = parser.parse_args(argv)
     try:
@@ -147,33 +148,37 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if min(size) < 32:
         raise ValueError(f'--size is {size[0]}x{size[1]}: give at least 32x32')
     label_set = choose_label_set(arguments.label_set, weights, path)
-    places = _places(arguments)
+    _tell_renamed(weights.class_names, label_set.class_names)
+    layout_arguments = _layout_arguments(arguments)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
-                           tuple(arguments.sequences), **places)
+                           tuple(arguments.sequences), **layout_arguments)
     if arguments.mode == 'msf':
         predict = multi_scale_flip(predict, device)
-    # Of msf one at a time: the largest scale of a batch may not fit into a GPU's memory.
-    scores = score(predict, dataset, len(label_set.labels),
-                   batch=1 if arguments.mode == 'msf' else 4)
+    scores = score(predict, dataset, len(label_set.labels))
 
     print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}')
     print(table(scores, label_set))
-    arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / 'scores.json').write_text(as_json(
         scores, label_set, weights=arguments.weights, root=arguments.root, layout=arguments.layout,
-        places=places, sequences=arguments.sequences, size=size, mode=arguments.mode,
+        places=layout_arguments, sequences=arguments.sequences, size=size, mode=arguments.mode,
         images=len(dataset)))
     confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
     save_worst(arguments.output / 'worst.png', scores, predict, dataset, label_set)
     print(f'written: {arguments.output}/scores.json, confusion.png, worst.png')
 
 
-def _places(arguments: argparse.Namespace) -> dict[str, str]:
+def _tell_renamed(trained: tuple[str, ...], names: tuple[str, ...]) -> None:
+    if renamed := [f'{old} -> {new}' for old, new in zip(trained, names) if old != new]:
+        print(f'classes renamed: {", ".join(renamed)}')
+
+
+def _layout_arguments(arguments: argparse.Namespace) -> dict[str, str]:
     """Return what is given of the names in the layout's paths."""
-    places = {name: getattr(arguments, name) for name in ('split', 'images', 'labels')}
-    if 'split' in PLACES[arguments.layout]:
-        places['split'] = places['split'] or 'val'
-    return {name: value for name, value in places.items() if value is not None}
+    given = {name: getattr(arguments, name) for name in ('split', 'images', 'labels')}
+    if 'split' in LAYOUT_ARGUMENTS[arguments.layout]:
+        given['split'] = given['split'] or 'val'
+    return {name: value for name, value in given.items() if value is not None}
 
 
 if __name__ == '__main__':

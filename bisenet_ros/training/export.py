@@ -14,18 +14,20 @@ import cv2
 import numpy as np
 import torch
 
+from bisenet_ros.atomic_write import atomic_write
+from bisenet_ros.image_files import IMAGE_SUFFIXES
 from bisenet_ros.network import Weights, load_weights, save_weights
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
-from bisenet_ros.segmentation.onnx_model import described, export_onnx
+from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import size_like_trained, weights_path
-from bisenet_ros.training.datasets import IMAGE_SUFFIXES, DatasetError, image_files, read_image
-from bisenet_ros.whole_files import written_whole
+from bisenet_ros.training.datasets import DatasetError, image_files, read_image
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
-# Share of logits' places at which both must choose the same class.
+# Share of logits' positions at which both must choose the same class.
 LEAST_AGREEMENT = 0.999
 LEAST_AGREEMENT_INT8 = 0.95
 
@@ -36,7 +38,8 @@ def compare(exported_engine: Engine, network: DeployedNetwork,
     Run images through what is exported and the original.
 
     :param images: each (H, W, 3) uint8 RGB.
-    :returns: share of the logits' places with the same class, largest difference between logits.
+    :returns: share of the logits' positions with the same class, and the largest difference
+        between logits.
     """
     original_engine = TorchEngine(network)
     same, largest = [], 0.0
@@ -54,9 +57,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, epilog='The ONNX model takes "images" (N, H, W, 3) uint8 RGB of any '
         'size and gives "logits" (N, classes, h, w) float32, one for each output_stride pixels.')
     parser.add_argument('weights', help='shipped weights by name, or a weights file')
-    parser.add_argument('images', type=Path, help='folder of images to compare on')
-    parser.add_argument('output', type=Path, help='file to write: .onnx, or .safetensors with '
-                        'the convolutions in 16 bits, half the size')
+    parser.add_argument('images', type=user_path, help='folder of images to compare on')
+    parser.add_argument('output', type=user_path, help='file to write: .onnx, or .safetensors '
+                        'with the convolutions in 16 bits, half the size')
     parser.add_argument('--count', type=int, default=20,
                         help='compare on so many of the images, and scale by them')
     parser.add_argument('--int8', action='store_true',
@@ -84,11 +87,11 @@ def _export(arguments: argparse.Namespace) -> None:
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights).eval()
     images = _images_as_seen(arguments.images, arguments.count, weights)
-    with written_whole(output) as part:
+    with atomic_write(output) as part:
         engine = (_write_half(part, weights) if output.suffix == '.safetensors'
                   else _write_onnx(part, weights, network, images, arguments.int8))
         agreement, difference = compare(engine, network, images)
-        print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the places, '
+        print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the positions, '
               f'largest difference {difference:.2g} between logits')
         least = LEAST_AGREEMENT_INT8 if arguments.int8 else LEAST_AGREEMENT
         if agreement < least:
@@ -101,7 +104,7 @@ def _write_onnx(path: Path, weights: Weights, network: DeployedNetwork, images: 
     model = export_onnx(network)
     if int8:
         model = quantised(model, images)
-    model = described(model, weights)
+    model = with_metadata(model, weights)
     path.write_bytes(model)
     return OnnxRuntimeEngine(model)
 

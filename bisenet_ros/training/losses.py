@@ -15,15 +15,14 @@ class JointLoss(nn.Module):
     """
     Cross entropy on the three heads (section 3.3), over all pixels or the hardest ones only.
 
-    :param class_weights: (classes,), how much a pixel of each class counts; None: all the same.
+    :param class_weights: (classes,), how much a pixel of each class counts.
     :param auxiliary_weight: the paper's alpha.
     :param ohem_threshold: only pixels whose true class has a probability below it count, but at
         least the hardest sixteenth of the labelled ones (online hard example mining, as in both
         public codes: 0.7); 0 = all pixels count.
     """
 
-    def __init__(self, class_weights: Tensor | None, auxiliary_weight: float,
-                 ohem_threshold: float):
+    def __init__(self, class_weights: Tensor, auxiliary_weight: float, ohem_threshold: float):
         super().__init__()
         self.register_buffer('class_weights', class_weights)
         self.auxiliary_weight = auxiliary_weight
@@ -44,9 +43,7 @@ class JointLoss(nn.Module):
     def _single(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction='none')
         valid = labels != IGNORED
-        weights = valid.float()
-        if self.class_weights is not None:
-            weights = weights * self.class_weights[labels * valid]
+        weights = valid * self.class_weights[labels * valid]
         if self.ohem_threshold:
             weights, losses = self._hard(weights, losses, valid)
         return (weights * losses).sum() / weights.sum().clamp(min=1e-6)

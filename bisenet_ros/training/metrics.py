@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
+from tqdm import tqdm
 
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import Dataset
@@ -70,14 +71,16 @@ def multi_scale_flip(predict: Predictor, device: torch.device) -> Predictor:
     """
     Return the predictor for multi-scale and flip ("msf").
 
-    It sums the probabilities over `MULTI_SCALES` and mirror images, and rescales on a device.
+    It sums the probabilities over `MULTI_SCALES` and mirror images, and rescales on a device, one
+    image at a time: several at the largest scale may not fit into a GPU's memory.
     """
-    def predict_all(images: Tensor) -> Tensor:
-        size = images.shape[2:]
-        images = images.to(device).float()
+    def one(image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        image = image.to(device).float()
         total = 0
         for scale in MULTI_SCALES:
-            scaled = F.interpolate(images, scale_factor=scale, mode='bilinear',
+            # The size, not the factor: of an odd size that would sample another stretch.
+            scaled = F.interpolate(image, [round(scale * side) for side in size], mode='bilinear',
                                    align_corners=False)
             both = predict(torch.cat([scaled, scaled.flip(3)]))
             straight, mirrored = both.chunk(2)
@@ -85,15 +88,21 @@ def multi_scale_flip(predict: Predictor, device: torch.device) -> Predictor:
                                           align_corners=False)
         return total
 
-    return predict_all
+    return lambda images: torch.cat([one(image) for image in images.split(1)])
 
 
 @torch.inference_mode()
 def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4) -> Scores:
-    """Score a predictor on every image of a data set."""
+    """
+    Score a predictor on every image of a data set.
+
+    :param classes: how many.
+    :param batch: images at a time.
+    """
     metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
     accuracy = []
-    for start in range(0, len(dataset), batch):
+    # Not into log files, where a bar below that of the training would be pages of it.
+    for start in tqdm(range(0, len(dataset), batch), desc='scoring', leave=False, disable=None):
         predicted = predict(dataset.images[start:start + batch]).argmax(1)
         metric.to(predicted.device)
         labels = dataset.labels[start:start + batch].to(predicted.device).long()

@@ -9,19 +9,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import yaml
 from matplotlib.figure import Figure
 from torch import nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.network import BiSeNet, Weights, build_network, load_weights, save_weights
-from bisenet_ros.network.weights import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_backbone
+from bisenet_ros.atomic_write import atomic_write
+from bisenet_ros.network import Weights, load_weights, save_weights
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.segmentation.segmenter import (
     choose_device,
@@ -31,11 +30,11 @@ from bisenet_ros.segmentation.segmenter import (
 )
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, flat_settings, load_config
-from bisenet_ros.training.datasets import PLACES, Dataset, load_dataset
+from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, joined, load_dataset
+from bisenet_ros.training.initial_network import has_classes, make_network
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
-from bisenet_ros.whole_files import written_whole
 
 # Beginnings of the names of settings that a run may change when it is resumed.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
@@ -60,10 +59,11 @@ class Training:
         self.label_set = load_label_set(config['label_set'])
         # Before the data, which may take minutes to read: a wrong setting is told at once.
         dtype = _compute_dtype(config['precision'], self.device)
-        self.network, mean, std = _make_network(config, self.label_set, checkpoint)
+        self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
+        self.val_data, _ = self._load('val')  # first, as it takes less time
         self.train_data, self.sample_weights = self._load('train')
-        self.val_data, _ = self._load('val')
+        print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
         self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
@@ -86,7 +86,7 @@ class Training:
         self.history: list[dict] = []
         self.best = -1.0  # so that even 0 is better than nothing
         self.stop = False
-        self.when_stopped_and_saved: Callable[[], None] = lambda: None
+        self.saved_at = -1  # the iteration with which the files in the output folder go on
         if checkpoint is not None:
             self._resume(checkpoint)
 
@@ -95,14 +95,14 @@ class Training:
         parts, weights = [], []
         for description in self.config['data'][role]:
             description = dict(description)
-            if 'split' in PLACES.get(description['layout'], ()):
+            if 'split' in LAYOUT_ARGUMENTS.get(description['layout'], ()):
                 description.setdefault('split', role)
             share = description.pop('share', 1.0)
             part = load_dataset(**description, label_set=self.label_set,
                                 size=tuple(self.config['image_size']))
             parts.append(part)
             weights.append(torch.full((len(part),), share / len(part)))
-        return _joined(parts).to(self.device), torch.cat(weights)
+        return joined(parts).to(self.device), torch.cat(weights)
 
     def _warn_of_seen_pictures(self) -> None:
         trained_on, measured_on = ({file.resolve() for file in data.files}
@@ -186,10 +186,9 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        if self.stop:  # Who stops it may not wait for the score.
-            self._save_weights('last.safetensors')
-            self._save_checkpoint()
-            self.when_stopped_and_saved()
+        # Before the score, for which somebody who stops the run may not wait.
+        self._save_weights('last.safetensors')
+        self._save_checkpoint()
         predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
@@ -200,14 +199,13 @@ class Training:
         self.history.append(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()))
         self._write_log()
-        self._save_weights('last.safetensors')
         if scores.mean_iou > self.best:
             self.best = scores.mean_iou
             self._save_weights('best.safetensors')
         self._save_checkpoint()
 
     def _write_log(self) -> None:
-        with written_whole(self.output / 'log.csv') as part, open(part, 'w', newline='') as file:
+        with atomic_write(self.output / 'log.csv') as part, open(part, 'w', newline='') as file:
             writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
             writer.writerows(self.history)
@@ -224,14 +222,15 @@ class Training:
 
     def _save_weights(self, name: str) -> None:
         network = self.config['network']
-        names = tuple(label.name for label in self.label_set.labels)
-        weights = Weights(self.average, network['variant'], network['backbone'],
-                          len(names), tuple(self.mean.tolist()), tuple(self.std.tolist()),
-                          self.label_set.name, tuple(self.config['image_size']), names)
+        weights = Weights(
+            self.average, variant=network['variant'], backbone=network['backbone'],
+            classes=len(self.label_set.labels), mean=tuple(self.mean.tolist()),
+            std=tuple(self.std.tolist()), label_set=self.label_set.name,
+            network_size=tuple(self.config['image_size']), class_names=self.label_set.class_names)
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'settings': self._lasting_settings,
+        state = {'settings': self._lasting_settings, 'pictures': self._picture_names(),
                  'mean': self.mean.tolist(), 'std': self.std.tolist(),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
@@ -239,12 +238,25 @@ class Training:
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
         path = self.output / 'checkpoint.pth'
         try:
-            with written_whole(path) as part:
+            with atomic_write(path) as part:
                 torch.save(state, part)
         except RuntimeError as error:  # how PyTorch says that the disk is full
             raise OSError(f'{path} cannot be written: {error}') from error
+        self.saved_at = self.iteration
+
+    def _picture_names(self) -> dict[str, list[str]]:
+        return {role: [file.name for file in data.files]
+                for role, data in (('train', self.train_data), ('val', self.val_data))}
 
     def _resume(self, state: dict) -> None:
+        pictures = self._picture_names()
+        for role, names in state.get('pictures', {}).items():  # earlier versions saved none
+            if names != pictures[role]:
+                some = sorted(set(names) ^ set(pictures[role]))[:3]
+                raise ConfigError(
+                    f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
+                    f'{len(names)} (other: {", ".join(some)}): restore them, or '
+                    f'{_new_run(self.output)}')
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -254,16 +266,9 @@ class Training:
         if state['scaler']:  # empty where the run did not compute in fp16
             self.step.scaler.load_state_dict(state['scaler'])
         self.generator.set_state(state['generator'])
-        self.iteration, self.seconds = state['iteration'], state['seconds']
+        self.iteration = self.saved_at = state['iteration']
+        self.seconds = state['seconds']
         self.history, self.best = state['history'], state['best']
-
-
-def _joined(parts: list[Dataset]) -> Dataset:
-    if len(parts) == 1:  # Large ones fit into memory once, not twice.
-        return parts[0]
-    return Dataset(torch.cat([part.images for part in parts]),
-                   torch.cat([part.labels for part in parts]),
-                   [file for part in parts for file in part.files])
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
@@ -306,7 +311,7 @@ def load_checkpoint(config: dict, output: Path) -> dict:
         schedule need not be), or the schedule is done.
     """
     path = output / 'checkpoint.pth'
-    new_run = f'begin a new run with network.init={shlex.quote(f"{output}/last.safetensors")}'
+    new_run = _new_run(output)
     try:
         # To the CPU; all goes to where it belongs.
         state = torch.load(path, map_location='cpu', weights_only=True)
@@ -325,6 +330,10 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     return state
 
 
+def _new_run(output: Path) -> str:
+    return f'begin a new run with network.init={shlex.quote(f"{output}/last.safetensors")}'
+
+
 def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != 'auto':
         return choose_dtype(precision, device)
@@ -334,76 +343,17 @@ def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_computes_in_bf16() else torch.float32
 
 
-def _make_network(config: dict, label_set: LabelSet,
-                  checkpoint: dict | None) -> tuple[BiSeNet, tuple, tuple]:
-    """
-    Return the network and the mean and std of its input.
-
-    With the values of `init` if given; not where a checkpoint has later ones.
-    """
-    settings = config['network']
-    names = tuple(label.name for label in label_set.labels)
-    network = build_network(settings['variant'], settings['backbone'], len(names),
-                            config['loss']['auxiliary_weight'] > 0, settings['output_stride'])
-    if checkpoint is not None:
-        return network, tuple(checkpoint['mean']), tuple(checkpoint['std'])
-    if not settings['init']:
-        return network, tuple(config['mean']), tuple(config['std'])
-    path = weights_path(settings['init'], choose_device(config['device']))
-    if settings['backbone'] == 'resnet18' and (state := load_imagenet_backbone(path)):
-        network.load_state_dict(state, strict=False)  # the backbone was checked to be whole
-        print(f'the backbone from {settings["init"]}, with the mean and std of ImageNet')
-        return network, IMAGENET_MEAN, IMAGENET_STD
-    weights = load_weights(path)
-    if weights.variant != settings['variant']:
-        raise ConfigError(f'network.init {settings["init"]} has the variant '
-                          f'{weights.variant!r}: set network.variant to that')
-    state = weights.network.state_dict()
-    if not _has_classes(weights, label_set):
-        state = {key: value for key, value in state.items()
-                 if not key.startswith('conv_out.conv_out.')}
-        print(f'new heads for {len(names)} classes, the rest from {settings["init"]}')
-    elif weights.output_stride != settings['output_stride']:
-        state |= _with_output_stride(state, len(names), settings['output_stride'])
-    if weights.backbone != settings['backbone']:
-        own = network.state_dict()
-        state = {key: value for key, value in state.items()
-                 if key in own and value.shape == own[key].shape}
-        print(f'new backbone {settings["backbone"]}, the rest from {settings["init"]}')
-    network.load_state_dict(state, strict=False)  # load_weights checked that it fits
-    return network, weights.mean, weights.std
-
-
 def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tuple,
                        device: torch.device) -> DistillationLoss | None:
     settings = config['distillation']
     if not settings['teacher']:
         return None
     teacher = load_weights(weights_path(settings['teacher'], device))
-    if not _has_classes(teacher, label_set):
+    if not has_classes(teacher, label_set):
         raise ConfigError(f'distillation.teacher {settings["teacher"]} has other classes than '
                           f'label_set {label_set.name}: take one with the same')
     return DistillationLoss(teacher, mean, std, settings['weight'], settings['temperature']).to(
         device, memory_format=torch.channels_last)
-
-
-def _has_classes(weights: Weights, label_set: LabelSet) -> bool:
-    # CoinCheung's checkpoints name no classes, but are taken for Cityscapes.
-    return weights.class_names == tuple(label.name for label in label_set.labels) or (
-        not weights.class_names and weights.label_set == label_set.name)
-
-
-def _with_output_stride(state: dict[str, torch.Tensor], classes: int,
-                        output_stride: int) -> dict[str, torch.Tensor]:
-    """Return the last convolution for another grid, whose logits are repeated or their mean."""
-    size, resized = 8 // output_stride, {}
-    for key in ('conv_out.conv_out.weight', 'conv_out.conv_out.bias'):
-        value = state[key]
-        old_size = math.isqrt(len(value) // classes)
-        blocks = value.reshape(classes, old_size, old_size, -1).permute(0, 3, 1, 2)
-        blocks = functional.adaptive_avg_pool2d(blocks, size).permute(0, 2, 3, 1)
-        resized[key] = blocks.reshape(-1, *value.shape[1:])
-    return resized
 
 
 def _floats(network: nn.Module) -> list[torch.Tensor]:
@@ -429,7 +379,8 @@ def main(argv: list[str] | None = None) -> None:
                         'cityscapes_resnet18, or a YAML file')
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='SETTING=VALUE',
                         help='override settings of the file, for example optimizer.lr=0.01')
-    parser.add_argument('--output', type=Path, help='folder for everything written (runs/<name>)')
+    parser.add_argument('--output', type=user_path,
+                        help='folder for everything written (runs/<name>)')
     parser.add_argument('--resume', action='store_true',
                         help='go on from the checkpoint in the output folder')
     arguments = parser.parse_args(argv)
@@ -452,18 +403,16 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     checkpoint = load_checkpoint(config, output) if resume else None
     training = Training(config, output, checkpoint)
     del checkpoint
-    (output / 'config.yaml').write_text(yaml.safe_dump(config, sort_keys=False))
+    with atomic_write(output / 'config.yaml') as part:
+        part.write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
 
     def stop(*_):
+        if training.stop and training.saved_at == training.iteration:
+            raise KeyboardInterrupt
         training.stop = True
-        tqdm.write('stopping: the iteration is finished and saved, then scored')
+        tqdm.write('stopping: the iteration is finished and saved, then scored; interrupt again, '
+                   'once it is saved, to leave without the score')
 
-    def need_no_score():
-        tqdm.write('saved; interrupt again to leave without the score')
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    training.when_stopped_and_saved = need_no_score
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     training.run()

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -45,16 +46,25 @@ def test_quaternions_turn_as_their_angles_do(axis, rpy):
         pose_from_quaternion((1, 2, 3), 2 * xyzw), pose_from_rpy((1, 2, 3), rpy), atol=1e-12)
 
 
+def test_a_quaternion_about_an_oblique_axis():
+    """OpenCV's formula is Rodrigues', of axis and angle."""
+    axis = np.array([2, -3, 6]) / 7
+    turn = pose_from_quaternion((0, 0, 0), (*math.sin(0.35) * axis, math.cos(0.35)))[:3, :3]
+    np.testing.assert_allclose(turn, cv2.Rodrigues(0.7 * axis)[0], atol=1e-12)
+
+
 def test_planar_pose():
     assert planar_pose(pose_from_rpy((1, 2, 3), (0, 0, -2.5))) == pytest.approx((1, 2, -2.5))
 
 
-def test_halfway_is_half_the_way_and_half_the_turn():
+@pytest.mark.parametrize('share', [0.0, 0.25, 0.5, 1.0])
+def test_a_share_of_the_way_is_the_same_share_of_the_turn(share):
     start, end = pose_from_rpy((0, 2, 0), (0, 0, 3.0)), pose_from_rpy((1, 4, 0), (0, 0, -3.0))
     # The short way around: from 3.0 to -3.0 is 0.28 rad.
+    yaw = 3.0 + share * (2 * math.pi - 6.0)
     np.testing.assert_allclose(
-        interpolate_poses(start, end, 0.5), pose_from_rpy((0.5, 3, 0), (0, 0, math.pi)),
-        atol=1e-12)
+        interpolate_poses(start, end, share),
+        pose_from_rpy((share, 2 + 2 * share, 0), (0, 0, yaw)), atol=1e-12)
 
 
 def test_bad_poses_are_refused():

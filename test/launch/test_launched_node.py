@@ -4,12 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 
@@ -50,9 +50,10 @@ def test_node_comes_up_in_its_namespace_and_ends_on_ctrl_c(client, tmp_path, aut
              f'autostart:={autostart}', 'device:=cpu'],
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        deadline = time.monotonic() + TIMEOUT
-        while client('/launched/segmentation') != state:
-            assert launch.poll() is None and time.monotonic() < deadline, log.read_text()
+        def is_there():
+            assert launch.poll() is None, log.read_text()
+            return client('/launched/segmentation') == state
+        wait_for(is_there, TIMEOUT, state=log.read_text)
     finally:
         os.killpg(launch.pid, signal.SIGINT)
         launch.wait(30.0)

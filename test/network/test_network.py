@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from public_implementations import logits_of_all_heads
 from torch.utils.flop_counter import FlopCounterMode
 
 from bisenet_ros.network import build_network
@@ -91,6 +93,26 @@ def test_every_coincheung_key_matches():
     expected = {name: tuple(map(int, shape)) for name, *shape in lines}
     network = build_network('coincheung', 'resnet18', 19, auxiliary_heads=True)
     assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize('variant, backbone', ALL)
+def test_logits_are_those_of_the_public_implementations(variant, backbone):
+    torch.manual_seed(0)
+    network = build_network(variant, backbone, 5, auxiliary_heads=True).double()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for part in module.weight, module.running_var:
+                torch.nn.init.uniform_(part, 0.5, 1.5)
+            for part in module.bias, module.running_mean:
+                torch.nn.init.normal_(part, std=0.2)
+    # All heads answer, as in training, but batch norms use their statistics.
+    network.eval().training = True
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = logits_of_all_heads(network.state_dict(), variant, x)
+        for got, low, factor in zip(network(x), expected, (8, 8, 16), strict=True):
+            full = F.interpolate(low, scale_factor=factor, mode='bilinear', align_corners=False)
+            torch.testing.assert_close(got / low.std(), full / low.std(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize('variant, backbone', ALL)

@@ -4,16 +4,21 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from array import array
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from helpers import wait_for
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from bisenet_ros.node.stamps import nanoseconds
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 START_TIMEOUT = 180.0
 ANSWER_TIMEOUT = 30.0
 
@@ -39,24 +44,23 @@ class Probe(Node):
 
     def wait(self, condition, timeout: float = ANSWER_TIMEOUT):
         """Return what `condition()` gives as soon as it is true; fail after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
         with self._changed:
-            while not (value := condition()):
-                self._changed.wait(0.1)
-                if time.monotonic() > deadline:
-                    state = self.diagnostics()
-                    raise AssertionError(f'waited {timeout} s in vain; diagnostics: {state}')
-        return value
+            return wait_for(
+                condition, timeout, lambda: self._changed.wait(0.1), self.diagnostics)
 
     def diagnostics(self) -> dict:
         """Return the newest values of the node in this probe's namespace, {} if none came."""
+        return next(self.all_diagnostics(), {})
+
+    def all_diagnostics(self) -> Iterator[dict]:
+        """Give all values that the node told, the newest first."""
         name = f'{self.namespace}/segmentation'.lstrip('/')
         for array_ in reversed(self.received['/diagnostics']):
             for status in array_.status:
                 if status.name == name:
-                    return {'level': status.level, 'message': status.message,
-                            **{pair.key: pair.value for pair in status.values}}
-        return {}
+                    yield {'level': status.level, 'message': status.message,
+                           'stamp': nanoseconds(array_.header.stamp) * 1e-9,
+                           **{pair.key: pair.value for pair in status.values}}
 
     def call(self, service_type, name: str, request):
         """Call a service and return its answer."""
@@ -78,13 +82,11 @@ class Probe(Node):
 
     def repeat_until(self, action, condition, period: float, timeout: float = ANSWER_TIMEOUT):
         """Call `action` every `period` until `condition()` is true; return its value."""
-        deadline = time.monotonic() + timeout
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f'no answer; diagnostics: {self.diagnostics()}'
+        def act_and_wait():
             action()
             with self._changed:
                 self._changed.wait_for(condition, period)
-        return value
+        return wait_for(condition, timeout, act_and_wait, self.diagnostics)
 
 
 class NodeProcess:

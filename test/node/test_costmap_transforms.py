@@ -69,8 +69,8 @@ class TransformedRobot(Robot):
         """Send one frame, its calibration, and the transforms around `self.stamp`."""
         self.stamp += 1
         if transforms:
-            self.send_transform(self.stamp - 0.2)
-            self.send_transform(self.stamp + 0.2)
+            for offset in (-0.4, 0.0, 0.4):  # A longer silence would count.
+                self.send_transform(self.stamp + offset)
         self.calibrations.publish(self.calibration)
         image = image_message(self.frame.image, 'rgb8',
                               stamp=self.stamp if image_stamp is None else image_stamp)
@@ -159,17 +159,29 @@ def centre(grid) -> np.ndarray:
     return np.array([origin.x, origin.y]) + CELLS * RESOLUTION / 2
 
 
+def send_until_all_arrived(robot: TransformedRobot) -> None:
+    """Return when the newest grid is known and of the last image sent: none is on its way."""
+    received = robot.probe.received['segmentation/costmap']
+    # Not grid_of(robot.stamp): after a jump of time stamps come again.
+    robot.probe.repeat_until(
+        robot.send, lambda: known(robot)() and received[-1].header.stamp.sec == robot.stamp,
+        period=5.0)
+
+
 def test_one_image_is_placed_as_the_library_places_it(robot):
     """Between the transforms before and after, from one that no other image blurs."""
-    robot.send_until(known(robot))
-
     def grid_of_one_image():
+        send_until_all_arrived(robot)
         assert robot.probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
         robot.probe.wait(unknown(robot))
         robot.send()
-        time.sleep(1.0)
-        return robot.grid_of(robot.stamp)
-    grid = next(filter(None, (grid_of_one_image() for _ in range(5))))
+        try:
+            return robot.probe.wait(lambda: robot.grid_of(robot.stamp), timeout=5.0)
+        except AssertionError:
+            return None
+    # More than once, for a machine too busy to bring the transforms in time.
+    grid = next(filter(None, (grid_of_one_image() for _ in range(5))), None)
+    assert grid is not None, robot.probe.diagnostics()
     assert_valid_for_static_layer(grid)
     assert grid.header.frame_id == 'odom'
 
@@ -179,9 +191,11 @@ def test_one_image_is_placed_as_the_library_places_it(robot):
     np.testing.assert_allclose(
         centre(grid), [costmap.info.origin_x + 10.0, costmap.info.origin_y + 10.0], atol=1e-5)
     cells = np.array(grid.data, np.int8).reshape(CELLS, CELLS)
+    expected = costmap.combined()
+    known_cells = (cells >= 0) | (expected >= 0)
+    assert known_cells.sum() > 1000
     # TF draws a straight line where the robot drove a curve: a millimetre.
-    assert (cells == costmap.combined()).mean() > 0.98
-    assert (cells >= 0).sum() > 1000
+    assert (cells == expected)[known_cells].mean() > 0.95
 
 
 def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
@@ -227,6 +241,12 @@ def test_silence_between_two_branches_of_the_tree():
     # The robot's own gap is not between these two.
     assert buffer.silence('base_footprint', 'mast', 1_500_000_000) == 0.0
     assert buffer.silence('odom', 'base_footprint', 1_500_000_000) == pytest.approx(5.0)
+    # Between what was told last before it, and first after it, lies the gap.
+    assert buffer.was_silent_between('base_footprint', 'mast', 2e9, 7e9)
+    assert not buffer.was_silent_between('base_footprint', 'mast', 1e9, 2e9)
+    # Known to both is what the slower one knows; what is fixed has no newest.
+    assert buffer.newest('odom', 'mast') == 6_000_000_000
+    assert buffer.newest('base_link', 'base_footprint') is None
 
 
 def test_a_jump_of_what_nobody_uses_erases_nothing():
@@ -253,7 +273,7 @@ def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
         robot.send(transforms=False)
         robot.stamp = began
     robot.probe.repeat_until(
-        send, lambda: 'TF was silent for 4.80 s' in robot.probe.diagnostics()['message'], 0.3)
+        send, lambda: 'TF was silent for 4.60 s' in robot.probe.diagnostics()['message'], 0.3)
     assert robot.grid_of(began + 1) is None
     robot.stamp = began + 5
     robot.send_until(known(robot))
@@ -291,19 +311,23 @@ def test_it_is_unknown_when_simulated_time_stops(simulated_robot):
 
 
 def assert_recovers(robot: TransformedRobot, seconds: int) -> None:
-    robot.send_until(known(robot))
+    # Or one that is still on its way would be taken for one of after the jump.
+    send_until_all_arrived(robot)
     last = robot.stamp
-    before = len(robot.probe.received['segmentation/costmap'])
+    received = robot.probe.received['segmentation/costmap']
+    before = len(received)
+    arrived = set()
 
-    def grids():
-        return [grid for grid in robot.probe.received['segmentation/costmap'][before:]
-                if max(grid.data) >= 0]
-
-    def arrived():
-        return {grid.header.stamp.sec for grid in grids() if abs(centre(grid)[0] - robot.x) < 1}
+    def two_have_arrived():
+        if known(robot)() and abs(centre(received[-1])[0] - robot.x) < 1:
+            arrived.add(received[-1].header.stamp.sec)
+        return len(arrived) > 1
     robot.jump_back(seconds)
-    robot.send_until(lambda: len(arrived()) > 1)
-    for grid in grids():
-        if grid.header.stamp.sec < last:  # of before the jump there is none any more
+    # Slowly enough that they arrive before time is again what it was.
+    robot.probe.repeat_until(robot.send, two_have_arrived, period=2.0)
+    assert max(arrived) < last
+    for grid in received[before:]:
+        # Of before the jump there is none any more.
+        if grid.header.stamp.sec < last and max(grid.data) >= 0:
             x, y, _ = robot.base_pose(grid.header.stamp.sec)
             np.testing.assert_allclose(centre(grid), [x, y], atol=RESOLUTION)

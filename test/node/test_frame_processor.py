@@ -36,6 +36,7 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
     cameras = dict.fromkeys(('front', 'rear'))
     settings = {'mask_size': mask_size, 'confidence_threshold': 0.01}
     processor = FrameProcessor(segmenter, cameras, cameras, None, settings, None, None)
+    processor.start()
     return processor, lambda: {
         (shape.count, shape.image_size) for shape in segmenter.pipeline._batches}
 
@@ -81,6 +82,51 @@ def test_where_memory_takes_one_image_only_all_are_segmented():
     images = [np.zeros((90, 160, 3), np.uint8)] * 2
     assert segment(processor, 'rgb', *images) == ['front', 'rear']
     assert processor.most_at_once == 1
+
+
+def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(monkeypatch):
+    processor, prepared = make_processor()
+    pipeline, failed, made = processor._segmenter.pipeline, [], []
+    make_batch = pipeline._try_batch
+
+    def try_batch(shape):
+        made.append(shape.image_size)
+        if shape.image_size == (160, 120):
+            raise torch.OutOfMemoryError('out of memory')
+        return make_batch(shape)
+
+    monkeypatch.setattr(pipeline, '_try_batch', try_batch)
+    processor._report = lambda camera, error: failed.append((camera, error))
+    small, large = (np.zeros((height, 160, 3), np.uint8) for height in (90, 120))
+    assert segment(processor, 'rgb', small, large) == ['front']
+    made.clear()
+    for _ in range(3):
+        assert segment(processor, 'rgb', small, large) == ['front']
+    assert made == [] and (1, (160, 90)) in prepared()
+    assert {camera for camera, _ in failed} == {'rear'}
+    assert 'out of memory' in failed[-1][1] and 'tried every 10 s' in failed[-1][1]
+
+
+def test_after_a_pause_the_memory_may_take_more_images():
+    processor, prepared = make_processor(most_at_once=1)
+    images = [np.zeros((90, 160, 3), np.uint8)] * 2
+    segment(processor, 'rgb', *images)
+    processor.stop()
+    processor.start()
+    assert processor.most_at_once == 2
+    network, segmenter = load_weights(shipped_weights()[WEIGHTS]), processor._segmenter
+    segmenter.pipeline.engine = DeployedNetwork(network)
+    assert segment(processor, 'rgb', *images) == ['front', 'rear']
+    assert (2, (160, 90)) in prepared()
+
+
+def test_what_was_in_work_when_a_pause_began_is_not_published():
+    processor, _ = make_processor()
+    processor.stop()
+    image = np.zeros((90, 160, 3), np.uint8)
+    assert segment(processor, 'rgb', image) == []
+    processor.start()
+    assert segment(processor, 'rgb', image) == ['front']
 
 
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):

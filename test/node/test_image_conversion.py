@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 messages')
 
+from helpers import with_exif_orientation  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -119,10 +120,7 @@ def test_exif_does_not_turn_an_image():
     upright = np.zeros((16, 16, 3), np.uint8)
     upright[:8] = 255
     jpeg = cv2.imencode('.jpg', upright)[1].tobytes()
-    # Orientation 3, upside down: TIFF header, one entry of tag 0x0112.
-    tiff = b'MM\0*' + struct.pack('>IHHHIHHI', 8, 1, 0x0112, 3, 1, 3, 0, 0)
-    exif = b'Exif\0\0' + tiff
-    turned = jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + jpeg[2:]
+    turned = with_exif_orientation(jpeg, 3)  # upside down
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[0, 0, 0] < 50
     image = to_color_image(CompressedImage(format='jpeg', data=array('B', turned)))
     assert image.pixels[0, 0, 0] > 200

@@ -1,4 +1,8 @@
-"""The Nav2 snippet names our topics and the classes of the shipped label set, with their costs."""
+"""
+The Nav2 snippet names our topics and the classes of the shipped label set, with their costs.
+
+The RViz file names our topics, too.
+"""
 
 import math
 
@@ -13,6 +17,30 @@ from bisenet_ros.segmentation import load_label_set
 def costmap() -> dict:
     content = yaml.safe_load(config_path('nav2_costmap.yaml').read_text(encoding='utf-8'))
     return content['local_costmap']['local_costmap']['ros__parameters']
+
+
+@pytest.fixture
+def published() -> dict:
+    """Return the topics of a node that is configured, and their types."""
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+    from bisenet_ros.node.segmentation_node import SegmentationNode
+    rclpy.init()
+    try:
+        node = SegmentationNode()
+        node.trigger_configure()
+        yield dict(node.get_publisher_names_and_types_by_node('segmentation', '/'))
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+def with_topic(part) -> list[dict]:
+    """Return the displays in a part of an RViz file that show a topic."""
+    if isinstance(part, list):
+        return [display for each in part for display in with_topic(each)]
+    if not isinstance(part, dict):
+        return []
+    return [part] if 'Topic' in part else with_topic(list(part.values()))
 
 
 def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
@@ -61,5 +89,25 @@ def test_semantic_layer_has_every_class_that_costs_with_its_cost(costmap):
     assert costs == expected
 
 
-def test_all_plugins_are_configured(costmap):
-    assert all('plugin' in costmap[name] for name in costmap['plugins'])
+def test_semantic_layer_takes_our_masks(costmap):
+    camera = costmap['semantic_segmentation_layer']['camera']
+    for kind, topic in ('segmentation', 'mask'), ('confidence', 'confidence'), (
+            'labels', 'label_info'):
+        assert camera[f'{kind}_topic'] == f'/segmentation/{topic}'
+
+
+def test_all_layers_are_configured(costmap):
+    layers = {name for name in costmap if name.endswith('_layer')}
+    assert layers >= set(costmap['plugins'])
+    assert [name for name in layers if 'plugin' not in costmap[name]] == []
+
+
+def test_rviz_shows_what_the_node_publishes(published):
+    content = yaml.safe_load(config_path('segment.rviz').read_text(encoding='utf-8'))
+    types = {'Image': 'sensor_msgs/msg/Image', 'Map': 'nav_msgs/msg/OccupancyGrid',
+             'PointCloud2': 'sensor_msgs/msg/PointCloud2'}
+    displays = with_topic(content)
+    assert len(displays) > 3
+    for display in displays:
+        kind = types[display['Class'].removeprefix('rviz_default_plugins/')]
+        assert published.get('/' + display['Topic']['Value']) == [kind], display['Name']

@@ -1,8 +1,10 @@
 """The robot's pose from odometry messages, without DDS between."""
 
+import math
 import threading
 import time
 
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
@@ -10,7 +12,9 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
-from bisenet_ros.node.poses import PATIENCE, OdometryTopic, PoseUnavailableError  # noqa: E402
+from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
+from bisenet_ros.node import poses  # noqa: E402
+from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError  # noqa: E402
 
 
 @pytest.fixture
@@ -22,19 +26,23 @@ def odometry():
     context.shutdown()
 
 
-def tell(odometry, nanoseconds, x):
+def tell(odometry, nanoseconds, x, yaw=0.0):
     message = Odometry(child_frame_id='base_link')
     message.header.frame_id = 'odom'
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(nanoseconds, 10 ** 9)
-    message.pose.pose.position.x, message.pose.pose.orientation.w = x, 1.0
+    message.pose.pose.position.x = x
+    message.pose.pose.orientation.z = math.sin(yaw / 2)
+    message.pose.pose.orientation.w = math.cos(yaw / 2)
     odometry._on_odometry(message)
 
 
-@pytest.mark.parametrize('rate', [5, 50, 1000])
-def test_where_it_was_seconds_ago_is_known_at_any_rate(odometry, rate):
+@pytest.mark.parametrize('rate, times', [(5, 1), (50, 1), (50, 2), (1000, 1)])
+def test_where_it_was_seconds_ago_is_known_at_any_rate_however_often_it_is_said(
+        odometry, rate, times):
     """At 1 m/s: a slow network's masks come late."""
     for count in range(8 * rate):
-        tell(odometry, 10 ** 18 + count * 10 ** 9 // rate, count / rate)
+        for _ in range(times):
+            tell(odometry, 10 ** 18 + count * 10 ** 9 // rate, count / rate)
     for seconds in (0.55, 3.0, 7.456):
         instant = Time(nanoseconds=10 ** 18 + int(seconds * 1e9))
         assert odometry.pose(instant, 'front')[0, 3] == pytest.approx(seconds, abs=1e-6)
@@ -44,6 +52,29 @@ def test_where_it_was_seconds_ago_is_known_at_any_rate(odometry, rate):
     assert len(odometry._poses) == 1
 
 
+def test_where_a_turning_robot_heads_is_known(odometry):
+    for share in (0.0, 1.0):
+        tell(odometry, 10 ** 18 + int(share * 4e8), 3.0 - share, yaw=2.0 + 0.4 * share)
+    for share in (0.0, 0.25, 1.0):
+        pose = odometry.pose(Time(nanoseconds=10 ** 18 + int(share * 4e8)), 'front')
+        np.testing.assert_allclose(
+            pose, pose_from_rpy((3.0 - share, 0, 0), (0, 0, 2.0 + 0.4 * share)), atol=1e-9)
+
+
+def test_a_silence_between_two_images_is_told(odometry):
+    assert odometry.newest() is None
+    for tenth in (0, 1, 2, 3, 10, 11):
+        tell(odometry, 10 ** 18 + tenth * 10 ** 8, 0.0)
+    instants = [10 ** 18 + tenth * 10 ** 8 for tenth in (1, 3, 10, 11)]
+    assert [odometry.was_silent_between(*pair) for pair in zip(instants, instants[1:])] == [
+        False, True, False]
+    assert odometry.newest() == instants[-1]
+    # A bag that loops begins anew.
+    tell(odometry, 10 ** 18 - 2 * 10 ** 9, 0.0)
+    assert not odometry.was_silent_between(10 ** 18 - 2 * 10 ** 9, 10 ** 18)
+    assert odometry.newest() == 10 ** 18 - 2 * 10 ** 9
+
+
 def test_a_stamp_before_the_epoch_is_survived(odometry):
     """A simulation that has just begun: now, less a latency."""
     tell(odometry, -10 ** 8, 1.0)
@@ -51,15 +82,18 @@ def test_a_stamp_before_the_epoch_is_survived(odometry):
     assert odometry.pose(Time(nanoseconds=0), 'front')[0, 3] == pytest.approx(2.0)
 
 
-def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry):
+def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry, monkeypatch):
+    # Long enough for a busy machine.
+    monkeypatch.setattr(poses, 'PATIENCE', 2.0)
+    monkeypatch.setattr(poses, 'IMPATIENCE', 60.0)
     tell(odometry, 10 ** 18, 1.0)
     future = Time(nanoseconds=10 ** 18 + 10 ** 9)
     for waits in (True, False):  # Having waited in vain, it does not wait again at once.
         began = time.monotonic()
         with pytest.raises(PoseUnavailableError, match='has told of'):
             odometry.pose(future, 'ahead of time')
-        assert (time.monotonic() - began >= PATIENCE) == waits
-    message = threading.Timer(0.2 * PATIENCE, tell, (odometry, 10 ** 18 + 10 ** 8, 2.0))
+        assert (time.monotonic() - began >= poses.PATIENCE) == waits
+    message = threading.Timer(0.2, tell, (odometry, 10 ** 18 + 10 ** 8, 2.0))
     message.start()
     pose = odometry.pose(Time(nanoseconds=10 ** 18 + 5 * 10 ** 7), 'on time')
     assert pose[0, 3] == pytest.approx(1.5)

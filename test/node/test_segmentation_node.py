@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import cv2  # noqa: E402
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
-from probe import image_message, pixels_of  # noqa: E402
+from probe import LATCHED, image_message, pixels_of  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
@@ -26,12 +29,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # n
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
+from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
 from bisenet_ros.node.segmentation_node import SegmentationNode, spin  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -137,6 +139,24 @@ def test_a_camera_whose_clock_is_wrong_is_told(street, street_image):
     street.repeat_until(lambda: send(0.0), lambda: street.diagnostics()['level'] == b'\x00', 0.2)
 
 
+def test_a_second_publisher_of_a_cameras_images_is_told(street, street_image):
+    message = image_message(street_image, 'rgb8')
+
+    def send_until(condition):
+        def send():
+            message.header.stamp = street.get_clock().now().to_msg()
+            street.camera.publish(message)
+        street.repeat_until(send, condition, 0.2)
+    second = street.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    try:
+        send_until(lambda: '2 publishers' in street.diagnostics()['message'])
+        assert 'camera/image_raw, whose images mix' in street.diagnostics()['message']
+        assert street.diagnostics()['level'] == b'\x01'
+    finally:
+        street.release(street.destroy_publisher, second)
+    send_until(lambda: street.diagnostics()['level'] == b'\x00')
+
+
 def test_pause_and_resume(street, street_image):
     def enable(value):
         return street.call(SetBool, 'segmentation/enable', SetBool.Request(data=value))
@@ -151,23 +171,56 @@ def test_pause_and_resume(street, street_image):
     assert answer(street, 'mask', 106) is None
 
 
+def set_parameter(probe, name, value):
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return probe.call(SetParameters, 'segmentation/set_parameters', request).results[0]
+
+
 def test_live_and_configured_parameters(street, street_image):
-    def set_parameter(name, value):
-        request = SetParameters.Request(
-            parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return street.call(SetParameters, 'segmentation/set_parameters', request).results[0]
-    assert set_parameter('confidence_threshold', 0.9).successful
-    mask = street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=108),
-                             lambda: answer(street, 'mask', 108))
-    confidence = pixels_of(street.wait(lambda: answer(street, 'confidence', 108)))
-    undecided = pixels_of(mask) == 255
-    # One step of confidence is 1/255; at the threshold itself rounding decides.
-    assert undecided[confidence < 0.9 * 255 - 1].all()
-    assert not undecided[confidence > 0.9 * 255 + 1].any()
-    assert 0 < undecided.sum() < undecided.size
-    assert set_parameter('confidence_threshold', 0.0).successful
-    refusal = set_parameter('weights', 'camvid_resnet18')
-    assert not refusal.successful and 'cleanup' in refusal.reason
+    try:
+        for name, value in ('confidence_threshold', 0.9), ('overlay_alpha', 0.0):
+            assert set_parameter(street, name, value).successful
+        mask = street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=108),
+                                 lambda: answer(street, 'mask', 108))
+        confidence = pixels_of(street.wait(lambda: answer(street, 'confidence', 108)))
+        undecided = pixels_of(mask) == 255
+        # One step of confidence is 1/255; at the threshold itself rounding decides.
+        assert undecided[confidence < 0.9 * 255 - 1].all()
+        assert not undecided[confidence > 0.9 * 255 + 1].any()
+        assert 0 < undecided.sum() < undecided.size
+        blended = street.wait(lambda: answer(street, 'overlay', 108))
+        np.testing.assert_array_equal(pixels_of(blended), street_image)
+        refusal = set_parameter(street, 'weights', 'camvid_resnet18')
+        assert not refusal.successful and 'cleanup' in refusal.reason
+    finally:
+        for name, value in ('confidence_threshold', 0.0), ('overlay_alpha', 0.5):
+            assert set_parameter(street, name, value).successful
+
+
+def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
+    """Images held back have come in, but neither go out nor count as dropped."""
+    message = image_message(np.ascontiguousarray(street_image[::4, ::4]), 'rgb8', stamp=110)
+
+    def held_back():
+        came, out, dropped = (int(street.diagnostics()[name])
+                              for name in ('frames_in', 'frames_out', 'dropped'))
+        return came - out - dropped
+
+    def rates_tell():
+        newest, before = islice(street.all_diagnostics(), 2)
+        elapsed = newest['stamp'] - before['stamp']
+        came, out = (int(newest[name]) - int(before[name]) for name in ('frames_in', 'frames_out'))
+        rates = [float(newest[name]) for name in ('rate_in_hz', 'rate_out_hz')]
+        return came > 2 * out > 0 and rates == pytest.approx(
+            [came / elapsed, out / elapsed], rel=0.1)
+    before = held_back()
+    try:
+        assert set_parameter(street, 'max_rate', 2.0).successful
+        # Besides, one may be in work and one wait for it.
+        street.send_until(street.camera, message, lambda: held_back() > before + 5, period=0.05)
+        street.send_until(street.camera, message, rates_tell, period=0.05)
+    finally:
+        assert set_parameter(street, 'max_rate', 0.0).successful
 
 
 def change_state(probe, transition):
@@ -376,24 +429,88 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         rclpy.shutdown()
 
 
+def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
+    """A device may hang; and what comes of the frame in the end is not published."""
+    rclpy.init()
+    began, may_end = threading.Event(), threading.Event()
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        segment, masks = node._segmenter.segment, []
+
+        def segment_later(*arguments, **options):
+            began.set()
+            assert may_end.wait(60)
+            return segment(*arguments, **options)
+        monkeypatch.setattr(node._segmenter, 'segment', segment_later)
+        node.create_subscription(Image, 'segmentation/mask', masks.append, 5)
+        wait_for(lambda: node._outputs[''].wanted())
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+        def send():
+            image = image_message(np.zeros((48, 64, 3), np.uint8), 'rgb8', stamp=1)
+            node._inputs['']._on_image(image, {'publication_sequence_number': 1})
+        send()
+        assert began.wait(60)
+        assert node._on_enable(SetBool.Request(data=False), SetBool.Response()).success
+        assert node._worker.busy_for() > 0
+        may_end.set()
+        wait_for(lambda: node._worker.busy_for() == 0)
+        assert node._processor.throughput.published == 0
+        assert node._on_enable(SetBool.Request(data=True), SetBool.Response()).success
+        send()
+        wait_for(lambda: masks, meanwhile=lambda: rclpy.spin_once(node, timeout_sec=0.1))
+        assert len(masks) == node._processor.throughput.published == 1
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
 def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
     """Or those of the others grow old while they wait behind it."""
     rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]', '-p', 'device:=cpu'])
     taken, came = [], threading.Semaphore(0)
 
-    def process(frames):
+    def process(_, frames):
         taken.append([frame.camera for frame in frames])
         came.release()
+    monkeypatch.setattr(FrameProcessor, 'process', process)
     try:
         node = SegmentationNode()
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        monkeypatch.setattr(node._processor, 'process', process)
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         with node._new_frame:
             for camera in node._inputs.values():
                 camera._on_image(Image(), {'publication_sequence_number': 1})
         assert came.acquire(timeout=30) and came.acquire(timeout=30)
         assert taken == [['front'], ['rear']]
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+def test_images_lost_on_the_way_are_told():
+    """If they are more than a few, with the remedy."""
+    rclpy.init(args=['--ros-args', '-p', 'stale_after:=60.0'])
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        camera = node._inputs['']
+        node.create_publisher(Image, camera.image_topic, 1)
+
+        def assess(numbers):
+            image = Image()
+            image.header.stamp = node.get_clock().now().to_msg()
+            for number in numbers:
+                camera._on_image(image, {'publication_sequence_number': number})
+            return node._assess()
+        assert assess(range(1, 11))[0] == DiagnosticStatus.OK
+        level, message = assess(range(15, 21))  # 4 of 10
+        assert level == DiagnosticStatus.WARN
+        assert '40% of the images on /camera/image_raw were lost on the way' in message
+        assert 'Large images' in message
+        assert assess(range(22, 31))[0] == DiagnosticStatus.OK  # 1 of 10
         node.close()
     finally:
         rclpy.shutdown()
@@ -429,6 +546,7 @@ def test_compressed_images(start_node, street_image):
 
 
 def test_label_info_is_latched_and_out_before_any_mask(start_node):
+    """And again when the threshold changes."""
     vision_msgs = pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs')
     _, probe = start_node(confidence_threshold=0.25)
     probe.listen('segmentation/label_info', vision_msgs.LabelInfo, LATCHED)
@@ -437,6 +555,8 @@ def test_label_info_is_latched_and_out_before_any_mask(start_node):
     assert [(entry.class_id, entry.class_name) for entry in message.class_map] == [
         (label.id, label.name) for label in labels]
     assert message.threshold == 0.25
+    assert set_parameter(probe, 'confidence_threshold', 0.75).successful
+    probe.wait(lambda: probe.received['segmentation/label_info'][-1].threshold == 0.75)
 
 
 def test_several_cameras_have_their_own_topics(start_node, street_image):

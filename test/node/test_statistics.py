@@ -1,4 +1,4 @@
-"""Latencies of the last seconds."""
+"""Rates and latencies of the last seconds."""
 
 import math
 from types import SimpleNamespace
@@ -10,6 +10,12 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from bisenet_ros.node import statistics  # noqa: E402
 
 
+def test_the_99th_percentile_is_not_the_median():
+    milliseconds = [*range(51, 101), *range(1, 51)]
+    # As numpy defines them: 0.5 and 0.99 of the way from the least to the greatest.
+    assert statistics.median_and_p99(milliseconds) == pytest.approx((50.5, 99.01))
+
+
 def test_latencies_of_long_ago_are_none(monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(statistics, 'time', clock)
@@ -18,7 +24,16 @@ def test_latencies_of_long_ago_are_none(monkeypatch):
         now = 1000.0 + second
         throughput.add(now - 0.01 * second)
     # Those of the last ten: 0.10 to 0.19 s.
-    assert throughput.latency_percentiles()[0] == pytest.approx(0.145)
+    assert throughput.latency_percentiles() == pytest.approx((0.145, 0.1891))
     now += 11
     assert all(math.isnan(each) for each in throughput.latency_percentiles())
     assert throughput.published == 20
+
+
+def test_rate_is_of_the_time_between_two_readings(monkeypatch):
+    monkeypatch.setattr(statistics, 'time', SimpleNamespace(monotonic=lambda: now))
+    now = 1000.0
+    rate = statistics.Rate()
+    # The last counter began anew: no event is told of, rather than fewer than none.
+    for now, count, expected in (1002.0, 30, 15.0), (1002.5, 40, 20.0), (1003.5, 7, 0.0):
+        assert rate.update(count) == pytest.approx(expected)

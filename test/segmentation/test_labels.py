@@ -43,7 +43,7 @@ def test_cityscapes_has_the_data_sets_names_ids_and_colors():
 
 def test_own_file_and_palette(tmp_path):
     label_set = load_label_set(write(tmp_path, garden_as_dict()))
-    assert [label.name for label in label_set.labels] == ['grass', 'hedge']
+    assert label_set.class_names == ('grass', 'hedge')
     expected = np.zeros((256, 3), np.uint8)
     expected[0] = (0, 255, 0)
     expected[7] = (9, 90, 9)

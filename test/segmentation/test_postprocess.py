@@ -6,7 +6,11 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.segmentation.labels import NO_DECISION
-from bisenet_ros.segmentation.postprocess import MANY_PIXELS, classify, without_uncertain
+from bisenet_ros.segmentation.postprocess import (
+    LEAST_PIXELS_FOR_STRIPS,
+    classify,
+    without_uncertain,
+)
 
 
 def reference(logits, size):
@@ -59,9 +63,10 @@ def test_logits_that_are_no_numbers_decide_nothing(broken):
 def test_strips_are_as_good_as_one_piece(monkeypatch):
     logits = np.random.default_rng(1).normal(0, 5, (11, 45, 60)).astype(np.float32)
     channel_ids = np.arange(11, dtype=np.uint8)
-    assert 1000 * 700 > MANY_PIXELS
+    assert 1000 * 700 > LEAST_PIXELS_FOR_STRIPS
     strips = classify(logits, (1000, 700), channel_ids)
-    monkeypatch.setattr('bisenet_ros.segmentation.postprocess.MANY_PIXELS', 1 << 30)
+    monkeypatch.setattr(
+        'bisenet_ros.segmentation.postprocess.LEAST_PIXELS_FOR_STRIPS', 1 << 30)
     whole = classify(logits, (1000, 700), channel_ids)
     assert (strips.class_ids == whole.class_ids).mean() > 0.9999
     assert np.abs(strips.confidence.astype(int) - whole.confidence).max() <= 1

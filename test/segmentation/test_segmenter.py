@@ -214,11 +214,11 @@ def rendered():
 
 @pytest.mark.parametrize('name', shipped_weights())
 def test_each_shipped_file_knows_the_rendered_street(rendered, name):
-    """98 % of the pixels are right; of a damaged or permuted file they would not be."""
+    """98 % of the pixels are right; with red and blue swapped 90 to 94 % would be."""
     if shipped_weights()[name].suffix == '.onnx':
         pytest.importorskip('onnxruntime')
     segmentation, = Segmenter(name, device='cpu').segment([rendered.image])
-    assert (segmentation.class_ids == rendered.class_ids).mean() > 0.9
+    assert (segmentation.class_ids == rendered.class_ids).mean() > 0.97
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

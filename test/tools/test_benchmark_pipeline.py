@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from helpers import wait_for
 
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.network import load_weights
@@ -53,7 +54,6 @@ def test_stages_take_turns_and_are_timed():
     assert order == ['short', 'long'] * 7  # three to warm up, in the order given
     assert [len(of_stage) for of_stage in times.values()] == [4, 4]
     assert (times['short'] >= 10).all() and (times['long'] >= 50).all()
-    assert np.median(times['short']) < 50
 
 
 def test_shuffled_stages_come_after_each_other():
@@ -167,10 +167,7 @@ def test_masks_stay_out_of_the_graph_around():
         publisher.publish(np.zeros((4, 6), np.uint8))
         control = rclpy.create_node('control')
         control.create_publisher(Image, 'control', 1)
-        deadline = time.monotonic() + 30.0
-        while not robot.count_publishers('control'):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: robot.count_publishers('control'))
         # What came later has been found.
         assert robot.count_publishers('segmentation/mask') == 0
         control.destroy_node()

@@ -104,7 +104,8 @@ def test_the_street_is_recognised_in_a_domain_of_its_own(sparse_street, tmp_path
     done = run_demo('--duration', '3', '--output', str(tmp_path / 'output'))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / 'output' / 'report.json').read_text())
-    assert report['pixel_accuracy'] > 0.5
+    # 97 to 98 % of each frame's pixels; with red and blue swapped it would be 89 to 93 %.
+    assert report['pixel_accuracy'] > 0.95
     for name in ('overlay.mp4', 'strip.png', 'report.md'):
         assert (tmp_path / 'output' / name).stat().st_size > 0
 

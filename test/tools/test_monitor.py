@@ -10,6 +10,7 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
+from helpers import wait_for  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -19,7 +20,6 @@ from std_msgs.msg import Header  # noqa: E402
 from bisenet_ros.node.image_conversion import to_image_message  # noqa: E402
 from bisenet_ros.tools.monitor import Monitor  # noqa: E402
 
-TIMEOUT = 30.0
 TOPICS = {
     'image': (Image, '/camera/image_raw'), 'mask': (Image, '/segmentation/mask'),
     'overlay': (Image, '/segmentation/overlay'),
@@ -45,10 +45,7 @@ class Graph:
                                     for publisher in self.publishers.values()))
 
     def spin_until(self, condition):
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            assert time.monotonic() < deadline, 'nothing came in time'
-            self.executor.spin_once(timeout_sec=0.05)
+        wait_for(condition, meanwhile=lambda: self.executor.spin_once(timeout_sec=0.05))
 
     def header(self, number):
         """Return the header of image `number`; they come every 10 ms."""

@@ -14,6 +14,7 @@ import yaml
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from helpers import wait_for  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -62,13 +63,10 @@ class Listener:
         return received
 
     def wait_for(self, condition):
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            assert time.monotonic() < deadline, 'nothing came in time'
-            self.executor.spin_once(timeout_sec=0.1)
+        wait_for(condition, meanwhile=lambda: self.executor.spin_once(timeout_sec=0.1))
 
 
-# A source that knows where the robot is: it stands still at x 3 m, y -2 m, heading 0.7 rad.
+# An RGB source that knows where the robot is: it stands still at x 3 m, y -2 m, heading 0.7 rad.
 PLAY_A_POSED_CAMERA = """
 import sys
 import numpy as np
@@ -78,7 +76,7 @@ from bisenet_ros.tools.sources import Source, SourceFrame
 class PosedCamera(Source):
     camera_pose = (0.3, 0.1, 1.2, 0.02, 0.4, -0.5)
     def __iter__(self):
-        yield SourceFrame(np.zeros((8, 8, 3), np.uint8), 'rgb', (3.0, -2.0, 0.7))
+        yield SourceFrame(np.full((8, 8, 3), (200, 100, 50), np.uint8), 'rgb', (3.0, -2.0, 0.7))
 
 play.open_source_arguments = lambda options: PosedCamera()
 play.DISCOVERY_TIME = 5.0  # on a busy machine
@@ -161,13 +159,15 @@ def test_calibration_goes_with_every_image(folder, listener, tmp_path):
     assert info.p.tolist() == calibration['projection_matrix']['data']
 
 
-def test_odometry_of_every_image(listener):
+def test_rgb_images_and_the_odometry_of_each(listener):
     images = listener.subscribe(Image, '/camera/image_raw')
     odometry = listener.subscribe(Odometry, '/odom')
     with playing(sys.executable, '-c', PLAY_A_POSED_CAMERA):
         listener.wait_for(lambda: odometry)
         images.clear()
         listener.wait_for(lambda: len(images) >= 2 and stamps(images[:2]) <= stamps(odometry))
+    assert images[0].encoding == 'rgb8'
+    assert (pixels(images[0]) == (200, 100, 50)).all()
     assert (odometry[0].header.frame_id, odometry[0].child_frame_id) == ('odom', 'base_link')
     pose = odometry[0].pose.pose
     assert (pose.position.x, pose.position.y, pose.position.z) == (3, -2, 0)

@@ -3,23 +3,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 
 import bisenet_ros
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 20.0
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, 'not in time'
-        time.sleep(0.05)
 
 
 def is_running(pid):

@@ -1,18 +1,20 @@
 """Augmentation: pictures and labels stay together, and nothing happens unasked."""
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bisenet_ros.training.augmentation import IGNORED, Augmentation
 
 MEAN = torch.tensor([0.2, 0.4, 0.6])
 
 
-def pattern(count=8, height=40, width=60):
+def pattern(count=8, height=40, width=60, patch=4):
     """Labels, and images that show label / 10 in every channel (as far as uint8 goes)."""
-    labels = torch.randint(0, 11, (count, height // 4, width // 4), dtype=torch.uint8,
+    labels = torch.randint(0, 11, (count, height // patch, width // patch), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(1))
-    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    labels = labels.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
     return (labels * 25)[:, None].repeat(1, 3, 1, 1), labels
 
 
@@ -48,16 +50,66 @@ def test_flip_mirrors_image_and_labels():
     assert torch.allclose(got, images.flip(3) / 255, atol=1e-5)
 
 
-@pytest.mark.parametrize('scale', [(0.5, 0.7), (1.0, 1.0), (1.5, 2.0)])
+@pytest.mark.parametrize('scale', [(0.5, 0.7), (1.0, 1.0), (2.0, 3.0)])
 def test_labels_follow_the_image(scale):
-    images, labels = pattern()
-    augment = Augmentation(crop=(48, 32), scale=scale, aspect=0.1, rotation=10.0, flip=0.5)
+    images, labels = pattern(height=128, width=192, patch=16)
+    augment = Augmentation(crop=(96, 64), scale=scale, aspect=0.1, rotation=10.0, flip=0.5)
     got, got_labels = augment(images, labels, MEAN, generator())
-    inside = got_labels != IGNORED
-    assert inside.float().mean() > 0.3
-    # Only pixels at the edge of a patch, where bilinear mixes, may differ from their label.
-    right = ((got[:, 0] * 255 / 25 - got_labels).abs() < 0.1)[inside]
-    assert right.float().mean() > 0.5
+    got, inner = got[:, 0, 2:-2, 2:-2] * 255 / 25, got_labels[:, 2:-2, 2:-2]
+    # Nearer to a patch's edge bilinear mixes.
+    around = got_labels.unfold(1, 5, 1).unfold(2, 5, 1)
+    within = (around == inner[..., None, None]).all(4).all(3) & (inner != IGNORED)
+    assert within.float().mean() > 0.2
+    assert ((got - inner).abs() < 0.1)[within].all()
+
+
+def labels_of_crops(labels, count=32, **ranges):
+    labels = labels.repeat(count, 1, 1)
+    images = torch.zeros(count, 3, *labels.shape[1:], dtype=torch.uint8)
+    return Augmentation(**ranges)(images, labels, MEAN, generator())[1]
+
+
+def square():
+    """In the middle of 64 x 64 pixels, 16 wide."""
+    labels = torch.zeros(64, 64, dtype=torch.uint8)
+    labels[24:40, 24:40] = 1
+    return labels
+
+
+def test_scale_zooms_in():
+    images, labels = pattern()
+    _, got_labels = Augmentation(crop=(120, 80), scale=(2.0, 2.0))(
+        images, labels, MEAN, generator())
+    assert torch.equal(got_labels, labels.repeat_interleave(2, 1).repeat_interleave(2, 2).long())
+
+
+def test_each_zoom_is_within_the_scale_and_as_likely_in_as_out():
+    got = labels_of_crops(square(), count=256, crop=(128, 128), scale=(0.5, 2.0))
+    zooms = (got == 1).sum((1, 2)).sqrt() / 16
+    assert 0.45 < zooms.min() < 0.55 and 1.9 < zooms.max() < 2.05
+    assert 0.9 < zooms.median() < 1.1
+
+
+def test_aspect_is_width_against_height():
+    got = labels_of_crops(square(), crop=(320, 320), scale=(4.0, 4.0), aspect=0.5) == 1
+    widths, heights = (got.any(side).sum(1) for side in (1, 2))
+    ratios = widths / heights
+    assert 1 / 1.55 < ratios.min() < 0.75 and 1.35 < ratios.max() < 1.55
+    np.testing.assert_allclose(widths * heights, 64 ** 2, rtol=0.04)
+
+
+def test_rotation_turns_by_up_to_its_degrees_either_way():
+    down, across = torch.meshgrid(torch.arange(96), torch.arange(128), indexing='ij')
+    quarters = (2 * (down >= 48) + (across >= 64)).to(torch.uint8)
+    got = labels_of_crops(quarters, crop=(128, 96), rotation=20.0)
+    # The middle shows nothing from outside the image.
+    middle = got[:, 24:72, 40:88]
+    upright, level = (middle % 2).sum(2), (middle // 2).sum(1)
+    shift_per_row, shift_per_column = (
+        np.polyfit(np.arange(48), edge.T, 1)[0] for edge in (upright, level))
+    degrees = np.degrees(np.arctan(shift_per_row))
+    assert -20.5 < degrees.min() < -15 and 15 < degrees.max() < 20.5
+    np.testing.assert_allclose(shift_per_column, -shift_per_row, atol=0.01)
 
 
 def test_outside_the_image_nothing_counts():
@@ -66,7 +118,7 @@ def test_outside_the_image_nothing_counts():
     outside = got_labels == IGNORED
     assert outside.sum() == 8 * (40 * 40 - 20 * 20)
     # Away from the image's edge, where bilinear mixes, the fill is the mean colour.
-    far = torch.nn.functional.max_pool2d((~outside).float(), 5, 1, 2) == 0
+    far = F.max_pool2d((~outside).float(), 5, 1, 2) == 0
     assert torch.allclose(got.permute(0, 2, 3, 1)[far], MEAN.expand(int(far.sum()), 3), atol=1e-6)
 
 

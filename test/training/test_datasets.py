@@ -2,17 +2,20 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import with_exif_orientation
+from PIL import Image
 
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.training.augmentation import IGNORED
-from bisenet_ros.training.datasets import DatasetError, load_dataset
+from bisenet_ros.training.datasets import Dataset, DatasetError, joined, load_dataset
 
 CAMVID = load_label_set('camvid')
 
@@ -75,15 +78,6 @@ def test_one_squeezed_image_among_others_is_told(camvid_like, caplog):
     assert '1 of 6 images are squeezed to 96x64 (A_2.png has 48x64)' in caplog.text
 
 
-def with_exif_orientation(jpeg, orientation):
-    """Return a JPEG file's bytes with an EXIF entry (APP1: TIFF, one tag, 0x0112)."""
-    tiff = (b'II*\0' + (8).to_bytes(4, 'little') + (1).to_bytes(2, 'little')
-            + (0x0112).to_bytes(2, 'little') + (3).to_bytes(2, 'little')
-            + (1).to_bytes(4, 'little') + orientation.to_bytes(4, 'little') + bytes(4))
-    body = b'Exif\0\0' + tiff
-    return jpeg[:2] + b'\xff\xe1' + (len(body) + 2).to_bytes(2, 'big') + body + jpeg[2:]
-
-
 @pytest.mark.parametrize('orientation', [1, 3, 6])
 def test_a_photograph_that_exif_turns_is_refused(tmp_path, orientation):
     for folder in ('images', 'labels'):
@@ -121,6 +115,8 @@ def test_labels_that_say_nothing_are_refused(tmp_path):
 def test_a_home_folder_is_found(camvid_like, monkeypatch):
     monkeypatch.setenv('HOME', str(camvid_like.parent))
     assert len(load('~/camvid_like')) == 6
+    with pytest.raises(DatasetError, match='no folder ~no_such_user/camvid_like/train'):
+        load('~no_such_user/camvid_like')
 
 
 def test_images_are_resized_as_the_node_does(camvid_like):
@@ -187,28 +183,127 @@ def test_sizes_that_differ_are_named(camvid_like):
         load(camvid_like)
 
 
-def test_a_colour_label_is_refused(camvid_like):
-    cv2.imwrite(str(camvid_like / 'trainannot' / 'B_1.png'), np.zeros((64, 96, 3), np.uint8))
-    with pytest.raises(DatasetError, match=r'B_1\.png is not an 8-bit PNG with one channel'):
+def write_png(path, bits, color_type, palette, row):
+    """Write a PNG of one row of pixels, given as packed bytes."""
+    width = 8 * len(row) // bits
+    chunks = [(b'IHDR', struct.pack('>2I5B', width, 1, bits, color_type, 0, 0, 0)),
+              (b'PLTE', palette), (b'IDAT', zlib.compress(b'\x00' + row)), (b'IEND', b'')]
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+        for name, data in chunks if data or name == b'IEND'))
+    return width
+
+
+@pytest.fixture
+def one_pair(tmp_path):
+    """Return an image file and its label file, not yet there, in the layout `folders`."""
+    for folder in 'images', 'labels':
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), np.zeros((64, 96, 3), np.uint8))
+    return tmp_path / 'images' / 'a.png', tmp_path / 'labels' / 'a.png'
+
+
+# A byte of each holds the ids 0 and 1, and as many more as fit.
+@pytest.mark.parametrize('bits, row, ids', [
+    (1, b'\x40', [0, 1, 0, 0, 0, 0, 0, 0]), (2, b'\x1c', [0, 1, 3, 0]), (4, b'\x01', [0, 1]),
+    (8, b'\x00\x01\x0a', [0, 1, 10])])
+def test_a_palettes_indices_are_the_labels(tmp_path, one_pair, bits, row, ids):
+    """Whatever colours it has: VOC, CVAT and labelme write such."""
+    image, label = one_pair
+    palette = bytes([200, 0, 0, 0, 0, 0] + 10 * [0, 128, 7])[:3 * min(11, 2 ** bits)]
+    width = write_png(label, bits, 3, palette, row)
+    cv2.imwrite(str(image), np.zeros((1, width, 3), np.uint8))
+    dataset = load(tmp_path, layout='folders', size=(width, 1))
+    assert dataset.labels.flatten().tolist() == ids
+
+
+@pytest.mark.parametrize('pixels, found', [
+    (np.zeros((64, 96, 3), np.uint8), 'has colours'),
+    (np.zeros((64, 96, 4), np.uint8), 'has colours'),
+    (np.zeros((64, 96), np.uint16), r'has 16 bit\(s\) a pixel')])
+def test_a_label_of_another_kind_is_refused(tmp_path, one_pair, pixels, found):
+    cv2.imwrite(str(one_pair[1]), pixels)
+    with pytest.raises(DatasetError, match=rf'a\.png {found}: write class ids'):
+        load(tmp_path, layout='folders')
+
+
+def test_a_label_of_one_bit_without_a_palette_is_refused(tmp_path, one_pair):
+    """Readers make 0 and 255 of it."""
+    write_png(one_pair[1], 1, 0, b'', b'\x40')
+    with pytest.raises(DatasetError, match=r'a\.png has 1 bit\(s\) a pixel: write class ids'):
+        load(tmp_path, layout='folders')
+
+
+def test_a_label_that_is_no_png_is_refused(tmp_path, one_pair):
+    one_pair[1].write_bytes(cv2.imencode('.jpg', np.zeros((64, 96), np.uint8))[1].tobytes())
+    with pytest.raises(DatasetError, match=r'labels/a\.png cannot be read as a PNG'):
+        load(tmp_path, layout='folders')
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.tiff', '.webp'])
+def test_an_image_that_is_cut_off_is_refused(tmp_path, one_pair, suffix):
+    """As a full disk leaves it; OpenCV reads such a JPEG without a word."""
+    image, label = one_pair
+    image.unlink()
+    cv2.imwrite(str(label), np.zeros((64, 96), np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    content = cv2.imencode(suffix, pixels)[1].tobytes()
+    image.with_suffix(suffix).write_bytes(content)
+    assert len(load(tmp_path, layout='folders')) == 1
+    image.with_suffix(suffix).write_bytes(content[:len(content) * 3 // 4])
+    with pytest.raises(DatasetError, match=rf'images/a\{suffix} (is damaged|cannot be read)'):
+        load(tmp_path, layout='folders')
+
+
+def test_a_label_that_is_cut_off_is_refused(camvid_like):
+    path = camvid_like / 'trainannot' / 'B_1.png'
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DatasetError, match=r'trainannot/B_1\.png is damaged'):
         load(camvid_like)
 
 
-# PNGs of 2x1 pixels, the first the id 0, the second 1: with a palette, and of one bit.
-@pytest.mark.parametrize('bits, color_type, palette, pixels', [
-    (8, 3, bytes([0, 0, 0, 128, 0, 0]), b'\x00\x00\x01'), (1, 0, b'', b'\x00\x40')])
-def test_a_label_of_another_kind_is_refused_with_a_remedy(tmp_path, bits, color_type, palette,
-                                                          pixels):
-    header = struct.pack('>2I5B', 2, 1, bits, color_type, 0, 0, 0)
-    chunks = [(b'IHDR', header), (b'PLTE', palette), (b'IDAT', zlib.compress(pixels)),
-              (b'IEND', b'')]
-    for folder in 'images', 'labels':
-        (tmp_path / folder).mkdir()
-    cv2.imwrite(str(tmp_path / 'images' / 'a.png'), np.zeros((1, 2, 3), np.uint8))
-    (tmp_path / 'labels' / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
-        for name, data in chunks if data or name == b'IEND'))
-    with pytest.raises(DatasetError, match=r'a\.png is not an 8-bit PNG.*palette or one bit'):
+def test_a_png_that_exif_turns_is_refused(tmp_path, one_pair):
+    image, label = one_pair
+    cv2.imwrite(str(label), np.zeros((64, 96), np.uint8))
+    exif = Image.Exif()
+    for orientation in (1, 6):
+        exif[0x0112] = orientation
+        Image.new('RGB', (96, 64)).save(image, exif=exif)
+        if orientation == 1:
+            assert len(load(tmp_path, layout='folders')) == 1
+    with pytest.raises(DatasetError, match='a.png is stored turned .*EXIF'):
         load(tmp_path, layout='folders')
+
+
+def test_images_of_every_kind_are_read_and_hidden_files_are_not(tmp_path, one_pair):
+    image, label = one_pair
+    pixels = cv2.imread(str(image))
+    for stem, suffix in enumerate(['.webp', '.bmp', '.TIF', '.ppm', '.jpeg']):
+        assert cv2.imwrite(str(image.with_name(f'{stem}{suffix}')), pixels)
+    (image.parent / '._a.png').write_bytes(b'what a Mac leaves beside a copied file')
+    for stem in 'a01234':
+        cv2.imwrite(str(label.with_stem(stem)), np.zeros((64, 96), np.uint8))
+    assert stems(load(tmp_path, layout='folders')) == list('01234a')
+
+
+def test_a_label_whose_ending_is_in_capitals_is_told(tmp_path, one_pair):
+    cv2.imwrite(str(one_pair[1].with_suffix('.PNG')), np.zeros((64, 96), np.uint8))
+    with pytest.raises(DatasetError, match=r'a\.png does not exist \(it must end in \.png, in '):
+        load(tmp_path, layout='folders')
+
+
+def test_more_pictures_than_memory_are_told(camvid_like):
+    with pytest.raises(DatasetError, match='6 pictures of 10000000x10000000 take 2400000.0 GB, '
+                                           'more than there is memory for: lower image_size'):
+        load(camvid_like, size=(10 ** 7, 10 ** 7))
+
+
+def test_more_data_sets_than_memory_are_told():
+    zero = torch.zeros((), dtype=torch.uint8)
+    large = Dataset(zero.expand(2, 3, 10 ** 7, 10 ** 7), zero.expand(2, 10 ** 7, 10 ** 7),
+                    [Path('a'), Path('b')])
+    with pytest.raises(DatasetError, match='4 pictures of 10000000x10000000 .* twice, to join'):
+        joined([large, large])
 
 
 def test_an_unreadable_file_is_named(camvid_like):

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
 from bisenet_ros.network import WeightsError, load_weights, save_weights  # noqa: E402
+from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.onnx_model import export_onnx  # noqa: E402
@@ -113,6 +114,30 @@ def test_a_label_set_of_ones_own_is_asked_for(weights, camvid_like, tmp_path):
     with pytest.raises(SystemExit, match="trained with the label set 'garden', but: label set "
                                          "'garden' is not shipped.*YAML file"):
         run_evaluate(str(tmp_path / 'mine.safetensors'), camvid_like, tmp_path / 'out')
+
+
+def test_renamed_classes_are_told(weights, camvid_like, tmp_path, capsys):
+    text = config_path('labels/camvid.yaml').read_text(encoding='utf-8')
+    (tmp_path / 'mine.yaml').write_text(
+        text.replace('name: road', 'name: tarmac').replace('name: sky', 'name: air'))
+    run_evaluate(weights, camvid_like, tmp_path / 'out')
+    assert 'classes renamed' not in capsys.readouterr().out
+    run_evaluate(weights, camvid_like, tmp_path / 'out', '--label-set', f'{tmp_path}/mine.yaml')
+    assert 'classes renamed: sky -> air, road -> tarmac\n' in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_is_told_before_any_data_is_read(weights, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match='evaluate: .*file/out'):
+        run_evaluate(weights, tmp_path / 'nowhere', tmp_path / 'file' / 'out')
+
+
+def test_home_folders_are_found(weights, camvid_like, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    evaluate.main([weights, '~/camvid_like', '--output=~/scores'])
+    export.main([weights, '~/camvid_like/val', '~/half.safetensors'])
+    assert (tmp_path / 'scores' / 'scores.json').is_file()
+    assert (tmp_path / 'half.safetensors').is_file()
 
 
 def test_a_size_that_cannot_be_is_told(weights, camvid_like, tmp_path):

@@ -35,7 +35,7 @@ def mean(values):
 def test_principal_plus_weighted_auxiliary_losses(batch):
     logits, labels = batch
     main, first, second = (mean(pixel_losses(each, labels)) for each in logits)
-    got = JointLoss(None, auxiliary_weight=0.5, ohem_threshold=0.0)(logits, labels)
+    got = JointLoss(torch.ones(3), auxiliary_weight=0.5, ohem_threshold=0.0)(logits, labels)
     assert got.item() == pytest.approx(main + 0.5 * (first + second), rel=1e-5)
 
 
@@ -44,7 +44,7 @@ def test_ohem_counts_only_what_is_hard(batch):
     losses = pixel_losses(logits[0], labels)
     hard = [loss for loss in losses if math.exp(-loss) < 0.7]
     assert len(losses) / 16 < len(hard) < len(losses)
-    got = JointLoss(None, 0.0, ohem_threshold=0.7)(logits, labels)
+    got = JointLoss(torch.ones(3), 0.0, ohem_threshold=0.7)(logits, labels)
     assert got.item() == pytest.approx(mean(hard), rel=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_ohem_counts_at_least_a_sixteenth(batch):
     sure = torch.nn.functional.one_hot(labels.clamp(max=2), 3).permute(0, 3, 1, 2) * 20.0
     sure[0, :, 4, 4] = torch.tensor([1.0, 2.0, 3.0])
     losses = sorted(pixel_losses(sure, labels), reverse=True)
-    got = JointLoss(None, 0.0, ohem_threshold=0.7)((sure, sure, sure), labels)
+    got = JointLoss(torch.ones(3), 0.0, ohem_threshold=0.7)((sure, sure, sure), labels)
     assert got.item() == pytest.approx(mean(losses[:len(losses) // 16]), rel=1e-4)
 
 
@@ -71,7 +71,7 @@ def test_rare_classes_count_more_but_are_not_harder(batch):
 
 
 @pytest.mark.parametrize('ohem_threshold', [0.0, 0.7])
-@pytest.mark.parametrize('class_weights', [None, torch.tensor([0.1, 1.0, 10.0])])
+@pytest.mark.parametrize('class_weights', [torch.ones(3), torch.tensor([0.1, 1.0, 10.0])])
 def test_a_batch_without_labels_teaches_nothing(batch, ohem_threshold, class_weights):
     logits = batch[0][0].requires_grad_()
     labels = torch.full_like(batch[1], IGNORED)
@@ -87,7 +87,7 @@ def test_ohem_with_a_single_labelled_pixel(batch):
     labels[0, 5, 5] = 2
     sure = torch.zeros_like(logits[0])
     sure[:, 2] = 5
-    got = JointLoss(None, 0.0, ohem_threshold=0.7)(sure, labels)
+    got = JointLoss(torch.ones(3), 0.0, ohem_threshold=0.7)(sure, labels)
     assert got.item() == pytest.approx(mean(pixel_losses(sure, labels)), rel=1e-4)
 
 

@@ -89,3 +89,25 @@ def test_multi_scale_flip_sees_every_scale_and_undoes_the_mirror():
     assert got.shape == (1, 4, 32, 48)
     assert (got[0, :, :, :23].argmax(0) == 0).all()
     assert (got[0, :, :, 25:].argmax(0) == 1).all()
+
+
+def test_multi_scale_flip_keeps_things_where_they_are_at_any_size():
+    """Of a predictor that returns what it sees, the answer is the picture, twelve times."""
+    columns, rows = torch.arange(37.0), torch.arange(27.0)[:, None]
+    picture = torch.stack([columns + 0 * rows, rows + 0 * columns, columns + rows])[None]
+    got = multi_scale_flip(lambda images: images, torch.device('cpu'))(picture) / 12
+    inside = (..., slice(4, -4), slice(4, -4))  # At the edge nothing lies on the other side.
+    torch.testing.assert_close(got[inside], picture[inside], rtol=0, atol=0.01)
+
+
+def test_multi_scale_flip_takes_one_image_at_a_time(dataset):
+    counts = []
+
+    def watched(images):
+        counts.append(len(images))
+        return predict(images)
+
+    by_scales = multi_scale_flip(watched, torch.device('cpu'))
+    together = by_scales(dataset.images[:3])
+    assert set(counts) == {2}  # the image and its mirror image
+    torch.testing.assert_close(together[2:], by_scales(dataset.images[2:3]))

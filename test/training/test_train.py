@@ -25,6 +25,7 @@ from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.segmentation import segmenter  # noqa: E402
 from bisenet_ros.training import train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
+from bisenet_ros.training.datasets import DatasetError  # noqa: E402
 from bisenet_ros.training.metrics import Scores  # noqa: E402
 from bisenet_ros.training.train import Training, load_checkpoint, main  # noqa: E402
 
@@ -186,11 +187,7 @@ def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, p
 
 def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
     run(small_config, tmp_path / 'base', 'schedule.iterations=2')
-    label_set = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
-    label_set['name'] = 'mine'
-    label_set['classes'] = [c for c in label_set['classes'] if c['name'] in
-                            ('sky', 'building', 'road')]
-    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(label_set))
+    label_set_of_three(tmp_path / 'mine.yaml', 'mine')
     base = tmp_path / 'base' / 'last.safetensors'
     config = load_config(str(small_config), [f'network.init={base}',
                                              f'label_set={tmp_path / "mine.yaml"}'])
@@ -271,6 +268,25 @@ def test_a_teacher_that_changes_is_not_resumed(small_config, tmp_path, weights):
         load_checkpoint(training.config, tmp_path / 'run')
 
 
+@pytest.mark.parametrize('split, told', [
+    ('train', 'data.train has 5 pictures, in the run to resume 6 .*A_2.png'),
+    ('val', 'data.val has 1 pictures, in the run to resume 2 .*A_0.png.*network.init')])
+def test_pictures_that_come_or_go_are_not_resumed(small_config, camvid_like, tmp_path, split,
+                                                  told):
+    run(small_config, tmp_path / 'run', stop_after=2)
+    (camvid_like / split / ('A_2.png' if split == 'train' else 'A_0.png')).unlink()
+    with pytest.raises(ConfigError, match=told):
+        run(small_config, tmp_path / 'run', resume=True)
+
+
+def test_a_checkpoint_that_names_no_pictures_is_resumed(small_config, tmp_path):
+    run(small_config, tmp_path, stop_after=2)
+    state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
+    del state['pictures']
+    torch.save(state, tmp_path / 'checkpoint.pth')
+    assert run(small_config, tmp_path, resume=True).iteration == 4
+
+
 def test_a_schedule_that_is_done_is_told(small_config, tmp_path):
     run(small_config, tmp_path)
     with pytest.raises(ConfigError, match='is done after 4 iterations: raise schedule.iterations'):
@@ -292,6 +308,10 @@ def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path,
 
 def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
     backbone = ResNet18().state_dict()
+    torch.save(backbone, tmp_path / 'resnet18.pth')
+    with pytest.raises(ConfigError, match='resnet18.pth is a ResNet-18: set network.backbone=res'):
+        Training(load_config(str(small_config), [f'network.init={tmp_path}/resnet18.pth']),
+                 tmp_path)
     assert {'conv1.weight', 'bn1.running_var', 'layer1.0.conv1.weight', 'layer1.1.bn2.bias',
             'layer2.0.downsample.0.weight', 'layer4.0.downsample.1.running_mean'} <= set(backbone)
     classifier = {'fc.weight': torch.zeros(1000, 512), 'fc.bias': torch.zeros(1000)}
@@ -329,6 +349,19 @@ def test_classes_weigh_by_how_often_they_are_drawn(small_config, camvid_like, tm
     weights = training.step._loss.class_weights
     np.testing.assert_allclose(weights, 1 / np.log(1.02 + shares / shares.sum()), rtol=1e-5)
     assert weights.dtype == torch.float32
+
+
+def test_how_many_pictures_there_are_is_told(small_config, tmp_path, capsys):
+    Training(load_config(str(small_config)), tmp_path)
+    assert '6 pictures to train on, 2 to measure on\n' in capsys.readouterr().out
+
+
+def test_a_wrong_name_in_val_is_told_before_the_training_data_are_read(small_config, camvid_like,
+                                                                       tmp_path):
+    (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
+    with pytest.raises(DatasetError, match='no folder .*vall'):
+        Training(load_config(str(small_config), [
+            f'data.val=[{{layout: camvid, root: {camvid_like}, split: vall}}]']), tmp_path)
 
 
 def test_measuring_on_what_is_trained_on_is_told(small_config, camvid_like, tmp_path, capsys):
@@ -381,6 +414,16 @@ def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
     load_weights(tmp_path / 'run' / 'best.safetensors')
 
 
+def test_a_setting_given_twice_is_refused(small_config):
+    text = small_config.read_text()
+    small_config.write_text(text + 'seed: 3\n')
+    with pytest.raises(ConfigError, match="'seed' is there twice"):
+        load_config(str(small_config))
+    small_config.write_text(text)
+    with pytest.raises(ConfigError, match="cannot set 'data.val.*'root' is there twice"):
+        load_config(str(small_config), ['data.val=[{layout: folders, root: a, root: b}]'])
+
+
 def test_no_text_may_be_set(small_config):
     assert load_config(str(small_config), ['network.init='])['network']['init'] == ''
 
@@ -392,11 +435,42 @@ def test_a_full_disk_leaves_what_was_there(small_config, tmp_path):
         (tmp_path / 'run' / f'part.{name}').symlink_to('/dev/full')
     for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors'),
                  training._write_log):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r'run/\w+\.\w+ cannot be written: .*[Nn]o space left|'
+                           'checkpoint.pth cannot be written'):
             save()
     assert {file.name for file in (tmp_path / 'run').iterdir()} == set(written)
     for name, content in written.items():
         assert (tmp_path / 'run' / name).read_bytes() == content, name
+
+
+def test_a_full_disk_leaves_the_settings_of_a_run_that_is_to_go_on(small_config, tmp_path):
+    command = [str(small_config), '--output', str(tmp_path)]
+    main(command)
+    before = (tmp_path / 'config.yaml').read_text()
+    (tmp_path / 'part.config.yaml').symlink_to('/dev/full')
+    with pytest.raises(SystemExit, match='train: .*config.yaml cannot be written: No space left'):
+        main([*command, '--resume', '--set', 'schedule.iterations=6'])
+    assert (tmp_path / 'config.yaml').read_text() == before
+
+
+def label_set_of_three(path, name):
+    content = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
+    content |= {'name': name, 'classes': [each for each in content['classes'] if each['name'] in
+                                          ('sky', 'building', 'road')]}
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_a_copied_label_set_with_other_classes_gets_heads_of_its_own(small_config, tmp_path,
+                                                                     capsys):
+    """A .pth of 19 classes is taken for Cityscapes', and the copy has that name still."""
+    label_set_of_three(tmp_path / 'mine.yaml', 'cityscapes')
+    torch.save(build_network('paper', 'xception39', 19).state_dict(), tmp_path / 'begin.pth')
+    settings = [f'label_set={tmp_path}/mine.yaml', 'network.output_stride=8']
+    run(small_config, tmp_path / 'run', f'network.init={tmp_path}/begin.pth', *settings)
+    assert 'new heads for 3 classes' in capsys.readouterr().out
+    with pytest.raises(ConfigError, match='distillation.teacher .* has other classes'):
+        run(small_config, tmp_path / 'run', f'distillation.teacher={tmp_path}/begin.pth',
+            *settings)
 
 
 def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
@@ -444,6 +518,9 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('optimizer.lr=[', "cannot set 'optimizer.lr=\\['"),
     ('seed=0.5', 'seed is 0.5; give a whole number'),
     ('device=0', 'device is 0; give a text'),
+    ('seed=99999999999999999999999', 'seed is 9{23}; give at most 9223372036854775807'),
+    ('seed=-1', 'seed is -1; give at least 0'),
+    (f'optimizer.lr={10 ** 400}', 'optimizer.lr is inf; give a number'),
     ('validate_every=0', 'validate_every is 0; give at least 1'),
     ('image_size=[96]', r'image_size is \[96\]; give a list such as \[480, 360\]'),
     ('image_size=[96, 0]', 'image_size is 0'),
@@ -588,6 +665,43 @@ def test_interrupted_again_it_leaves_without_the_score(small_config, tmp_path, m
     main([*command, '--resume'])
     with open(tmp_path / 'run' / 'log.csv') as file:
         assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
+
+
+def test_a_scheduled_score_can_be_left(small_config, tmp_path, monkeypatch):
+    def score(*_):
+        load_weights(tmp_path / 'run' / 'last.safetensors')
+        assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError('it should have left')
+
+    command = [str(small_config), '--output', str(tmp_path / 'run')]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, 'score', score)
+        with pytest.raises(SystemExit, match='interrupted\ngo on: .*--resume'):
+            main(command)
+    main([*command, '--resume'])
+    with open(tmp_path / 'run' / 'log.csv') as file:
+        assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
+
+
+def test_interrupted_once_a_scheduled_score_is_finished(small_config, tmp_path, monkeypatch):
+    honest = train.score
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return honest(*arguments)
+
+    monkeypatch.setattr(train, 'score', interrupted)
+    main([str(small_config), '--output', str(tmp_path / 'run')])
+    with open(tmp_path / 'run' / 'log.csv') as file:
+        assert [row['iteration'] for row in csv.DictReader(file)] == ['2']
+
+
+def test_a_home_folder_is_found(small_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    main(['~/small.yaml', '--output=~/run'])
+    assert (tmp_path / 'run' / 'best.safetensors').is_file()
 
 
 @pytest.mark.parametrize('override, told', [

@@ -24,7 +24,7 @@ from bisenet_ros.segmentation import Segmenter, load_label_set
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.frame import SegmentationRequest
-from bisenet_ros.segmentation.onnx_model import described, export_onnx
+from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark.device_stages import fast_ways, measure_device
@@ -97,9 +97,8 @@ def use_random_weights(options: argparse.Namespace, path: Path) -> None:
     variant = 'coincheung' if options.random == 'coincheung' else 'paper'
     label_set = 'camvid' if options.label_set == 'auto' else options.label_set
     loaded = load_label_set(label_set)
-    names = tuple(label.name for label in loaded.labels)
-    save_random_weights(path, variant, backbone, len(names), options.output_stride,
-                        label_set=loaded.name, class_names=names)
+    save_random_weights(path, variant, backbone, len(loaded.labels), options.output_stride,
+                        label_set=loaded.name, class_names=loaded.class_names)
     options.weights, options.label_set = path, label_set
 
 
@@ -116,7 +115,7 @@ def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
     loaded = load_weights(path)
     model = quantised(export_onnx(DeployedNetwork(loaded)), [image])
     int8_path = folder / f'{path.stem}_int8.onnx'
-    int8_path.write_bytes(described(model, loaded))
+    int8_path.write_bytes(with_metadata(model, loaded))
     return int8_path
 
 
@@ -145,16 +144,16 @@ def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[
     frame = SegmentationRequest(image, network_size, size)
     prepared = pipeline.prepare(frame, bgr=True)
     logits = pipeline.engine(prepared)
-    segmentation = pipeline.decide(logits, size, with_confidence=True)
+    segmentation = pipeline.classify(logits, size, with_confidence=True)
     _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     costmap = DrivingCostmap(CostmapSettings(), segmenter.label_set, size)
     return {
         'decode (a JPEG)': lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR),
         'pre-process': lambda: pipeline.prepare(frame, bgr=True),
         NETWORK: lambda: pipeline.engine(prepared),
-        'post-process, ids': lambda: pipeline.decide(logits, size, with_confidence=False),
+        'post-process, ids': lambda: pipeline.classify(logits, size, with_confidence=False),
         'post-process, ids and confidence':
-            lambda: pipeline.decide(logits, size, with_confidence=True),
+            lambda: pipeline.classify(logits, size, with_confidence=True),
         WHOLE: lambda: segmenter.segment([image], channel_order='bgr', with_confidence=False),
         'image to ids and confidence': lambda: segmenter.segment([image], channel_order='bgr'),
         'costmap': lambda: costmap.add([segmentation]),

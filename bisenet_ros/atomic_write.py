@@ -1,0 +1,26 @@
+"""Files that are written whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """
+    Yield a temporary path beside `path`, whose file replaces `path` atomically after the block.
+
+    After an error (a full disk, Ctrl-C) `path` is as it was, and the temporary file is gone.
+
+    :raises OSError: naming `path`, if it cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f'part.{path.name}')  # Some writers go by the suffix.
+    try:
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f'{path} cannot be written: {error.strerror or error}') from error
