@@ -21,9 +21,9 @@ def lens_camera(lens, width=640, height=480):
     return StreetCamera(width, height, 'plumb_bob', k, (0.0,) * 5)
 
 
-def shape(street, camera, camera_pose, time):
+def class_ids_and_points(street, camera, camera_pose, time):
     """
-    Return what street.render() makes an image of, which takes longer than this.
+    Return class ids and world points of a view, as street.render() finds them, without painting.
 
     :returns: class ids (H, W) uint8, and the world points hit (H, W, 3) float32, NaN for the sky.
     """

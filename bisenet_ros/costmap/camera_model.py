@@ -14,10 +14,11 @@ _COEFFICIENTS = {
     'rational_polynomial': _POLYNOMIAL_LENGTHS,
     'equidistant': (0, 4),
 }
-# Up to nearly 90 degrees off the axis: there x/z and y/z are infinite. What a wider fisheye sees
-# beyond stays unknown.
+# Up to nearly 90 degrees off the axis, a sixth of a degree apart: at 90, x/z and y/z are infinite.
+# What a wider fisheye sees beyond stays unknown.
 _ANGLES = np.radians(np.linspace(0.0, 89.5, 538))
-# Samples past the image's corner, so that points just outside the image project as well.
+# Samples past the image's corner (5 degrees), so that points just outside the image project as
+# well.
 _MARGIN = 30
 
 
@@ -40,29 +41,29 @@ class Calibration:
     """
     The values of a sensor_msgs/CameraInfo, checked.
 
-    :param width, height: calibrated size in pixels, before binning and ROI.
-    :param distortion_model: plumb_bob, rational_polynomial or equidistant; may be empty where d is
+    :ivar width, height: calibrated size in pixels, before binning and ROI.
+    :ivar distortion_model: plumb_bob, rational_polynomial or equidistant; may be empty where d is
         all zero.
-    :param d: distortion coefficients, in OpenCV's order.
-    :param k: 9 values, row-major camera matrix of the raw image.
-    :param r: 9 values, row-major rotation from the raw to the rectified camera.
-    :param p: 12 values, row-major projection matrix of the rectified image.
-    :param binning_x, binning_y: 0 means 1.
-    :param roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full view.
-    :param rectified: the images are rectified already (image_rect): P and R hold, K and D do not.
+    :ivar d: distortion coefficients, in OpenCV's order.
+    :ivar k: 9 values, row-major camera matrix of the raw image.
+    :ivar r: 9 values, row-major rotation from the raw to the rectified camera.
+    :ivar p: 12 values, row-major projection matrix of the rectified image.
+    :ivar binning_x, binning_y: 0 means 1.
+    :ivar roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full view.
+    :ivar rectified: the images are rectified already (image_rect): P and R hold, K and D do not.
     :raises CalibrationError: naming the value and the remedy.
     """
 
     width: int
     height: int
     distortion_model: str
-    d: tuple
-    k: tuple
-    r: tuple
-    p: tuple
+    d: tuple[float, ...]
+    k: tuple[float, ...]
+    r: tuple[float, ...]
+    p: tuple[float, ...]
     binning_x: int = 0
     binning_y: int = 0
-    roi: tuple = (0, 0, 0, 0)
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0)
     rectified: bool = False
 
     def __post_init__(self) -> None:
@@ -184,21 +185,21 @@ class CameraModel:
 
     Pixel centres lie at whole numbers, as in OpenCV: the image spans -0.5 to width - 0.5.
 
-    :param width, height: the image's size, pixels.
-    :param focal_length: (fx, fy), pixels.
-    :param principal_point: (cx, cy), pixels.
-    :param distortion: coefficients in OpenCV's order.
-    :param fisheye: equidistant model (cv2.fisheye), else OpenCV's polynomial one.
-    :param rotation: 9 values, row-major, turns optical-frame vectors before they are projected.
+    :ivar width, height: the image's size, pixels.
+    :ivar focal_length: (fx, fy), pixels.
+    :ivar principal_point: (cx, cy), pixels.
+    :ivar distortion: coefficients in OpenCV's order.
+    :ivar fisheye: equidistant model (cv2.fisheye), else OpenCV's polynomial one.
+    :ivar rotation: 9 values, row-major, turns optical-frame vectors before they are projected.
     """
 
     width: int
     height: int
-    focal_length: tuple
-    principal_point: tuple
-    distortion: tuple
+    focal_length: tuple[float, float]
+    principal_point: tuple[float, float]
+    distortion: tuple[float, ...]
     fisheye: bool
-    rotation: tuple
+    rotation: tuple[float, ...]
 
     def resized(self, width: int, height: int) -> 'CameraModel':
         """Return the model of the same view resized to width x height pixels."""

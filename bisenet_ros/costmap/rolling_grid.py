@@ -28,9 +28,9 @@ class GridInfo:
     """
     Where a grid lies, as in nav_msgs/MapMetaData.
 
-    :param resolution: side of a cell, metres.
-    :param width, height: cells along x and y.
-    :param origin_x, origin_y: outer corner of cell (0, 0) in the grid's frame, metres.
+    :ivar resolution: side of a cell, metres.
+    :ivar width, height: cells along x and y.
+    :ivar origin_x, origin_y: outer corner of cell (0, 0) in the grid's frame, metres.
     """
 
     resolution: float

@@ -188,7 +188,7 @@ class SemanticCostmap:
         self._robot = 0.0, 0.0
         self._footprint = np.zeros(0, np.intp)
         self._has_odometry: bool | None = None
-        self._place: tuple[float, float, float, float] | None = None
+        self._last_stamped_pose: tuple[float, float, float, float] | None = None
         self._ground_height = self._settings.ground_z
 
     def forget(self, camera_key: Hashable) -> None:
@@ -210,7 +210,7 @@ class SemanticCostmap:
     def update(self, camera_key: Hashable, camera: CameraModel, T_base_camera: np.ndarray,
                T_odom_base: np.ndarray | None, class_ids: np.ndarray,
                confidence: np.ndarray | None, stamp: float,
-               least_confidence: float = 0.0) -> bool:
+               confidence_threshold: float = 0.0) -> bool:
         """
         Add one mask; return whether it was used.
 
@@ -230,7 +230,7 @@ class SemanticCostmap:
         :param class_ids: (H, W) uint8; ids without a label (255) say nothing.
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
-        :param least_confidence: 0 to 1; ground seen with less says nothing. Obstacles always
+        :param confidence_threshold: 0 to 1; ground seen with less says nothing. Obstacles always
             count: networks are least sure at their contacts, and none may vanish for that.
         :raises PoseError: where the camera is not above the ground or sees none of it, or a pose
             is not finite.
@@ -254,14 +254,14 @@ class SemanticCostmap:
         self._stamps[camera_key] = stamp
         self._heard.add(camera_key)
         self._has_odometry = has_odometry
-        self._place = stamp, x, y, yaw
+        self._last_stamped_pose = stamp, x, y, yaw
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
         if stamp >= self.newest_stamp:  # Not back for a camera that lags behind another.
             self._robot = x, y
             self._grid.move_to(x, y)
         self._grid.advance(stamp)
         observation = self._observe(
-            table, (x, y, yaw), class_ids, confidence, stamp, least_confidence)
+            table, (x, y, yaw), class_ids, confidence, stamp, confidence_threshold)
         if has_odometry:
             self._add(self._without_what_is_newer(observation))
         else:
@@ -298,9 +298,9 @@ class SemanticCostmap:
 
     def _robot_jumped(self, x, y, yaw, stamp) -> bool:
         """Return whether no robot gets here from its last place: what was seen lies elsewhere."""
-        if self._place is None:
+        if self._last_stamped_pose is None:
             return False
-        last_stamp, last_x, last_y, last_yaw = self._place
+        last_stamp, last_x, last_y, last_yaw = self._last_stamped_pose
         seconds = abs(stamp - last_stamp)
         turn = abs((yaw - last_yaw + math.pi) % (2 * math.pi) - math.pi)
         return (math.hypot(x - last_x, y - last_y) > _LARGEST_STEP + _FASTEST * seconds
@@ -332,7 +332,7 @@ class SemanticCostmap:
         return table
 
     def _observe(self, table, base_pose, class_ids, confidence, stamp,
-                 least_confidence) -> _Observation:
+                 confidence_threshold) -> _Observation:
         """Pull the ground's classes into the cells, then push obstacle contacts into theirs."""
         x, y, yaw = base_pose
         rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
@@ -340,9 +340,9 @@ class SemanticCostmap:
         box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = self._find_contacts(table, class_ids, classes)
-        if least_confidence:
+        if confidence_threshold:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
-                       >= np.ceil(255 * least_confidence))
+                       >= np.ceil(255 * confidence_threshold))
         nearest_sample = np.zeros((self.info.height, self.info.width), np.int32)
         nearest_sample[box] = self._samples_of_cells(table, camera_xy, yaw, box)
         nearest_sample = nearest_sample.reshape(-1)

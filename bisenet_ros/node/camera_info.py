@@ -8,7 +8,11 @@ from bisenet_ros.costmap.camera_model import resized_pixel, view_size
 
 
 def camera_info_message(fields: dict) -> CameraInfo:
-    """Return the message of plain fields, as tools.calibration describes them; `roi` may lack."""
+    """
+    Return the message of plain fields, as tools.calibration describes them.
+
+    `roi` may be missing.
+    """
     return CameraInfo(**{**fields, 'roi': RegionOfInterest(**fields.get('roi', {}))})
 
 

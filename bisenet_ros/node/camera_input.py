@@ -78,7 +78,9 @@ class CameraInput:
 
     Callbacks run in the executor's thread; `take` may be called from another.
 
-    :ivar age: how long before its receipt (s, the node's clock) the last image was stamped.
+    :ivar max_rate: Hz, 0: all.
+    :ivar counts: FrameCounts.
+    :ivar stamp_age: how long before its receipt (s, the node's clock) the last image was stamped.
     """
 
     def __init__(self, node: LifecycleNode, name: str, image_topic: str, info_topic: str,
@@ -92,13 +94,12 @@ class CameraInput:
         self._camera_info_name = (
             info_topic or _sibling_camera_info_name(node, image_topic, base_topic))
         self.image_topic = node.resolve_topic_name(self._image_name)
-        self.camera_info_topic = node.resolve_topic_name(self._camera_info_name)
         # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
         self._rectified = geometry == 'rectified' or (
             geometry == 'auto' and base_topic.rpartition('/')[2].startswith('image_rect'))
         self.max_rate = 0.0
         self.counts = FrameCounts()
-        self.age = 0.0
+        self.stamp_age = 0.0
         self.calibrations = Calibrations()
         self._node = node
         self._message_type = CompressedImage if transport == 'compressed' else Image
@@ -200,7 +201,7 @@ class CameraInput:
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         now = self._last_receipt = time.monotonic()
-        self.age = 1e-9 * (
+        self.stamp_age = 1e-9 * (
             self._node.get_clock().now().nanoseconds - nanoseconds(message.header.stamp))
         self.counts.received += 1
         self._count_missed(info['publication_sequence_number'])

@@ -21,7 +21,7 @@ class Observation(NamedTuple):
     frame: Frame
     image_size: tuple[int, int]
     segmentation: Segmentation
-    least_confidence: float
+    confidence_threshold: float
 
 
 class CostmapFeeder:
@@ -76,5 +76,5 @@ class CostmapFeeder:
             try:
                 self._costmap.observe(*observation)
             except Exception as error:  # Whatever it is, other cameras' costmap goes on.
-                self._faults.report_of_camera(
+                self._faults.report_throttled(
                     camera, f'costmap: {self._topics[camera]}: {describe(error)}')

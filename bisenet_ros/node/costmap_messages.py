@@ -35,7 +35,7 @@ def class_costmaps(header: Header, info: GridInfo, label_set: LabelSet,
     costmaps = ClassCostmaps(
         header=header, info=_map_metadata(info, header.stamp),
         class_ids=array('H', [label.id for label in labels]),
-        class_names=[label.name for label in labels],
+        class_names=list(label_set.class_names),
         costs=array('b', [label.cost for label in labels]))
     fill(costmaps.data, np.asarray(cells, np.int8))
     return costmaps

@@ -31,7 +31,7 @@ from bisenet_ros.segmentation import LabelSet, Segmentation
 COSTMAP_TOPIC = 'segmentation/costmap'
 CLASS_COSTMAPS_TOPIC = 'segmentation/class_costmaps'
 OBSTACLES_TOPIC = 'segmentation/obstacles'
-DELIVERY_PATIENCE = 0.5  # s
+DELIVERY_TIMEOUT = 0.5  # s
 
 
 class UnknownCostmap:
@@ -81,7 +81,7 @@ class CostmapOutput:
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
                  poses: RobotPoses, cameras: Iterable[str], publish_classes: list[str]) -> None:
         """:raises ValueError: if a name in publish_classes is no class."""
-        names = [label.name for label in label_set.labels]
+        names = label_set.class_names
         if unknown_names := [name for name in publish_classes if name not in names]:
             raise ValueError(f'costmap.publish_classes has {unknown_names}; label set '
                              f'{label_set.name!r} has {", ".join(names)}')
@@ -112,7 +112,7 @@ class CostmapOutput:
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""
         self._poses.destroy()
-        deadline = time.monotonic() + DELIVERY_PATIENCE
+        deadline = time.monotonic() + DELIVERY_TIMEOUT
         for publisher in self._publishers:
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
             self._node.destroy_publisher(publisher)
@@ -122,13 +122,13 @@ class CostmapOutput:
         return bool(self._subscribed())
 
     def observe(self, frame: Frame, image_size: tuple[int, int],
-                segmentation: Segmentation, least_confidence: float) -> None:
+                segmentation: Segmentation, confidence_threshold: float) -> None:
         """
         Add one frame's mask.
 
         :param image_size: (width, height) of the image as it came.
         :param segmentation: with confidence, and the classes of all pixels.
-        :param least_confidence: 0 to 1; ground seen with less says nothing.
+        :param confidence_threshold: 0 to 1; ground seen with less says nothing.
         :raises ValueError: if calibration or pose are missing or wrong.
         """
         try:
@@ -148,7 +148,7 @@ class CostmapOutput:
                     self._costmap.clear()
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
-                    segmentation.confidence, seconds, least_confidence)
+                    segmentation.confidence, seconds, confidence_threshold)
                 if not used:
                     return
                 if seconds >= self._costmap.newest_stamp:
@@ -171,14 +171,14 @@ class CostmapOutput:
         with self._lock:
             self._costmap.clear()
 
-    def missing(self, stale_after: float, excuse: bool = False) -> dict[str, str]:
+    def missing(self, stale_after: float, only_failed: bool = False) -> dict[str, str]:
         """
         Return the cameras that have added nothing for `stale_after` seconds, and why.
 
         Nor may an image have taken longer than that, on its way here or in the network. What is
         older than the costmap's decay_time is missing in any case.
 
-        :param excuse: leave out those of which no fault is known.
+        :param only_failed: return only cameras with a known fault.
         """
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
@@ -188,7 +188,7 @@ class CostmapOutput:
                     'stale_after larger')
                 for name, observed_at in self._observed_at.items()
                 if max(now - observed_at, self._delays[name]) > stale_after
-                and (self._failures[name] or not excuse)}
+                and (self._failures[name] or not only_failed)}
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""

@@ -11,7 +11,11 @@ LOG_THROTTLE = 5.0  # s
 
 
 def describe(error: Exception) -> str:
-    """Return what an error says, and where it is none of ours, of what kind and whence it is."""
+    """
+    Return an error's message.
+
+    If it is neither a ValueError nor an OSError with a text, also its type and line.
+    """
     if isinstance(error, (ValueError, OSError)) and str(error):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1:]
@@ -28,7 +32,7 @@ class Faults:
 
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger
-        self._of_camera: dict[str, str] = {}
+        self._camera_faults: dict[str, str] = {}
         self._logged_at: dict[str, float] = {}
         self.last = ''
 
@@ -38,7 +42,7 @@ class Faults:
         self._logger.error(fault)
         return fault
 
-    def report_of_camera(self, camera: str, fault: str) -> None:
+    def report_throttled(self, camera: str, fault: str) -> None:
         """Log a fault that may repeat with every frame of a camera."""
         self.last = fault
         # Throttled here, for rclpy would let one camera's faults silence another's.
@@ -47,15 +51,15 @@ class Faults:
             self._logged_at[camera] = now
             self._logger.error(fault)
 
-    def camera_fails(self, camera: str, fault: str) -> None:
+    def set_camera_fault(self, camera: str, fault: str) -> None:
         """Remember that a camera's frames fail, and log why."""
-        self._of_camera[camera] = fault
-        self.report_of_camera(camera, fault)
+        self._camera_faults[camera] = fault
+        self.report_throttled(camera, fault)
 
-    def clear(self, camera: str) -> None:
+    def clear_camera_fault(self, camera: str) -> None:
         """Forget a camera's fault."""
-        self._of_camera.pop(camera, None)
+        self._camera_faults.pop(camera, None)
 
-    def of_camera(self, camera: str) -> str:
+    def camera_fault(self, camera: str) -> str:
         """Return why a camera's frames fail; '' if they do not."""
-        return self._of_camera.get(camera, '')
+        return self._camera_faults.get(camera, '')

@@ -134,7 +134,7 @@ class FrameProcessor:
         images: list[tuple[Frame, ColorImage]] = []
         for frame in frames:
             if not self.wanted(frame.camera):
-                self._faults.clear(frame.camera)
+                self._faults.clear_camera_fault(frame.camera)
                 continue
             try:
                 images.append((frame, to_color_image(frame.message)))
@@ -147,17 +147,17 @@ class FrameProcessor:
     def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str) -> None:
         costmap_wanted = self.costmap_wanted()
         # rclpy lets a value pass that is a rounding error above its limit.
-        least_confidence = min(1.0, self._settings['confidence_threshold'])
-        with_confidence = costmap_wanted or least_confidence > 0 or any(
+        confidence_threshold = min(1.0, self._settings['confidence_threshold'])
+        with_confidence = costmap_wanted or confidence_threshold > 0 or any(
             self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
         for frame, image, segmentation in self._segment(images, order, with_confidence):
             with self._publishing:
                 if not self._is_at_work:
                     return
-                self._publish(frame, image, segmentation, least_confidence)
+                self._publish(frame, image, segmentation, confidence_threshold)
                 if costmap_wanted:
                     self._costmap.offer(Observation(
-                        frame, image.pixels.shape[1::-1], segmentation, least_confidence))
+                        frame, image.pixels.shape[1::-1], segmentation, confidence_threshold))
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
@@ -199,11 +199,11 @@ class FrameProcessor:
             self._prepare(sizes, sharing)
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
-                 least_confidence: float) -> None:
+                 confidence_threshold: float) -> None:
         outputs = self._outputs[frame.camera]
-        if least_confidence > 0:
+        if confidence_threshold > 0:
             segmentation = segmentation._replace(
-                class_ids=without_uncertain(*segmentation, least_confidence))
+                class_ids=without_uncertain(*segmentation, confidence_threshold))
         try:
             outputs.publish(frame, image, segmentation, self._settings['overlay_alpha'])
             self.throughput.add(frame.received)
@@ -212,7 +212,7 @@ class FrameProcessor:
         except Exception as error:  # A wrong calibration, or whatever a middleware raises.
             self._report(frame.camera, describe(error))
         else:
-            self._faults.clear(frame.camera)
+            self._faults.clear_camera_fault(frame.camera)
 
     def _report(self, camera: str, error: object) -> None:
-        self._faults.camera_fails(camera, f'{self._topics[camera]}: {error}')
+        self._faults.set_camera_fault(camera, f'{self._topics[camera]}: {error}')

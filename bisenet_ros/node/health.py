@@ -62,7 +62,7 @@ class Health:
                 silent.append(
                     f'no image on {camera.image_topic} for {stale_after} s though there is a '
                     f'publisher: {camera.publisher_mismatch() or SEE_LARGE_IMAGES_OR_WAIT}')
-            elif fault := self._faults.of_camera(name):
+            elif fault := self._faults.camera_fault(name):
                 errors.append(fault)
             elif name in missing:
                 what = 'the costmap is unknown' if len(missing) == len(self._inputs) else (
@@ -93,13 +93,13 @@ class Health:
         if self._costmap_wanted_since is None:
             self._costmap_wanted_since = now
         return self._costmap.missing(
-            stale_after, excuse=now - self._costmap_wanted_since <= stale_after)
+            stale_after, only_failed=now - self._costmap_wanted_since <= stale_after)
 
 
 def _clock_trouble(camera: CameraInput, stale_after: float) -> str:
     """Return how the clock of a camera differs from the node's; '' if it does not."""
-    if abs(camera.age) <= stale_after:
+    if abs(camera.stamp_age) <= stale_after:
         return ''
-    return (f'the stamps of {camera.image_topic} are {abs(camera.age):.1f} s '
-            f'{"old" if camera.age > 0 else "ahead"} when images arrive: synchronise the clocks, '
-            'play bags with --clock, and set use_sim_time on all nodes or none')
+    return (f'the stamps of {camera.image_topic} are {abs(camera.stamp_age):.1f} s '
+            f'{"old" if camera.stamp_age > 0 else "ahead"} when images arrive: synchronise the '
+            'clocks, play bags with --clock, and set use_sim_time on all nodes or none')

@@ -29,7 +29,12 @@ class ImageConversionError(ValueError):
 
 @dataclass(frozen=True)
 class ColorImage:
-    """`pixels`: (H, W, 3) uint8, maybe a view of the message; `channel_order`: rgb or bgr."""
+    """
+    A colour image.
+
+    :ivar pixels: (H, W, 3) uint8, maybe a view of the message.
+    :ivar channel_order: rgb or bgr.
+    """
 
     pixels: np.ndarray
     channel_order: str

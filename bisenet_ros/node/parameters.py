@@ -212,6 +212,8 @@ class Parameters:
 
     A wrong value in the launch configuration does not end the node: it is remembered,
     `check()` reports it, and setting the parameter right makes it go away.
+
+    :ivar configured: set by the node; while true only live parameters change.
     """
 
     def __init__(self, node: Node) -> None:
@@ -241,10 +243,6 @@ class Parameters:
     def of_camera(self, camera: str, name: str) -> Any:
         """Return parameter `name` of the camera called `camera` ('' for a single one)."""
         return self[_name_of_camera(name, camera)]
-
-    def names(self) -> tuple[str, ...]:
-        """Return the names of all that were declared here."""
-        return tuple(self._specifications)
 
     def check(self) -> None:
         """Raise ParameterError naming every value that cannot be."""

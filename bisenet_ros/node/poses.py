@@ -31,7 +31,7 @@ except ImportError:
     tf2_ros = None
 
 # How long an image may wait for the transform or odometry of its instant (s).
-PATIENCE = 0.2
+POSE_TIMEOUT = 0.2
 # After a wait in vain, a camera's images do not wait at all for so long (s): other cameras' masks
 # wait for their turn meanwhile. Much shorter than stale_after, or one late message would make the
 # costmap unknown.
@@ -52,14 +52,14 @@ class Patience:
     def __init__(self) -> None:
         self._impatient_until: dict[Hashable, float] = {}
 
-    def seconds(self, what: Hashable) -> float:
+    def timeout(self, what: Hashable) -> float:
         """Return how long to wait."""
         impatient = time.monotonic() < self._impatient_until.get(what, 0.0)
-        return 0.0 if impatient else PATIENCE
+        return 0.0 if impatient else POSE_TIMEOUT
 
-    def was_in_vain(self, what: Hashable) -> None:
+    def timed_out(self, what: Hashable) -> None:
         """Say that it did not come."""
-        if self.seconds(what):
+        if self.timeout(what):
             self._impatient_until[what] = time.monotonic() + IMPATIENCE
 
 
@@ -98,9 +98,9 @@ class TransformSource:
         try:
             transform = self._buffer.lookup_transform(
                 frame, child, stamp,
-                Duration(seconds=self._patience.seconds((camera, child)))).transform
+                Duration(seconds=self._patience.timeout((camera, child)))).transform
         except tf2_ros.TransformException as error:
-            self._patience.was_in_vain((camera, child))
+            self._patience.timed_out((camera, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
@@ -152,8 +152,8 @@ class OdometryTopic:
         with self._changed:
             if not self._changed.wait_for(
                     lambda: self._poses and self._poses[-1][0] >= instant,
-                    self._patience.seconds(camera)):
-                self._patience.was_in_vain(camera)
+                    self._patience.timeout(camera)):
+                self._patience.timed_out(camera)
             poses = list(self._poses)
         if self._fault:
             raise PoseUnavailableError(f'{self._topic} {self._fault}')

@@ -259,7 +259,7 @@ class SegmentationNode(LifecycleNode):
 
     def _start(self) -> None:
         for name, camera in self._inputs.items():
-            self._faults.clear(name)
+            self._faults.clear_camera_fault(name)
             camera.start()
         if self._costmap_feeder is not None:
             self._costmap.begin_anew()

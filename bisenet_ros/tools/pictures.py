@@ -16,16 +16,19 @@ GAP = 4  # px between the pictures of a panel
 
 @dataclass(frozen=True)
 class Costmap:
-    """A nav_msgs/OccupancyGrid as arrays, and the robot in it."""
+    """
+    A nav_msgs/OccupancyGrid as arrays, and the robot in it.
+
+    :ivar costs: (rows, columns) int8: -1 unknown, 0 free to 100 lethal; row 0 has the least y.
+    :ivar resolution: m per cell.
+    :ivar origin: x, y (m) of the outer corner of cell (0, 0) in the grid's frame.
+    :ivar robot: x, y (m) and yaw (rad) of the robot in the grid's frame.
+    """
 
     costs: np.ndarray
-    """(rows, columns) int8: -1 unknown, 0 free to 100 lethal; row 0 has the least y."""
     resolution: float
-    """m per cell."""
     origin: tuple[float, float]
-    """x, y (m) of the outer corner of cell (0, 0) in the grid's frame."""
     robot: tuple[float, float, float]
-    """x, y (m) and yaw (rad) of the robot in the grid's frame."""
 
     def cell_centres(self) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y (m) of the cells in the grid's frame, each (rows, columns)."""
@@ -36,19 +39,22 @@ class Costmap:
 
 @dataclass(frozen=True)
 class Moment:
-    """All that came of one camera image."""
+    """
+    All that came of one camera image.
+
+    :ivar stamp: seconds, the image's.
+    :ivar image: (H, W, 3) uint8 RGB.
+    :ivar overlay: (h, w, 3) uint8 RGB.
+    :ivar class_ids: (h, w) uint8.
+    :ivar base_pose: x, y (m) and yaw (rad) of base_link in odom when the image was taken.
+    """
 
     stamp: float
-    """Seconds, the image's."""
     image: np.ndarray
-    """(H, W, 3) uint8 RGB."""
     overlay: np.ndarray
-    """(h, w, 3) uint8 RGB."""
     class_ids: np.ndarray
-    """(h, w) uint8."""
     costmap: Costmap | None
     base_pose: tuple[float, float, float] | None
-    """x, y (m) and yaw (rad) of base_link in odom when the image was taken."""
 
 
 def draw_costmap(costmap: Costmap, size: int) -> np.ndarray:

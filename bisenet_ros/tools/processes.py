@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 LAST_LINES = 15
-GRACE = 5.0  # s to end by themselves
+STOP_TIMEOUT = 5.0  # s to end by themselves
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -48,7 +48,7 @@ class ModuleProcess:
         """Ask it to end, and make it end if it does not."""
         self._process.terminate()
         try:
-            self._process.wait(GRACE)
+            self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

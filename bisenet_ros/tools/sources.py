@@ -29,14 +29,17 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One camera image."""
+    """
+    One camera image.
+
+    :ivar image: (H, W, 3) uint8.
+    :ivar channel_order: 'rgb' or 'bgr'.
+    :ivar base_pose: x, y (m) and yaw (rad) of base_link in odom, where the source knows them.
+    """
 
     image: np.ndarray
-    """(H, W, 3) uint8."""
     channel_order: str
-    """'rgb' or 'bgr'."""
     base_pose: tuple[float, float, float] | None = None
-    """x, y (m) and yaw (rad) of base_link in odom, where the source knows them."""
 
 
 class Source:
@@ -44,16 +47,19 @@ class Source:
     An iterable of SourceFrame; iterating again starts again from the first frame.
 
     Iterating raises SourceError where a frame cannot be read.
+
+    :ivar rate: nominal frames per second (Hz).
+    :ivar live: frames come at their own pace and cannot be played again.
+    :ivar camera_info: calibration where known, in the fields of sensor_msgs/CameraInfo (see
+        `calibration`).
+    :ivar camera_pose: x, y, z (m), roll, pitch, yaw (rad) of the camera body in base_link, where
+        known.
     """
 
     rate: float = DEFAULT_RATE
-    """Nominal frames per second (Hz)."""
     live: bool = False
-    """Frames come at their own pace and cannot be played again."""
     camera_info: dict | None = None
-    """Calibration where known, in the fields of sensor_msgs/CameraInfo (see `calibration`)."""
     camera_pose: tuple[float, ...] | None = None
-    """x, y, z (m), roll, pitch, yaw (rad) of the camera body in base_link, where known."""
 
     def __iter__(self) -> Iterator[SourceFrame]:
         raise NotImplementedError
@@ -88,16 +94,17 @@ class StreetSource(Source):
 
         :param x, y: (...) in m.
         :param clearance: points this near to a border between classes (m) count as undecided.
-        :returns: (...) uint8 class ids, 255 where undecided or out of the camera's view: what
-            moved on there, no costmap can know.
+        :returns: (...) uint8 class ids, NO_DECISION where undecided or out of the camera's view:
+            what moved on there, no costmap can know.
         """
+        from bisenet_ros.segmentation.labels import NO_DECISION
         drive = self._clip.drive
         street, time = drive.street, self._index(base_pose) / drive.rate
         classes = street.ground_truth(x, y, time)
-        classes[street.distance_to_class_border(x, y, time) < clearance] = 255
+        classes[street.distance_to_class_border(x, y, time) < clearance] = NO_DECISION
         points = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
         in_view = drive.camera.has_in_view(drive.camera_pose(base_pose), points)
-        classes[~in_view.reshape(classes.shape)] = 255
+        classes[~in_view.reshape(classes.shape)] = NO_DECISION
         return classes
 
     def _index(self, base_pose: tuple[float, float, float]) -> int:

@@ -56,10 +56,10 @@ def distance_of(row):
 
 
 def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidence=None,
-           camera_pose=LEVEL, camera=CAMERA, least_confidence=0.0):
+           camera_pose=LEVEL, camera=CAMERA, confidence_threshold=0.0):
     x, y, yaw = base
     return target.update(key, camera, camera_pose, pose_from_rpy((x, y, 0), (0, 0, yaw)), mask,
-                         confidence, stamp, least_confidence)
+                         confidence, stamp, confidence_threshold)
 
 
 def show(target, *masks):
@@ -933,14 +933,14 @@ def test_uncertain_ground_is_unknown_and_uncertain_obstacles_stay():
     confidence[row - 40:row + 20] = 100
     sure, careful = costmap(), costmap()
     update(sure, mask, confidence=confidence)
-    update(careful, mask, confidence=confidence, least_confidence=0.5)
+    update(careful, mask, confidence=confidence, confidence_threshold=0.5)
     sure, careful = sure.combined(), careful.combined()
     assert (sure == 100).any()
     np.testing.assert_array_equal(careful == 100, sure == 100)
     changed = careful != sure
     assert changed.any() and (careful[changed] == -1).all()
     target = costmap()
-    update(target, mask, confidence=confidence, least_confidence=0.5)
+    update(target, mask, confidence=confidence, confidence_threshold=0.5)
     assert cost(target, distance_of(row + 10), 0) == -1
     assert cost(target, distance_of(row + 30), 0) == 0
 

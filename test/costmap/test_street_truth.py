@@ -8,7 +8,7 @@ the camera covers less ground than the costmap still uses; others are unknown by
 
 import numpy as np
 import pytest
-from street_views import LENSES, lens_camera, shape, visible
+from street_views import LENSES, class_ids_and_points, lens_camera, visible
 
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
@@ -75,7 +75,7 @@ class View:
         self.camera = lens_camera(lens)
         self.pixel_angle = widest_pixel(self.camera)
         self.pose = camera_pose(*BASE, xyz, rpy)
-        mask, _ = shape(self.street, self.camera, self.pose, 0.0)
+        mask, _ = class_ids_and_points(self.street, self.camera, self.pose, 0.0)
         costmap = SemanticCostmap(SETTINGS, LABELS)
         costmap.update(
             'camera', camera_model(self.camera), base_from_optical(xyz, rpy),
@@ -213,7 +213,7 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch):
         x = BASE[0] - 10 + index / 3
         base = x, BASE[1] + 0.2 * np.sin(x / 2), 0.1 * np.cos(x / 2)
         poses.append(camera_pose(*base, xyz, rpy))
-        mask, _ = shape(street, camera, poses[-1], 0.0)
+        mask, _ = class_ids_and_points(street, camera, poses[-1], 0.0)
         stray = random.random(mask.shape) < 0.05
         mask[stray] = random.integers(0, len(LABELS.labels), stray.sum())
         costmap.update('camera', model, base_from_optical(xyz, rpy),
@@ -254,7 +254,7 @@ def test_a_car_that_passes_does_not_stand_on_free_ground():
         time = index / drive.rate
         x, y, yaw = drive.base_pose(time)
         pose = drive.camera_pose((x, y, yaw))
-        mask, _ = shape(drive.street, drive.camera, pose, time)
+        mask, _ = class_ids_and_points(drive.street, drive.camera, pose, time)
         costmap.update('camera', model, base_from_optical(xyz, rpy),
                        pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, None, time)
         cells = cell_centres(costmap.info).reshape(-1, 2)

@@ -10,8 +10,9 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from builtin_interfaces.msg import Time  # noqa: E402
 from helpers import wait_for  # noqa: E402
+from probe import LATCHED  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -37,6 +38,10 @@ def make_input():
     context.shutdown()
 
 
+def camera_info_topic(camera, node):
+    return node.resolve_topic_name(camera._camera_info_name)
+
+
 def image_at(sec):
     return Image(header=Header(stamp=Time(sec=sec)))
 
@@ -60,8 +65,8 @@ def image_at(sec):
 ])
 def test_names_are_those_after_remapping(
         make_input, remappings, arguments, image, info, rectified):
-    camera, _ = make_input(remappings=remappings, **arguments)
-    assert (camera.image_topic, camera.camera_info_topic) == (image, info)
+    camera, node = make_input(remappings=remappings, **arguments)
+    assert (camera.image_topic, camera_info_topic(camera, node)) == (image, info)
     camera._on_image(Image(), {'publication_sequence_number': 1})
     assert camera.take().rectified == rectified
 
@@ -70,7 +75,7 @@ def test_cameras_that_remapping_swaps(make_input):
     camera, node = make_input('/front/image_raw', remappings=[
         f'/{one}/{topic}:=/{other}/{topic}' for topic in ('image_raw', 'camera_info')
         for one, other in (('front', 'rear'), ('rear', 'front'))])
-    assert (camera.image_topic, camera.camera_info_topic) == (
+    assert (camera.image_topic, camera_info_topic(camera, node)) == (
         '/rear/image_raw', '/rear/camera_info')
     camera.start()
     assert {subscription.topic_name for subscription in node.subscriptions} >= {
@@ -124,8 +129,7 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
 
 def test_a_calibration_that_was_published_once_is_heard(make_input):
     camera, node = make_input()
-    publisher = node.create_publisher(CameraInfo, camera.camera_info_topic, QoSProfile(
-        depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    publisher = node.create_publisher(CameraInfo, camera_info_topic(camera, node), LATCHED)
     publisher.publish(CameraInfo(width=7))
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)

@@ -20,7 +20,7 @@ class SlowCostmap:
         self.began = threading.Semaphore(0)
         self.seen = []
 
-    def observe(self, frame, image_size, segmentation, least_confidence):
+    def observe(self, frame, image_size, segmentation, confidence_threshold):
         self.began.release()
         assert self.let.acquire(timeout=30)
         if segmentation == 13:

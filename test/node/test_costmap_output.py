@@ -77,14 +77,14 @@ class Robot:
         return tuple(pixels_of(self.probe.received[topic][-1]) for topic in topics)
 
     def expected_costmap(self, class_ids, confidence, base_pose=None,
-                         least_confidence: float = 0.0) -> SemanticCostmap:
+                         confidence_threshold: float = 0.0) -> SemanticCostmap:
         """Return what the library makes of one mask."""
         costmap = SemanticCostmap(CostmapSettings(
             resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
             footprint_radius=0.25), load_label_set('camvid'))
         costmap.update(
             '', self.camera, fixed_camera_pose(self.drive.camera_xyz, self.drive.camera_rpy),
-            base_pose, class_ids, confidence, 1.0, least_confidence)
+            base_pose, class_ids, confidence, 1.0, confidence_threshold)
         return costmap
 
     def newest(self, topic: str):
@@ -173,7 +173,7 @@ def test_all_grids_are_what_the_library_makes_of_the_mask(standing):
         np.testing.assert_array_equal(standing.grid(topic), costmap.class_grid(name))
     together = standing.newest('segmentation/class_costmaps')
     assert list(together.class_ids) == [label.id for label in label_set.labels]
-    assert list(together.class_names) == [label.name for label in label_set.labels]
+    assert tuple(together.class_names) == label_set.class_names
     assert list(together.costs) == [label.cost for label in label_set.labels]
     np.testing.assert_array_equal(
         np.array(together.data).reshape(-1, CELLS, CELLS), costmap.class_grids())
@@ -245,7 +245,7 @@ def test_an_uncertain_obstacle_stays_where_masks_say_no_decision(start_node):
     grid = robot.grid()
     assert (robot.newest_mask()[0] == 255).any()
     segmentation, = Segmenter().segment([robot.frame.image])
-    expected = robot.expected_costmap(*segmentation, least_confidence=0.9).combined()
+    expected = robot.expected_costmap(*segmentation, confidence_threshold=0.9).combined()
     without = robot.expected_costmap(*segmentation).combined()
     changed = expected != without
     assert changed.sum() > 50 and (grid == expected)[changed].mean() > 0.9
@@ -503,14 +503,14 @@ def test_what_is_missing_is_excused_only_without_a_fault():
     output = CostmapOutput(node, CostmapSettings(), labels, poses, [''], [])
     try:
         assert 'nothing has been segmented' in output.missing(1.0)['']
-        assert output.missing(1.0, excuse=True) == {}
+        assert output.missing(1.0, only_failed=True) == {}
         mask = np.zeros((48, 64), np.uint8)
         frame = Frame('', Image(), Calibrations(), rectified=False, received=time.monotonic())
         with pytest.raises(CalibrationError):
             output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
-        assert 'no camera_info' in output.missing(1.0, excuse=True)['']
+        assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
         output.begin_anew()
-        assert output.missing(1.0, excuse=True) == {}
+        assert output.missing(1.0, only_failed=True) == {}
     finally:
         output.destroy()
         node.destroy_node()

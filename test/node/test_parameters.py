@@ -55,7 +55,7 @@ def test_shipped_file_has_every_parameter_with_its_default(make_parameters):
     node, parameters = make_parameters()
     content = yaml.safe_load(config_path('segment.yaml').read_text(encoding='utf-8'))
     shipped = flattened(content['/**']['ros__parameters'])
-    names = set(parameters.names())
+    names = set(parameters._specifications)
     assert set(shipped) == names
     assert {name: parameters[name] for name in names} == shipped
     parameters.check()
@@ -73,12 +73,12 @@ def test_what_is_ignored_is_told(make_parameters, capfd):
 def test_every_setting_of_the_costmap_is_a_parameter(make_parameters):
     _, parameters = make_parameters()
     settings = {f'costmap.{field.name}' for field in fields(CostmapSettings)}
-    assert settings <= set(parameters.names())
+    assert settings <= set(parameters._specifications)
 
 
 def test_every_parameter_is_described(make_parameters):
     node, parameters = make_parameters()
-    for name in parameters.names():
+    for name in parameters._specifications:
         descriptor = node.describe_parameter(name)
         assert len(descriptor.description) > 20, name
         assert descriptor.type != 0, name
@@ -126,7 +126,7 @@ def test_each_of_several_cameras_has_its_own_block(make_parameters):
     _, parameters = make_parameters(cameras=['front', 'rear'], rear__image_topic='/back/image')
     assert parameters.of_camera('front', 'image_topic') == '/front/image_raw'
     assert parameters.of_camera('rear', 'image_topic') == '/back/image'
-    assert 'image_topic' not in parameters.names()
+    assert 'image_topic' not in parameters._specifications
 
 
 def test_cameras_of_the_same_name_are_named(make_parameters):

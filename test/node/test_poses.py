@@ -84,7 +84,7 @@ def test_a_stamp_before_the_epoch_is_survived(odometry):
 
 def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry, monkeypatch):
     # Long enough for a busy machine.
-    monkeypatch.setattr(poses, 'PATIENCE', 2.0)
+    monkeypatch.setattr(poses, 'POSE_TIMEOUT', 2.0)
     monkeypatch.setattr(poses, 'IMPATIENCE', 60.0)
     tell(odometry, 10 ** 18, 1.0)
     future = Time(nanoseconds=10 ** 18 + 10 ** 9)
@@ -92,7 +92,7 @@ def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry, mon
         began = time.monotonic()
         with pytest.raises(PoseUnavailableError, match='has told of'):
             odometry.pose(future, 'ahead of time')
-        assert (time.monotonic() - began >= poses.PATIENCE) == waits
+        assert (time.monotonic() - began >= poses.POSE_TIMEOUT) == waits
     message = threading.Timer(0.2, tell, (odometry, 10 ** 18 + 10 ** 8, 2.0))
     message.start()
     pose = odometry.pose(Time(nanoseconds=10 ** 18 + 5 * 10 ** 7), 'on time')

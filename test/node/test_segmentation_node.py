@@ -399,8 +399,8 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
                   for name, width in (('front', 640), ('rear', 64))]
         segmented = node._processor._segment(images, 'rgb', with_confidence=True)
         assert [frame.camera for frame, _, _ in segmented] == ['rear']
-        assert 'CUDA out of memory' in node._faults.of_camera('front')
-        assert node._faults.of_camera('rear') == ''
+        assert 'CUDA out of memory' in node._faults.camera_fault('front')
+        assert node._faults.camera_fault('rear') == ''
         node.close()
     finally:
         rclpy.shutdown()
@@ -524,7 +524,8 @@ def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
         frame = Frame('', Image(), Calibrations(), rectified=False, received=0.0)
         node._processor.process([frame])
-        assert 'not segmented: ZeroDivisionError: division by zero (' in node._faults.of_camera('')
+        fault = node._faults.camera_fault('')
+        assert 'not segmented: ZeroDivisionError: division by zero (' in fault
         node.close()
     finally:
         rclpy.shutdown()

@@ -314,7 +314,7 @@ def test_weights_without_label_set_need_one(unlabelled_weights):
 def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weights, tmp_path):
     """A robot would keep away from the wrong things; who gives a label set may rename."""
     weights = load_weights(camvid_weights)
-    names = [label.name for label in load_label_set('camvid').labels]
+    names = load_label_set('camvid').class_names
     path = tmp_path / 'other.safetensors'
     save_weights(path, dataclasses.replace(weights, class_names=('water', *names[1:])))
     with pytest.raises(ValueError, match="other.safetensors.*'camvid'.*'sky'.*'water'; give the"):

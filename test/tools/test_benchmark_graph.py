@@ -180,7 +180,7 @@ def stopped_graph(tmp_path, monkeypatch):
 def test_masks_that_no_longer_come_are_an_error(stopped_graph, monkeypatch):
     with pytest.raises(GraphError, match='10.0 Hz gave 0 masks in 1 s.*the node says: '):
         Search(stopped_graph, 1.0).confirm(10.0, 1.0)
-    monkeypatch.setattr(soak, 'PATIENCE', 1.0)
+    monkeypatch.setattr(soak, 'MASK_TIMEOUT', 1.0)
     with pytest.raises(GraphError, match='no mask for 1 s, after .*the node says: '):
         soak.sample(stopped_graph, 10.0, 100, 0.2, 'cpu')
 

@@ -22,7 +22,8 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
 from bisenet_ros.tools.benchmark.__main__ import main
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import ratio, table, take_turns, write_json
+from bisenet_ros.tools.benchmark.report import table, write_json
+from bisenet_ros.tools.benchmark.timing import ratio, take_turns
 from bisenet_ros.tools.street.things import ROAD
 
 NETWORK_SIZE = (160, 120)
@@ -111,7 +112,7 @@ def test_naive_chain_that_ends_is_an_error(image, tmp_path):
 @pytest.mark.parametrize('variant, backbone, label_set', [
     ('paper', 'xception39', 'camvid'), ('coincheung', 'resnet18', 'cityscapes')])
 def test_random_weights_load_and_tell_classes_apart(variant, backbone, label_set, tmp_path, image):
-    names = tuple(label.name for label in load_label_set(label_set).labels)
+    names = load_label_set(label_set).class_names
     path = tmp_path / 'random.safetensors'
     random_weights.save_random_weights(
         path, variant, backbone, len(names), label_set=label_set, class_names=names)

@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from helpers import wait_for  # noqa: E402
+
 from bisenet_ros.tools.street_clip import DURATION, RATE, StreetClip  # noqa: E402
 
 DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
@@ -133,17 +135,20 @@ def test_output_that_is_no_folder(folder, tmp_path):
     assert 'Traceback' not in done.stderr
 
 
+def still_runs(demo):
+    assert demo.poll() is None, 'the demo ended before its node came'
+    time.sleep(0.1)
+
+
 @contextmanager
 def loading_demo(folder, output):
     """Run the demo up to where its node has been started; yields it and the node's id."""
     demo = subprocess.Popen([*DEMO, folder, '--output', str(output)], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + TIMEOUT
-        while not (found := processes_mentioning(f'{output}/node.yaml')):
-            assert time.monotonic() < deadline and demo.poll() is None, 'no node came'
-            time.sleep(0.1)
-        yield demo, found[0]
+        node, *_ = wait_for(lambda: processes_mentioning(f'{output}/node.yaml'), TIMEOUT,
+                            lambda: still_runs(demo))
+        yield demo, node
     finally:
         demo.kill()
 

@@ -60,7 +60,7 @@ def test_stop_ends_it(module, tmp_path):
 
 
 def test_stop_ends_one_that_will_not(module, tmp_path, monkeypatch):
-    monkeypatch.setattr('bisenet_ros.tools.processes.GRACE', 0.5)
+    monkeypatch.setattr('bisenet_ros.tools.processes.STOP_TIMEOUT', 0.5)
     text = ('import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
             'print("deaf", flush=True)\ntime.sleep(100)')
     process = ModuleProcess('node', module(text), [], tmp_path)

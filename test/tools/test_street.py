@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from street_views import LENSES, lens_camera, shape, visible
+from street_views import LENSES, class_ids_and_points, lens_camera, visible
 
 from bisenet_ros.resources import config_path
 from bisenet_ros.tools.street import Street, StreetCamera, StreetDrive, camera_pose, things
@@ -59,7 +59,7 @@ def test_a_pixel_hits_its_ground_point(lens, height, pitch):
     camera = lens_camera(lens, 320, 240)
     pose = camera_pose(2.0, -1.0, 0.1, (0.2, 0.05, height), (0.02, pitch, -0.05))
     street = Street()
-    class_ids, points = shape(street, camera, pose, 0.0)
+    class_ids, points = class_ids_and_points(street, camera, pose, 0.0)
     rows, columns = np.nonzero(np.isin(class_ids, (things.ROAD, things.PAVEMENT)))
     points = points[rows, columns].astype(float)
     assert len(points) > 1000
@@ -77,7 +77,7 @@ def test_the_ray_through_the_principal_point_meets_the_ground_at_height_over_tan
                      ('rational_polynomial', (.4, -.2, 0, 0, .1, .3, -.1, .05))):
         camera = StreetCamera(640, 480, model, k, d)
         pose = camera_pose(1.0, -2.0, np.pi / 2, (0.25, 0.0, 1.2), (0.0, 0.5, 0.0))
-        _, points = shape(Street(), camera, pose, 0.0)
+        _, points = class_ids_and_points(Street(), camera, pose, 0.0)
         np.testing.assert_allclose(points[240, 320],
                                    (1.0, -2.0 + 0.25 + 1.2 / np.tan(0.5), 0), atol=1e-4)
 
@@ -85,7 +85,7 @@ def test_the_ray_through_the_principal_point_meets_the_ground_at_height_over_tan
 def test_a_wall_ahead_is_hit_at_its_face_and_stands_on_its_footprint():
     street = Street(extra=things.wall(5.1, 0.0, 0.2, 6.0))
     camera, pose = lens_camera('rectified'), camera_pose(0, 0, 0, (0, 0, 1.0))
-    class_ids, points = shape(street, camera, pose, 0.0)
+    class_ids, points = class_ids_and_points(street, camera, pose, 0.0)
     wall = (class_ids == things.BUILDING) & (np.abs(points[..., 0] - 5) < .01)
     # 5 m away, 6 m wide and 2 m high: pinhole sizes in pixels.
     focal = camera.k[0, 0]
@@ -105,7 +105,7 @@ def test_ground_pixels_have_the_class_of_their_ground_point(seed, lens):
     street, camera = Street(seed), lens_camera(lens, 320, 240)
     for x in (0.0, 14.0, 31.0):
         pose = camera_pose(x, -1.7, 0.05, (0, 0, 1.1), (0.0, 0.2, 0.0))
-        class_ids, points = shape(street, camera, pose, x)
+        class_ids, points = class_ids_and_points(street, camera, pose, x)
         # Nothing is drawn further away than VIEW_DISTANCE.
         on_ground = (np.abs(points[..., 2]) < 1e-3) & (points[..., 0] < x + 80)
         points = points[on_ground]
@@ -118,7 +118,7 @@ def test_ground_pixels_have_the_class_of_their_ground_point(seed, lens):
 def test_pixels_that_are_not_ground_lie_on_the_surface_of_their_class():
     """Below the lowest hanging thing, a hit point lies on a footprint, give or take the taper."""
     street, camera = Street(1), StreetCamera.preset()
-    classes, points = shape(
+    classes, points = class_ids_and_points(
         street, camera, camera_pose(3, -1.7, 0, (0, 0, 1.2), (0, .2, 0)), 0.0)
     low = (points[..., 2] > .01) & (points[..., 2] < .1)
     points, classes = points[low], classes[low]
@@ -135,7 +135,7 @@ def test_visible_agrees_with_the_picture(lens):
     """Every ground point the picture shows is visible, and hidden ones are in no picture."""
     street, camera = Street(2), lens_camera(lens, 320, 240)
     pose = camera_pose(30, -1.7, .1, (0.2, 0, 1.2), (0, .25, 0))
-    _, shown = shape(street, camera, pose, 3.0)
+    _, shown = class_ids_and_points(street, camera, pose, 3.0)
     shown = shown[np.abs(shown[..., 2]) < 1e-3].astype(float)
     shown = shown[np.linalg.norm(shown - pose[:3, 3], axis=1) < 30]
     assert visible(street, camera, pose, shown, 3.0).mean() > .995
@@ -225,7 +225,7 @@ def test_all_classes_show_up_in_a_drive():
     drive = StreetDrive(seed=0, size=(320, 240))
     seen = np.zeros(256, int)
     for time in range(0, 60, 4):
-        class_ids, _ = shape(
+        class_ids, _ = class_ids_and_points(
             drive.street, drive.camera, drive.camera_pose(drive.base_pose(time)), time)
         seen += np.bincount(class_ids.ravel(), minlength=256)
     assert (seen[:11] > 200).all()

@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.tools.benchmark.report import machine, write_json
+from bisenet_ros.tools.benchmark.machine import machine
+from bisenet_ros.tools.benchmark.report import write_json
 
 # Each in a module of this name, imported only when it is asked for: some need ROS.
 MEASUREMENTS = {

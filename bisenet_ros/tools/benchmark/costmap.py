@@ -12,12 +12,9 @@ from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import (
-    add_segmenter_arguments,
-    beside_network,
-    positive,
-    take_turns,
-)
+from bisenet_ros.tools.benchmark.options import add_segmenter_arguments, positive
+from bisenet_ros.tools.benchmark.report import beside_network
+from bisenet_ros.tools.benchmark.timing import take_turns
 
 MASK_SIZE = (1920, 1080)
 PAN = 1e-3  # rad the camera turns between updates where it pans

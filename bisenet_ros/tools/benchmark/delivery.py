@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bisenet_ros.node.statistics import median_and_p99
+
 
 class Receipt(NamedTuple):
     """
@@ -54,10 +56,10 @@ def delivery(receipts: Sequence[Receipt]) -> Delivery:
     sequences, published, received = np.array(receipts, np.int64).T
     latencies = (received - published) * 1e-6
     frames = int(sequences[-1] - sequences[0])
-    p50, p99 = np.percentile(latencies, (50, 99))
+    p50, p99 = median_and_p99(latencies.tolist())
     return Delivery(
         published=frames + 1, received=len(receipts),
         rate_in=frames / (1e-9 * (published[-1] - published[0])),
         rate_out=(len(receipts) - 1) / (1e-9 * (received[-1] - received[0])),
-        latency_p50=float(p50), latency_p99=float(p99),
+        latency_p50=p50, latency_p99=p99,
         jitter=float(np.abs(np.diff(latencies)).mean()))

@@ -15,7 +15,8 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline, capture, re
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.memory import Sample, device_memory, report_growth
 from bisenet_ros.tools.benchmark.process_usage import usage_of
-from bisenet_ros.tools.benchmark.report import WARM_UPS, beside_network, take_turns
+from bisenet_ros.tools.benchmark.report import beside_network
+from bisenet_ros.tools.benchmark.timing import WARM_UPS, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids and confidence'
 FRAMES_ON_THEIR_WAY = 3
@@ -123,16 +124,12 @@ def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: 
     :param device: as device_memory takes it.
     :returns: memory now and then, the last sample after the last frame.
     """
-    waiting: deque[Callable] = deque()
-    samples, done = [], -FRAMES_ON_THEIR_WAY
-    while done < frames:
-        if done == 0:
-            start = time.perf_counter()
-        if len(waiting) == FRAMES_ON_THEIR_WAY:
-            waiting.popleft()()
-        waiting.append(pipeline.submit([frame], True))
-        done += 1
-        if done > 0 and done * MEMORY_SAMPLES % frames < MEMORY_SAMPLES:
+    waiting = deque(pipeline.submit([frame], bgr=True) for _ in range(FRAMES_ON_THEIR_WAY))
+    samples, start = [], time.perf_counter()
+    for done in range(1, frames + 1):
+        waiting.popleft()()
+        waiting.append(pipeline.submit([frame], bgr=True))
+        if done * MEMORY_SAMPLES % frames < MEMORY_SAMPLES:
             samples.append(Sample(time.perf_counter() - start, done, usage_of(os.getpid()).rss,
                                   device_memory(device)))
     for result in waiting:

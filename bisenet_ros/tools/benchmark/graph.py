@@ -1,10 +1,10 @@
 """
 The whole graph as NVIDIA's ros2_benchmark measures one: a player, the node, a monitor.
 
-Each is a process of its own. First the highest rate is looked for at which less than 5 % of the
-images stay without a mask; then latency, jitter, CPU time and memory are measured at that rate and
-at fixed ones. Latency is from just before an image is published to the receipt of its mask. At
-the highest rate the node takes turns with the network alone, which runs in the monitor's process.
+Each is a process of its own. First it searches for the highest rate at which less than 5 % of the
+images get no mask; then latency, jitter, CPU time and memory are measured at that rate and at
+fixed ones. Latency is from just before an image is published to the receipt of its mask. At the
+highest rate the node takes turns with the network alone, which runs in the monitor's process.
 """
 
 import argparse
@@ -18,18 +18,17 @@ from matplotlib.figure import Figure
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
-from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC
-from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
-from bisenet_ros.tools.benchmark.report import (
+from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
     add_segmenter_arguments,
     positive,
-    quartiles,
-    ratio,
     segmenter_settings,
-    table,
 )
+from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC
+from bisenet_ros.tools.benchmark.rate_search import LOWEST, highest_rate
+from bisenet_ros.tools.benchmark.report import table
 from bisenet_ros.tools.benchmark.running_graph import Graph, Window, running_graph
+from bisenet_ros.tools.benchmark.timing import quartiles, ratio
 from bisenet_ros.tools.node_process import GraphError, costmap_parameters
 from bisenet_ros.tools.street import StreetDrive
 

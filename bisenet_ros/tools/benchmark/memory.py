@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     :ivar seconds: since the start.
     :ivar frames: so far.
     :ivar rss: bytes that the process has resident.
-    :ivar device: bytes in use on its GPU, by whomever; None on a CPU.
+    :ivar device: bytes in use on its GPU, by all processes; None on a CPU.
     """
 
     seconds: float

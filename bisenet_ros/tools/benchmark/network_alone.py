@@ -1,5 +1,6 @@
 """The network without anything around it, in this process: the floor under the node's CPU time."""
 
+import math
 import time
 from functools import partial
 from typing import NamedTuple
@@ -9,12 +10,17 @@ import numpy as np
 
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
-from bisenet_ros.tools.benchmark.report import WARM_UPS
+from bisenet_ros.tools.benchmark.timing import WARM_UPS
 from bisenet_ros.tools.street import StreetDrive
 
 
 class Cost(NamedTuple):
-    """Mean cost of one run: CPU time of all threads, and wall-clock time (ms)."""
+    """
+    Mean cost of one run.
+
+    :ivar cpu: ms of CPU time, of all threads.
+    :ivar wall: ms of wall-clock time.
+    """
 
     cpu: float
     wall: float
@@ -37,7 +43,7 @@ class NetworkAlone:
         if isinstance(segmenter.pipeline, HostPipeline):
             self._run = partial(segmenter.pipeline.engine, pixels[np.newaxis])
         else:
-            small_mask = tuple(-(-side // 8) for side in network_size)
+            small_mask = tuple(math.ceil(side / 8) for side in network_size)
             self._run = partial(segmenter.segment, [pixels], [small_mask])
         for _ in range(WARM_UPS):
             self._run()

@@ -30,17 +30,15 @@ from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark.device_stages import fast_ways, measure_device
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
-from bisenet_ros.tools.benchmark.random_weights import save_random_weights
-from bisenet_ros.tools.benchmark.report import (
+from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
     add_segmenter_arguments,
-    beside_network,
-    plot_stages,
     positive,
-    ratio,
     segmenter_settings,
-    take_turns,
 )
+from bisenet_ros.tools.benchmark.random_weights import save_random_weights
+from bisenet_ros.tools.benchmark.report import beside_network, plot_stages
+from bisenet_ros.tools.benchmark.timing import ratio, take_turns
 
 JPEG_QUALITY = 90
 NETWORK, WHOLE, NAIVE = 'network', 'image to ids', 'naive chain'

@@ -10,9 +10,11 @@ PAGE = os.sysconf('SC_PAGE_SIZE')  # bytes
 
 class Usage(NamedTuple):
     """
-    `cpu`: s of all threads, user and system, in steps of 10 ms. `rss`: resident bytes.
+    What a process has used so far.
 
-    Resident are the pages of shared-memory transport, too, that the process has touched.
+    :ivar cpu: s of all threads, user and system, in steps of 10 ms.
+    :ivar rss: resident bytes; those of the pages of shared-memory transport, too, that the process
+        has touched.
     """
 
     cpu: float

@@ -29,7 +29,7 @@ from bisenet_ros.node.outputs import SegmentationOutputs
 from bisenet_ros.node.worker import Worker
 from bisenet_ros.segmentation import Segmentation, load_label_set
 
-SIGNAL_PATIENCE = 1.0  # s
+SPIN_TIMEOUT = 1.0  # s
 KINDS = ('node', 'bare', 'bare_default')
 
 
@@ -147,7 +147,7 @@ def main() -> None:
     executor.add_node(relay)
     try:
         while True:  # A signal is heard only between callbacks.
-            executor.spin_once(timeout_sec=SIGNAL_PATIENCE)
+            executor.spin_once(timeout_sec=SPIN_TIMEOUT)
     finally:
         log.write(options.log)
         executor.shutdown()

@@ -16,13 +16,9 @@ from bisenet_ros.costmap.semantic_costmap import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.postprocess import classify
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.report import (
-    add_segmenter_arguments,
-    positive,
-    summary,
-    table,
-    take_turns,
-)
+from bisenet_ros.tools.benchmark.options import add_segmenter_arguments, positive
+from bisenet_ros.tools.benchmark.report import table
+from bisenet_ros.tools.benchmark.timing import summary, take_turns
 
 SIZE = (1280, 720)
 SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080), (2560, 1440))

@@ -10,12 +10,12 @@ import time
 
 from bisenet_ros.tools.benchmark.graph import Search, add_node_arguments, node_parameters
 from bisenet_ros.tools.benchmark.memory import Sample, device_memory, plot, report_growth
-from bisenet_ros.tools.benchmark.report import positive
+from bisenet_ros.tools.benchmark.options import positive
 from bisenet_ros.tools.benchmark.running_graph import OTHER_OUTPUTS, Graph, running_graph
 from bisenet_ros.tools.live_line import LiveLine
 
 FIRST_TRIED = 30.0  # Hz
-PATIENCE = 60.0  # s without a mask
+MASK_TIMEOUT = 60.0  # s without a mask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +63,8 @@ def sample(graph: Graph, rate: float, frames: int, period: float, device: str) -
             device_memory(device)))
         if samples[-1].frames > samples[-2].frames:
             progress = samples[-1].seconds
-        elif samples[-1].seconds > progress + PATIENCE:
-            raise graph.failure(f'no mask for {PATIENCE:g} s, after {samples[-1].frames}')
+        elif samples[-1].seconds > progress + MASK_TIMEOUT:
+            raise graph.failure(f'no mask for {MASK_TIMEOUT:g} s, after {samples[-1].frames}')
         line.show(f'{samples[-1].frames} of {frames} frames at {rate:.0f} Hz   '
                   f'RSS {samples[-1].rss / 1e6:.1f} MB')
     line.end()

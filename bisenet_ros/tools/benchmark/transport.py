@@ -26,17 +26,19 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
 from bisenet_ros.node.stamps import nanoseconds
+from bisenet_ros.tools.benchmark.options import positive
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.relay import KINDS, image_topic, mask_topic
-from bisenet_ros.tools.benchmark.report import positive, ratio, summary, table
+from bisenet_ros.tools.benchmark.report import table
 from bisenet_ros.tools.benchmark.running_graph import isolate
+from bisenet_ros.tools.benchmark.timing import ratio, summary
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
 from bisenet_ros.tools.node_process import GraphError
 from bisenet_ros.tools.processes import ModuleProcess
 
 WARM_UPS = 10  # frames of each kind that are not counted
-PATIENCE = 60.0  # s without a mask
+MASK_TIMEOUT = 60.0  # s without a mask
 POLL = 0.05  # s
 QUANTITIES = {'cpu': 'CPU time', 'wall': 'time', 'whole_way': 'whole way'}
 
@@ -123,9 +125,9 @@ def wait_for_masks(monitor: MaskMonitor, processes: list[ModuleProcess], frames:
             process.check()
         if monitor.fewest() > fewest:
             fewest, changed = monitor.fewest(), time.monotonic()
-        if time.monotonic() > changed + PATIENCE:
+        if time.monotonic() > changed + MASK_TIMEOUT:
             counts = {kind: len(latencies) for kind, latencies in monitor.latencies.items()}
-            raise GraphError(f'no masks for {PATIENCE:g} s; there were {counts}')
+            raise GraphError(f'no masks for {MASK_TIMEOUT:g} s; there were {counts}')
         line.show(f'{fewest} of {frames} frames of each kind')
         time.sleep(POLL)
     line.end()

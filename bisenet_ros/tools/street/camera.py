@@ -4,6 +4,7 @@ Cameras of the rendered street: from a pixel to the ray it looks along.
 Written independently of bisenet_ros.costmap, which is tested against it.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -145,7 +146,7 @@ class StreetCamera:
     @cached_property
     def tiled_rays(self):
         """Rays of all pixels, (rows, columns, TILE * TILE, 3) float32; NaN pads the last tiles."""
-        rows, columns = -(-self.height // TILE), -(-self.width // TILE)
+        rows, columns = math.ceil(self.height / TILE), math.ceil(self.width / TILE)
         rays = np.full((rows * TILE, columns * TILE, 3), np.nan, np.float32)
         v, u = np.mgrid[:self.height, :self.width]
         rays[:self.height, :self.width] = self.ray(u, v)

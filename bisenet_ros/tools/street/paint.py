@@ -1,5 +1,6 @@
 """Colours: what the things of the street look like under one sun."""
 
+import math
 from functools import lru_cache
 
 import cv2
@@ -52,7 +53,7 @@ def expose(colors, seed, time):
     gain = 255 * np.random.default_rng(seed).uniform(.85, 1.1)
     colors = cv2.GaussianBlur(colors, (3, 3), 0.6)
     grain = np.roll(_grain(), rng.integers(0, 256, 2), (0, 1))
-    rows, columns = (-(-size // 256) for size in colors.shape[:2])
+    rows, columns = (math.ceil(size / 256) for size in colors.shape[:2])
     grain = np.tile(grain, (rows, columns, 1))[:colors.shape[0], :colors.shape[1]]
     return np.clip(colors * gain + grain, 0, 255).astype(np.uint8)
 
@@ -158,12 +159,12 @@ def _ground(street, points, depth):
     marked = (dashed | parking | zebra | stop) & ~pavement & (grain < 1.3)
     colors[marked] = .80 + .03 * patch[marked, None]
 
-    x, y, depth, side = x[pavement], y[pavement], depth[pavement], side[pavement]
+    x, y, depth = x[pavement], y[pavement], depth[pavement]
     tint = .06 * (_hash(x // .6, y // .6) - .5) * _fade(depth, .3)
     joint = ((x % .6 < .02) | (y % .6 < .02)) * _fade(depth, .02)
     shade = 1 + tint + .05 * patch[pavement] + .04 * grain[pavement] - .25 * joint
     slabs = np.array([.60, .57, .54], np.float32) * shade[:, None]
-    kerb = np.minimum(side - 5.5, from_side_road[pavement]) < .15
+    kerb = np.minimum(street.road_distance(y), from_side_road[pavement]) < .15
     slabs[kerb] = np.array([.68, .68, .67], np.float32) * (1 + .05 * grain[pavement][kerb, None])
     colors[pavement] = slabs
     return colors

@@ -12,18 +12,21 @@ NO_RAY = 255  # The class of pixels the lens maps no direction to.
 
 
 class Hits(NamedTuple):
-    """What the rays of all pixels hit, in the order of the camera's tiled_rays."""
+    """
+    What the rays of all pixels hit, in the order of the camera's tiled_rays.
+
+    :ivar class_ids: (N,) uint8.
+    :ivar points: (N, 3) float32, m, in the world; NaN for the sky.
+    :ivar directions: (N, 3) float32 in the world.
+    :ivar depth: (N,) float32, m; NaN for the sky.
+    :ivar index: (N,) of the solid hit; GROUND, NOTHING or BLIND.
+    """
 
     class_ids: np.ndarray
-    """(N,) uint8."""
     points: np.ndarray
-    """(N, 3) float32, m, in the world; NaN for the sky."""
     directions: np.ndarray
-    """(N, 3) float32 in the world."""
     depth: np.ndarray
-    """(N,) float32, m; NaN for the sky."""
     index: np.ndarray
-    """(N,) of the solid hit; GROUND, NOTHING or BLIND."""
 
 
 def render(street, solids, camera, camera_pose, time):
@@ -54,6 +57,8 @@ def find_hits(street, solids, camera, camera_pose):
     index[blind] = BLIND
     depth[index < GROUND] = np.nan
     points = origin.astype(np.float32) + depth[:, None] * directions
+    # BLIND, NOTHING and GROUND are -3, -2 and -1: they index the last three. Ground's class
+    # follows.
     class_ids = np.array([solid.class_id for solid in solids] + [NO_RAY, SKY, 0], np.uint8)[index]
     ground = np.flatnonzero(index == GROUND)
     class_ids[ground] = street.ground_class(points[ground, 0], points[ground, 1])

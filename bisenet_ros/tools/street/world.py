@@ -7,11 +7,11 @@ import numpy as np
 from bisenet_ros.tools.street import things
 from bisenet_ros.tools.street.render import render
 
-BLOCK = 24.0  # The street is laid out block by block along x, without end.
-ROAD_HALF_WIDTH = 5.5
-SIDE_ROAD_SPACING = 3 * BLOCK
-SIDE_ROAD_HALF_WIDTH = 3.5
-FRONT = 9.0  # |y| of the building line.
+BLOCK = 24.0  # m; the street is laid out block by block along x, without end.
+ROAD_HALF_WIDTH = 5.5  # m
+SIDE_ROAD_SPACING = 3 * BLOCK  # m
+SIDE_ROAD_HALF_WIDTH = 3.5  # m
+FRONT = 9.0  # m; |y| of the building line.
 VIEW_DISTANCE = 90.0  # m; nothing that stands further away along x is drawn.
 
 # Traffic: (thing, y, speed along x in m/s, spacing in m, share of the places taken)
@@ -53,7 +53,7 @@ class Street:
 
     def ground_class(self, x, y):
         """Return road or pavement for world points (...), whatever stands on them, uint8."""
-        outside = np.minimum(np.abs(y) - ROAD_HALF_WIDTH, self.side_road_distance(x))
+        outside = np.minimum(self.road_distance(y), self.side_road_distance(x))
         return np.where(outside > 0, things.PAVEMENT, things.ROAD).astype(np.uint8)
 
     def ground_truth(self, x, y, time):
@@ -77,7 +77,7 @@ class Street:
         one class: the distance is never too large. Above 10 m it may be cut to 10 m.
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
-        across, along = ROAD_HALF_WIDTH - np.abs(y), -self.side_road_distance(x)
+        across, along = -self.road_distance(y), -self.side_road_distance(x)
         distance = np.where((across < 0) & (along < 0), -np.maximum(across, along),
                             np.hypot(np.maximum(across, 0), np.maximum(along, 0)))
         distance = np.minimum(distance, 10.0)
@@ -99,6 +99,10 @@ class Street:
                 if taken < share and x_min - 3 <= x <= x_max + 3:
                     found += thing(x, y, (float(np.sign(speed)), 0.0), int(look * 1000))
         return found
+
+    def road_distance(self, y):
+        """Return the distance from the road's edge, negative within it, m."""
+        return np.abs(y) - ROAD_HALF_WIDTH
 
     def side_road_distance(self, x):
         """Return the distance from the nearest side road's edge, negative within it, m."""

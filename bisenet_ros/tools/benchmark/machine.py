@@ -1,0 +1,40 @@
+"""The machine that figures were measured on."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch', 'triton')
+
+
+def machine() -> dict[str, object]:
+    """Return what figures depend on: hardware, versions, and how busy the machine is."""
+    return {
+        'cpu': _processor(), 'cores': os.cpu_count(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'cuda': torch.version.cuda, 'cudnn': torch.backends.cudnn.version(),
+        'load': os.getloadavg()[0], 'system': platform.platform(),
+        'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _processor() -> str:
+    """Return the processor's name; of a board, such as a Jetson, the board's."""
+    cpu_info, board = Path('/proc/cpuinfo'), Path('/proc/device-tree/model')
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    for line in lines:
+        if line.startswith('model name'):
+            return line.partition(':')[2].strip()
+    return board.read_text().rstrip('\0') if board.exists() else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    # ROS packages have a distribution's version only where they are wheels.
+    for name in (package, f'ros-{package}', package.removesuffix('-headless')):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
