@@ -12,7 +12,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     After an error (a full disk, Ctrl-C) `path` is as it was, and the temporary file is gone.
 
-    :raises OSError: naming `path`, if it cannot be written.
+    :raises OSError: naming a file, if it cannot be written.
     """
     path = Path(path)
     part = path.with_name(f'part.{path.name}')  # Some writers go by the suffix.
@@ -23,4 +23,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise OSError(f'{path} cannot be written: {error.strerror or error}') from error
+        # A write that fails names no file; a reader of ours that has gone is no such write.
+        if error.filename is None and not isinstance(error, BrokenPipeError):
+            error.filename = str(path)
+        raise

@@ -1,6 +1,7 @@
 """The segmenter: images in, class ids and confidences out."""
 
 import contextlib
+import functools
 import gc
 import logging
 import math
@@ -19,7 +20,7 @@ from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 
 _logger = logging.getLogger(__name__)
 
-# There where NVIDIA's driver is loaded.
+# Exists where NVIDIA's driver is loaded.
 NVIDIA_DRIVER = Path('/dev/nvidiactl')
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -203,20 +204,27 @@ def _gpu_works() -> bool:
     """Return whether there is a GPU for which this PyTorch is built; it sees older ones, too."""
     if not torch.cuda.is_available():
         if NVIDIA_DRIVER.exists():
-            _logger.warning(
-                'there is an NVIDIA GPU, but PyTorch %s (CUDA %s) cannot use it, so the CPU is '
-                'used: is this PyTorch built for CUDA, is the driver new enough for it, and does '
-                'CUDA_VISIBLE_DEVICES not hide the GPU?', torch.__version__, torch.version.cuda)
+            _warn_once(
+                f'there is an NVIDIA GPU, but PyTorch {torch.__version__} (CUDA '
+                f'{torch.version.cuda}) cannot use it, so the CPU is used: is this PyTorch built '
+                'for CUDA, is the driver new enough for it, and does CUDA_VISIBLE_DEVICES not '
+                'hide the GPU?')
         return False
     try:
         torch.ones(1, device='cuda:0').add_(1).cpu()
     except RuntimeError as error:
         if 'no kernel image' not in str(error):
             raise
-        _logger.warning('PyTorch %s is not built for this GPU, so the CPU is used: %s',
-                        torch.__version__, error)
+        _warn_once(f'PyTorch {torch.__version__} is not built for this GPU, so the CPU is used: '
+                   f'{error}')
         return False
     return True
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Warn: a training asks for its device several times."""
+    _logger.warning(text)
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

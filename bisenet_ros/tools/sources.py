@@ -97,7 +97,7 @@ class StreetSource(Source):
         :returns: (...) uint8 class ids, NO_DECISION where undecided or out of the camera's view:
             what moved on there, no costmap can know.
         """
-        from bisenet_ros.segmentation.labels import NO_DECISION
+        from bisenet_ros.segmentation.labels import NO_DECISION  # loads PyTorch
         drive = self._clip.drive
         street, time = drive.street, self._index(base_pose) / drive.rate
         classes = street.ground_truth(x, y, time)

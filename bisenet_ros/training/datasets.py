@@ -20,7 +20,7 @@ from bisenet_ros.training.augmentation import IGNORED
 # How much images may be squeezed without a word.
 _SQUEEZE = 0.05
 _IN_MEMORY = 'there is memory for'
-_EXIF_ORIENTATION, _UPRIGHT = 0x0112, 1
+_EXIF_ORIENTATION, _TURNED = 0x0112, range(2, 9)
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Colour types of PNGs, as their headers have them.
 _GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4
@@ -81,7 +81,7 @@ def joined(parts: list[Dataset]) -> Dataset:
                           for name in ('images', 'labels'))
     except MemoryError as error:
         raise _too_large(sum(map(len, parts)), *parts[0].labels.shape[1:],
-                         f'{_IN_MEMORY} twice, to join data sets') from error
+                         f'{_IN_MEMORY} while data sets are joined (twice as much)') from error
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
                    [file for part in parts for file in part.files])
 
@@ -266,14 +266,15 @@ def _require_whole_and_upright(path: Path) -> None:
             # OpenCV reads no PNG that is cut off, and to decode it once more would take as long.
             if file.format == 'PNG' and 'exif' not in file.info:
                 return
+            # Before load(), which turns a TIFF and drops the entry.
+            orientation = file.getexif().get(_EXIF_ORIENTATION)
             file.load()
-            orientation = file.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
     except Exception as error:  # Damaged images fail in many ways.
         raise DatasetError(f'{path} is damaged ({error}): save it anew, or take it out') from error
-    if orientation != _UPRIGHT:
+    if orientation in _TURNED:
         raise DatasetError(f'{path} is stored turned and shown upright (EXIF orientation), so it '
                            'is unclear how its label lies: save image and label upright, without '
-                           'the EXIF entry')
+                           'this entry')
 
 
 def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],

@@ -87,9 +87,14 @@ def _export(arguments: argparse.Namespace) -> None:
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights).eval()
     images = _images_as_seen(arguments.images, arguments.count, weights)
+    model = (_onnx_model(weights, network, images, arguments.int8) if output.suffix == '.onnx'
+             else None)
     with atomic_write(output) as part:
-        engine = (_write_half(part, weights) if output.suffix == '.safetensors'
-                  else _write_onnx(part, weights, network, images, arguments.int8))
+        if model is None:
+            engine = _write_half(part, weights)
+        else:
+            part.write_bytes(model)
+            engine = OnnxRuntimeEngine(model)
         agreement, difference = compare(engine, network, images)
         print(f'{len(images)} images: same class in {100 * agreement:.4f} % of the positions, '
               f'largest difference {difference:.2g} between logits')
@@ -99,14 +104,12 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f'written: {output}')
 
 
-def _write_onnx(path: Path, weights: Weights, network: DeployedNetwork, images: list[np.ndarray],
-                int8: bool) -> Engine:
+def _onnx_model(weights: Weights, network: DeployedNetwork, images: list[np.ndarray],
+                int8: bool) -> bytes:
     model = export_onnx(network)
     if int8:
         model = quantised(model, images)
-    model = with_metadata(model, weights)
-    path.write_bytes(model)
-    return OnnxRuntimeEngine(model)
+    return with_metadata(model, weights)
 
 
 def _write_half(path: Path, weights: Weights) -> Engine:

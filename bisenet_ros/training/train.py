@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -186,9 +187,11 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        # Before the score, for which somebody who stops the run may not wait.
+        # Before the score, for which somebody who stops the run may not wait. After the last
+        # iteration there would be nothing to go on with.
         self._save_weights('last.safetensors')
-        self._save_checkpoint()
+        if self._progress() < 1:
+            self._save_checkpoint()
         predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
@@ -252,7 +255,8 @@ class Training:
         pictures = self._picture_names()
         for role, names in state.get('pictures', {}).items():  # earlier versions saved none
             if names != pictures[role]:
-                some = sorted(set(names) ^ set(pictures[role]))[:3]
+                then, now = Counter(names), Counter(pictures[role])
+                some = sorted((then - now) + (now - then))[:3]
                 raise ConfigError(
                     f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
                     f'{len(names)} (other: {", ".join(some)}): restore them, or '

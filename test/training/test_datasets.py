@@ -78,7 +78,7 @@ def test_one_squeezed_image_among_others_is_told(camvid_like, caplog):
     assert '1 of 6 images are squeezed to 96x64 (A_2.png has 48x64)' in caplog.text
 
 
-@pytest.mark.parametrize('orientation', [1, 3, 6])
+@pytest.mark.parametrize('orientation', [0, 1, 3, 6])
 def test_a_photograph_that_exif_turns_is_refused(tmp_path, orientation):
     for folder in ('images', 'labels'):
         (tmp_path / folder).mkdir()
@@ -86,7 +86,7 @@ def test_a_photograph_that_exif_turns_is_refused(tmp_path, orientation):
     jpeg = cv2.imencode('.jpg', image)[1].tobytes()
     (tmp_path / 'images' / 'a.jpg').write_bytes(with_exif_orientation(jpeg, orientation))
     cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), np.zeros((64, 96), np.uint8))
-    if orientation == 1:
+    if orientation < 2:  # 0 says nothing
         assert len(load(tmp_path, layout='folders')) == 1
         return
     with pytest.raises(DatasetError, match='a.jpg is stored turned .*EXIF'):
@@ -262,16 +262,19 @@ def test_a_label_that_is_cut_off_is_refused(camvid_like):
         load(camvid_like)
 
 
-def test_a_png_that_exif_turns_is_refused(tmp_path, one_pair):
+@pytest.mark.parametrize('suffix, orientation', [('.png', 6), ('.tif', 3)])
+def test_what_exif_turns_is_refused(tmp_path, one_pair, suffix, orientation):
     image, label = one_pair
+    image.unlink()
+    image = image.with_suffix(suffix)
     cv2.imwrite(str(label), np.zeros((64, 96), np.uint8))
     exif = Image.Exif()
-    for orientation in (1, 6):
-        exif[0x0112] = orientation
+    for value in (1, orientation):
+        exif[0x0112] = value
         Image.new('RGB', (96, 64)).save(image, exif=exif)
-        if orientation == 1:
+        if value == 1:
             assert len(load(tmp_path, layout='folders')) == 1
-    with pytest.raises(DatasetError, match='a.png is stored turned .*EXIF'):
+    with pytest.raises(DatasetError, match=f'a{suffix} is stored turned .*EXIF'):
         load(tmp_path, layout='folders')
 
 
