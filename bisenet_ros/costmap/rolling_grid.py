@@ -15,6 +15,8 @@ _PRIOR = 1.0
 _MEMORY = 4.0
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3
+# Seconds for which it is kept: who comes nearer must not leave a trail.
+_HIDDEN_KEPT = 1.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
 # Evidence too small to matter, in observations.
@@ -261,7 +263,7 @@ class RollingGrid:
         Forget the ground that cells hold: from stamp on something hides it, and may cover it, too.
 
         What comes nearer is seen in a cell once, and hides it from the next observation on. Its
-        evidence must outlast the ground's, or it would never be marked.
+        evidence must outlast the ground's, or it would never be marked; but not for long.
 
         :param cells: (N,) int.
         :param ground: the classes that are ground.
@@ -277,6 +279,8 @@ class RollingGrid:
         evidence[:, evidence.sum(axis=0) * unit < _LEAST_HIDDEN] = 0
         self._by_cell()[:, stored] = evidence
         self._decide(stored, evidence)
+        kept = stored[self._total.take(stored) > 0]
+        self._seen.reshape(-1)[kept] = stamp - max(self._decay_time - _HIDDEN_KEPT, 0)
 
     def _see(self, stored, stamp):
         """Note when cells are seen; return the units of what they hold, faded until then."""

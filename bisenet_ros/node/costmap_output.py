@@ -95,6 +95,7 @@ class CostmapOutput:
         self._stamp = Time().to_msg()
         self._observed_at = dict.fromkeys(cameras, -math.inf)
         self._delays = dict.fromkeys(cameras, 0.0)
+        self._ages = dict.fromkeys(cameras, 0.0)
         self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
@@ -142,7 +143,7 @@ class CostmapOutput:
             seconds = stamp.nanoseconds * 1e-9
             with self._lock:
                 newest = self._costmap.newest_stamp
-                if self._poses.was_silent_between(*sorted((newest, seconds))):
+                if self._poses.was_silent_between(*sorted((1e9 * newest, stamp.nanoseconds))):
                     if seconds < newest:  # It was placed by the odometry before.
                         return
                     self._costmap.clear()
@@ -156,13 +157,16 @@ class CostmapOutput:
                 self._failures[frame.camera] = ''
                 now = time.monotonic()
                 self._observed_at[frame.camera] = now
-                self._delays[frame.camera] = max(now - frame.received, self._poses.age(stamp))
+                self._delays[frame.camera] = now - frame.received
+                # Simulated seconds are not the wall clock's.
+                is_simulated = self._node.get_clock().ros_time_is_active
+                self._ages[frame.camera] = 0.0 if is_simulated else self._poses.age(stamp)
         except Exception as error:
             self._failures[frame.camera] = describe(error)
             raise
 
     def begin_anew(self) -> None:
-        """Trust nothing that was seen before a pause, and forget what went wrong."""
+        """Count no camera before its next mask, and forget what went wrong before a pause."""
         self._failures = dict.fromkeys(self._failures, '')
         self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
 
@@ -175,20 +179,24 @@ class CostmapOutput:
         """
         Return the cameras that have added nothing for `stale_after` seconds, and why.
 
-        Nor may an image have taken longer than that, on its way here or in the network. What is
-        older than the costmap's decay_time is missing in any case.
+        Nor may an image have taken longer than that in the network, or be so much older than the
+        newest odometry. What is older than the costmap's decay_time is missing in any case.
 
         :param only_failed: return only cameras with a known fault.
         """
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
-        return {name: self._failures[name] or (
-                    f'nothing has been segmented within {stale_after} s of the wall clock: where '
-                    'the network, a bag or a simulation is slow, or max_rate low, make '
-                    'stale_after larger')
+        return {name: self._failures[name] or self._why_stale(name, stale_after)
                 for name, observed_at in self._observed_at.items()
-                if max(now - observed_at, self._delays[name]) > stale_after
+                if max(now - observed_at, self._delays[name], self._ages[name]) > stale_after
                 and (self._failures[name] or not only_failed)}
+
+    def _why_stale(self, name: str, stale_after: float) -> str:
+        if self._ages[name] > stale_after:
+            return (f'images are {self._ages[name]:.1f} s older than the newest odometry: '
+                    'synchronise the clocks, or make stale_after larger')
+        return (f'nothing has been segmented within {stale_after} s of the wall clock: where the '
+                'network, a bag or a simulation is slow, or max_rate low, make stale_after larger')
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""

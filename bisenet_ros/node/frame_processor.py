@@ -57,6 +57,8 @@ class FrameProcessor:
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
+        # Counts pauses: frames taken before one are not published after it.
+        self._run = self._prepared_in_run = 0
         self._is_at_work = False
         self._publishing = threading.Lock()
         # Of each camera, and for how many images of such sizes the segmenter is prepared.
@@ -83,9 +85,7 @@ class FrameProcessor:
         """
         with self._publishing:
             self._is_at_work = False
-        self.most_at_once = self._most_tried
-        self._prepared.clear()
-        self._failed.clear()
+            self._run += 1
 
     def warm_up(self) -> None:
         """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
@@ -106,7 +106,8 @@ class FrameProcessor:
                 self._segmenter.segment([blank] * count, [sizes.mask] * count)
             except Exception as error:  # The network's failures have no common type.
                 if count == 1:
-                    self._failed[sizes] = time.monotonic() + RETRY_AFTER, describe(error)
+                    if len(self._outputs) > 1:
+                        self._failed[sizes] = time.monotonic() + RETRY_AFTER, describe(error)
                     raise
                 _logger.warning('%d images of %dx%d at once are too many, until the node has been '
                                 'paused: %s', count, width, height, error)
@@ -125,12 +126,17 @@ class FrameProcessor:
     def process(self, frames: list[Frame]) -> None:
         """Segment and publish frames of up to most_at_once cameras."""
         try:
-            self._process(frames)
+            self._process(frames, self._run)
         except Exception as error:  # The thread must live on, whatever nobody thought of.
             for frame in frames:
                 self._report(frame.camera, f'not segmented: {describe(error)}')
 
-    def _process(self, frames: list[Frame]) -> None:
+    def _process(self, frames: list[Frame], run: int) -> None:
+        if run != self._prepared_in_run:
+            self._prepared_in_run = run
+            self.most_at_once = self._most_tried
+            self._prepared.clear()
+            self._failed.clear()
         images: list[tuple[Frame, ColorImage]] = []
         for frame in frames:
             if not self.wanted(frame.camera):
@@ -142,9 +148,10 @@ class FrameProcessor:
                 self._report(frame.camera, error)
         for order in ('rgb', 'bgr'):
             if group := [pair for pair in images if pair[1].channel_order == order]:
-                self._segment_and_publish(group, order)
+                self._segment_and_publish(group, order, run)
 
-    def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str) -> None:
+    def _segment_and_publish(self, images: list[tuple[Frame, ColorImage]], order: str,
+                             run: int) -> None:
         costmap_wanted = self.costmap_wanted()
         # rclpy lets a value pass that is a rounding error above its limit.
         confidence_threshold = min(1.0, self._settings['confidence_threshold'])
@@ -152,7 +159,7 @@ class FrameProcessor:
             self._outputs[frame.camera].confidence_wanted() for frame, _ in images)
         for frame, image, segmentation in self._segment(images, order, with_confidence):
             with self._publishing:
-                if not self._is_at_work:
+                if not self._is_at_work or run != self._run:
                     return
                 self._publish(frame, image, segmentation, confidence_threshold)
                 if costmap_wanted:
@@ -191,7 +198,7 @@ class FrameProcessor:
         """Prepare for a camera's new image size at once, so that later frames do not wait."""
         retry_at, why = self._failed.get(sizes, (0.0, ''))
         if time.monotonic() < retry_at:
-            raise RuntimeError(f'{why} (tried every {RETRY_AFTER:.0f} s)')
+            raise ValueError(f'{why} (tried every {RETRY_AFTER:.0f} s)')
         self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
         # In this order: a GPU is asked for its name only where there is something to prepare.

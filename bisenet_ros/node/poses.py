@@ -111,7 +111,7 @@ class TransformSource:
         return _matrix(transform.translation, transform.rotation)
 
     def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether TF was silent for longer than LARGEST_GAP between two instants, ns."""
+        """Return whether TF was silent, see StampGaps, between two instants, ns."""
         return self._listener is not None and self._buffer.was_silent_between(
             frame, child, start, end)
 
@@ -173,8 +173,8 @@ class OdometryTopic:
         return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
 
     def was_silent_between(self, start: float, end: float) -> bool:
-        """Return whether no message came for longer than LARGEST_GAP between two instants, ns."""
-        return self._stamps.lies_between(start, end)
+        """Return whether the topic was silent, see StampGaps, between two instants, ns."""
+        return self._stamps.silent_between(start, end)
 
     def newest(self) -> int | None:
         """Return the newest message's instant, ns; None before the first."""
@@ -263,16 +263,16 @@ class RobotPoses:
 
     def was_silent_between(self, start: float, end: float) -> bool:
         """
-        Return whether odometry was silent for longer than LARGEST_GAP.
+        Return whether odometry was silent for longer than LARGEST_GAP, and than it usually is.
 
         It may have begun anew, so that nothing seen before lies where it did.
 
-        :param start, end: seconds, of images for which `base` gave a pose.
+        :param start, end: ns, of images for which `base` gave a pose.
         """
         if self._odometry is not None:
-            return self._odometry.was_silent_between(1e9 * start, 1e9 * end)
+            return self._odometry.was_silent_between(start, end)
         return self._odometry_source == 'tf' and self._transforms.was_silent_between(
-            self._frame, self._base_frame, 1e9 * start, 1e9 * end)
+            self._frame, self._base_frame, start, end)
 
     def age(self, stamp: Time) -> float:
         """Return how much older than the newest odometry an image is, s; 0 without odometry."""

@@ -59,8 +59,8 @@ class TransformBuffer(tf2_ros.Buffer):
                    default=0.0)
 
     def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether there was such a silence between two instants, ns, that lie in none."""
-        return any(stamps.lies_between(start, end)
+        """Return whether a transform was silent, see StampGaps, between two instants, ns."""
+        return any(stamps.silent_between(start, end)
                    for stamps in self._stamps_between(frame, child))
 
     def newest(self, frame: str, child: str) -> int | None:

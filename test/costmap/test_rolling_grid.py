@@ -91,7 +91,10 @@ class SlowGrid:
         last, counts = self.cells.get(key, (stamp, [0.0] * CLASSES))
         fade = math.exp(-3 * max(stamp - last, 0) / self.decay_time)
         counts = [0.0 if index in ground else count * fade for index, count in enumerate(counts)]
-        self.cells[key] = (max(last, stamp), counts if sum(counts) >= 0.3 else [0.0] * CLASSES)
+        if sum(counts) >= 0.3:
+            self.cells[key] = (stamp - max(self.decay_time - 1.0, 0), counts)
+        else:
+            self.cells[key] = (max(last, stamp), [0.0] * CLASSES)
 
     def percentages(self):
         planes = np.full((CLASSES, self.height, self.width), -1.0)

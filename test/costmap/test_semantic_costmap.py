@@ -337,6 +337,8 @@ def test_who_comes_nearer_over_ground_long_seen_free_is_marked_all_the_way(rate,
         if step > 2:
             assert len(marked)
             assert abs(marked[:, 0].min() - distance_of(row)) < 2 * speed / rate + 2 * RESOLUTION
+            # The trail is that of the last second.
+            assert marked[:, 0].max() < distance_of(row) + 1.1 * speed + 4 * RESOLUTION
     # Nothing stays where nobody is any more.
     for index in range(3):
         update(target, road(), stamp=(20 + step + 1 + index) / rate)

@@ -8,9 +8,11 @@ import torch
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from probe import image_message  # noqa: E402
+
 from bisenet_ros.network import load_weights  # noqa: E402
+from bisenet_ros.node import frame_processor  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
-from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, shipped_weights  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline  # noqa: E402
@@ -43,11 +45,12 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
 
 def segment(processor, order, *images):
     """Return the cameras whose masks were made."""
-    pairs = [(SimpleNamespace(camera=camera), ColorImage(image, order))
-             for camera, image in zip(('front', 'rear'), images)]
     published = []
+    processor.wanted = lambda camera: True
     processor._publish = lambda frame, *_: published.append(frame.camera)
-    processor._segment_and_publish(pairs, order)
+    processor.process([
+        SimpleNamespace(camera=camera, message=image_message(image, f'{order}8', stamp=1))
+        for camera, image in zip(('front', 'rear'), images)])
     return published
 
 
@@ -85,6 +88,9 @@ def test_where_memory_takes_one_image_only_all_are_segmented():
 
 
 def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(monkeypatch):
+    """And is tried again later."""
+    now = 100.0
+    monkeypatch.setattr(frame_processor, 'time', SimpleNamespace(monotonic=lambda: now))
     processor, prepared = make_processor()
     pipeline, failed, made = processor._segmenter.pipeline, [], []
     make_batch = pipeline._try_batch
@@ -105,6 +111,9 @@ def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(mon
     assert made == [] and (1, (160, 90)) in prepared()
     assert {camera for camera, _ in failed} == {'rear'}
     assert 'out of memory' in failed[-1][1] and 'tried every 10 s' in failed[-1][1]
+    monkeypatch.setattr(pipeline, '_try_batch', make_batch)
+    now += frame_processor.RETRY_AFTER + 1
+    assert segment(processor, 'rgb', small, large) == ['front', 'rear']
 
 
 def test_after_a_pause_the_memory_may_take_more_images():
@@ -113,18 +122,26 @@ def test_after_a_pause_the_memory_may_take_more_images():
     segment(processor, 'rgb', *images)
     processor.stop()
     processor.start()
-    assert processor.most_at_once == 2
     network, segmenter = load_weights(shipped_weights()[WEIGHTS]), processor._segmenter
     segmenter.pipeline.engine = DeployedNetwork(network)
     assert segment(processor, 'rgb', *images) == ['front', 'rear']
-    assert (2, (160, 90)) in prepared()
+    assert (2, (160, 90)) in prepared() and processor.most_at_once == 2
 
 
-def test_what_was_in_work_when_a_pause_began_is_not_published():
+@pytest.mark.parametrize('goes_on', [True, False])
+def test_what_was_in_work_when_a_pause_began_is_not_published(monkeypatch, goes_on):
     processor, _ = make_processor()
-    processor.stop()
     image = np.zeros((90, 160, 3), np.uint8)
-    assert segment(processor, 'rgb', image) == []
+    segment_honestly = processor._segmenter.segment
+
+    def pause(*arguments, **options):
+        processor.stop()
+        if goes_on:
+            processor.start()
+        return segment_honestly(*arguments, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(processor._segmenter, 'segment', pause)
+        assert segment(processor, 'rgb', image) == []
     processor.start()
     assert segment(processor, 'rgb', image) == ['front']
 

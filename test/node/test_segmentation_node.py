@@ -460,6 +460,7 @@ def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
         assert node._on_enable(SetBool.Request(data=True), SetBool.Response()).success
         send()
         wait_for(lambda: masks, meanwhile=lambda: rclpy.spin_once(node, timeout_sec=0.1))
+        wait_for(lambda: node._processor.throughput.published)
         assert len(masks) == node._processor.throughput.published == 1
         node.close()
     finally:
