@@ -1,6 +1,7 @@
 """A window on the world that follows the robot and remembers what was seen in each cell."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ _PRIOR = 1.0
 _MEMORY = 4.0
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3
-# Seconds for which it is kept: who comes nearer must not leave a trail.
+# Seconds for which a cell that is not seen again keeps it: who comes nearer must leave no trail.
 _HIDDEN_KEPT = 1.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
@@ -105,6 +106,8 @@ class RollingGrid:
         """Forget everything."""
         for planes, initial in self._initial_values:
             planes.fill(initial)
+        # When cells were hidden, and which of them keep the evidence of an obstacle.
+        self._kept_hidden: deque[tuple[float, np.ndarray]] = deque()
         self._now = -math.inf
 
     @property
@@ -225,6 +228,9 @@ class RollingGrid:
         if stamp > self._now:
             self._now = stamp
             self._forget(np.flatnonzero(self._seen < stamp - self._decay_time))
+            while self._kept_hidden and self._kept_hidden[0][0] < stamp - _HIDDEN_KEPT:
+                hidden_at, stored = self._kept_hidden.popleft()
+                self._forget(stored[self._seen.take(stored) == hidden_at])
 
     def add(self, cells: np.ndarray, classes: np.ndarray, weights: np.ndarray,
             stamp: float) -> None:
@@ -279,8 +285,7 @@ class RollingGrid:
         evidence[:, evidence.sum(axis=0) * unit < _LEAST_HIDDEN] = 0
         self._by_cell()[:, stored] = evidence
         self._decide(stored, evidence)
-        kept = stored[self._total.take(stored) > 0]
-        self._seen.reshape(-1)[kept] = stamp - max(self._decay_time - _HIDDEN_KEPT, 0)
+        self._kept_hidden.append((stamp, stored[self._total.take(stored) > 0]))
 
     def _see(self, stored, stamp):
         """Note when cells are seen; return the units of what they hold, faded until then."""

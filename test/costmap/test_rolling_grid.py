@@ -51,7 +51,7 @@ class SlowGrid:
     def __init__(self, resolution, size, decay_time):
         self.resolution, self.decay_time = resolution, decay_time
         self.width, self.height = (round(side / resolution) for side in size)
-        self.cells, self.now = {}, None
+        self.cells, self.kept, self.now = {}, [], None
         self.move_to(0.0, 0.0)
 
     def move_to(self, x, y):
@@ -69,8 +69,11 @@ class SlowGrid:
 
     def advance(self, stamp):
         self.now = stamp if self.now is None else max(self.now, stamp)
+        gone = {key for stamp, key in self.kept if stamp < self.now - 1.0
+                and key in self.cells and self.cells[key][0] == stamp}
+        self.kept = [(stamp, key) for stamp, key in self.kept if stamp >= self.now - 1.0]
         self.cells = {key: cell for key, cell in self.cells.items()
-                      if cell[0] >= self.now - self.decay_time}
+                      if cell[0] >= self.now - self.decay_time and key not in gone}
 
     def add(self, key, class_id, weight, stamp):
         if stamp < self.now - self.decay_time:
@@ -91,10 +94,10 @@ class SlowGrid:
         last, counts = self.cells.get(key, (stamp, [0.0] * CLASSES))
         fade = math.exp(-3 * max(stamp - last, 0) / self.decay_time)
         counts = [0.0 if index in ground else count * fade for index, count in enumerate(counts)]
+        last = max(last, stamp)
         if sum(counts) >= 0.3:
-            self.cells[key] = (stamp - max(self.decay_time - 1.0, 0), counts)
-        else:
-            self.cells[key] = (max(last, stamp), [0.0] * CLASSES)
+            self.kept.append((last, key))
+        self.cells[key] = (last, counts if sum(counts) >= 0.3 else [0.0] * CLASSES)
 
     def percentages(self):
         planes = np.full((CLASSES, self.height, self.width), -1.0)
