@@ -305,7 +305,8 @@ def test_more_data_sets_than_memory_are_told():
     zero = torch.zeros((), dtype=torch.uint8)
     large = Dataset(zero.expand(2, 3, 10 ** 7, 10 ** 7), zero.expand(2, 10 ** 7, 10 ** 7),
                     [Path('a'), Path('b')])
-    with pytest.raises(DatasetError, match='4 pictures of 10000000x10000000 .* while data sets are joined'):
+    with pytest.raises(DatasetError,
+                       match='4 pictures of 10000000x10000000 .* while data sets are joined'):
         joined([large, large])
 
 
