@@ -94,9 +94,9 @@ class RollingGrid:
         self._seen = np.empty(self._shape)
         self._costs = np.empty(self._shape, np.int8)
         self._holds_obstacle = np.empty(self._shape, bool)
-        self._initial_values = ((self._evidence, 0), (self._total, 0), (self._unit, 1),
-                        (self._seen, np.inf), (self._costs, UNKNOWN),
-                        (self._holds_obstacle, False))
+        self._initial_values = (
+            (self._evidence, 0), (self._total, 0), (self._unit, 1), (self._seen, np.inf),
+            (self._costs, UNKNOWN), (self._holds_obstacle, False))
         # Of each cell, where it is stored.
         self._stored = np.empty(self._total.size, np.intp)
         self._set_corner(_corner_around(0.0, 0.0, resolution, self._shape))

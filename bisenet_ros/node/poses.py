@@ -165,11 +165,10 @@ class OdometryTopic:
         after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
         if poses[after][0] == instant:
             return poses[after][1]
-        (earlier, start), (later, end) = poses[after - 1], poses[after]
-        if later - earlier > LARGEST_GAP * 1e9:
+        if silence := self._stamps.around(instant):
             raise PoseUnavailableError(
-                f'{self._topic} was silent for {(later - earlier) * 1e-9:.2f} s when the image '
-                'was taken')
+                f'{self._topic} was silent for {silence:.2f} s when the image was taken')
+        (earlier, start), (later, end) = poses[after - 1], poses[after]
         return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
 
     def was_silent_between(self, start: float, end: float) -> bool:

@@ -274,7 +274,7 @@ class SegmentationNode(LifecycleNode):
             f'{self._segmenter.device})')
 
     def _on_device_lost(self) -> None:
-        """End the process, once; called in the worker's thread, perhaps for several frames."""
+        """End the process, once; called where the device is used, perhaps for several frames."""
         if self.device_lost:
             return
         self.device_lost = True

@@ -428,12 +428,13 @@ def output():
     output = CostmapOutput(
         node, CostmapSettings(decay_time=60.0), load_label_set('camvid'), poses, [''], [])
 
-    def tell(seconds):
+    def tell(tenths):
         message = Odometry(child_frame_id='base_link')
         message.header.frame_id = 'odom'
-        message.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
         message.pose.pose.orientation.w = 1.0
-        poses._odometry._on_odometry(message)
+        for tenth in tenths:
+            message.header.stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
+            poses._odometry._on_odometry(message)
     yield output, tell
     output.destroy()
     node.destroy_node()
@@ -460,8 +461,7 @@ def is_known(output):
 def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
     """It may have begun anew, at another place."""
     output, tell = output
-    for tenth in (*range(10, 16), *range(30, 36)):
-        tell(tenth / 10)
+    tell((*range(10, 16), *range(30, 36)))
     observe(output, 1.1, 'road')
     observe(output, 1.4, 'nothing')
     assert is_known(output)
@@ -474,49 +474,36 @@ def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
 
 def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
     output, tell = output
-    for tenth in range(10, 41):
-        tell(tenth / 10)
+    tell(range(10, 41))
     observe(output, 3.5, 'road')
     assert output.missing(1.0) == {}
     observe(output, 3.9, 'road')
-    for tenth in range(41, 61):
-        tell(tenth / 10)
+    tell(range(41, 61))
     observe(output, 4.0, 'road')
     assert 'images are 2.0 s older than the newest odometry' in output.missing(1.0)['']
 
 
 def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     output, tell = output
-    for tenth in range(10, 16):
-        tell(tenth / 10)
+    tell(range(10, 16))
     observe(output, 1.5, 'road')
     assert output.missing(60.0) == {}
     output.begin_anew()
     assert list(output.missing(60.0)) == ['']
-    tell(1.6)
+    tell([16])
     observe(output, 1.6, 'road')
     assert output.missing(60.0) == {}
 
 
-def test_what_is_missing_is_excused_only_without_a_fault():
+def test_what_is_missing_is_excused_only_without_a_fault(output):
     """Who has only just begun to listen is told of a missing calibration, not of the rest."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = LifecycleNode('segmentation', context=context)
-    labels = load_label_set('camvid')
-    poses = RobotPoses(node, 'odom', 'base_link', 'none', '', {'': np.eye(4)})
-    output = CostmapOutput(node, CostmapSettings(), labels, poses, [''], [])
-    try:
-        assert 'nothing has been segmented' in output.missing(1.0)['']
-        assert output.missing(1.0, only_failed=True) == {}
-        mask = np.zeros((48, 64), np.uint8)
-        frame = Frame('', Image(), Calibrations(), rectified=False, received=time.monotonic())
-        with pytest.raises(CalibrationError):
-            output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
-        assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
-        output.begin_anew()
-        assert output.missing(1.0, only_failed=True) == {}
-    finally:
-        output.destroy()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+    output, _ = output
+    assert 'nothing has been segmented' in output.missing(1.0)['']
+    assert output.missing(1.0, only_failed=True) == {}
+    mask = np.zeros((48, 64), np.uint8)
+    frame = Frame('', Image(), Calibrations(), rectified=False, received=time.monotonic())
+    with pytest.raises(CalibrationError):
+        output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
+    assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
+    output.begin_anew()
+    assert output.missing(1.0, only_failed=True) == {}
