@@ -372,14 +372,15 @@ def test_each_camera_adds_its_own_view_and_is_named_where_it_adds_nothing(start_
     drive = StreetDrive
     poses = {'front': (list(drive.camera_xyz), list(drive.camera_rpy)),
              'rear': ([-0.25, 0.1, 1.0], [0.0, 0.17, math.pi])}
-    robot = start(start_node, 'none', cameras='[front, rear]', **{
+    # A GPU rounds a batch of two in another way than two images.
+    robot = start(start_node, 'none', cameras='[front, rear]', device='cpu', **{
         f'{camera}.{name}': value for camera, (xyz, rpy) in poses.items()
         for name, value in {
             'image_topic': f'{camera}/image_raw', 'camera_pose.source': 'parameters',
             'camera_pose.xyz': xyz, 'camera_pose.rpy': rpy}.items()})
     probe = robot.probe
     views = {'front': robot.frame.image, 'rear': robot.frame.image[:, ::-1]}
-    front, rear = Segmenter().segment(list(views.values()))
+    front, rear = Segmenter(device='cpu').segment(list(views.values()))
     expected = robot.expected_costmap(*front)
     expected.update('rear', robot.camera, fixed_camera_pose(*poses['rear']), None, *rear, 1.0)
     images, calibrations = (

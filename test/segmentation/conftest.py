@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from bisenet_ros.image_files import list_images
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
 
@@ -45,5 +46,5 @@ def colorful_image():
 @pytest.fixture(scope='session')
 def street_images(camvid):
     """Four RGB images of the CamVid validation clip, (360, 480, 3) uint8."""
-    files = sorted((camvid / 'val').glob('*.png'))[::29]
+    files = list_images(camvid / 'val')[::29]
     return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]

@@ -168,9 +168,11 @@ def test_a_gpu_goes_on_with_a_run_of_the_cpu(small_config, tmp_path):
 
 
 @needs_gpu
-@pytest.mark.parametrize('optimizer, precision', [
-    ('adamw', 'fp32'), ('adamw', 'bf16'), ('sgd', 'fp32')])
-def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, precision):
+@pytest.mark.parametrize('optimizer, precision, tolerance', [
+    # Adam's first steps are as long for the smallest gradients, whose sign is chance.
+    ('adamw', 'fp32', 0.02), ('adamw', 'bf16', 0.02), ('sgd', 'fp32', 0.005)])
+def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, precision,
+                                            tolerance):
     overrides = ['device=cuda', 'schedule.iterations=12', 'batch_size=4', 'optimizer.lr=0.001',
                  f'optimizer.name={optimizer}', f'precision={precision}', 'validate_every=4']
     trainings = [Training(load_config(str(small_config), overrides), tmp_path) for _ in range(2)]
@@ -180,7 +182,7 @@ def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, p
     assert trainings[0].step._graph is not None and trainings[1].step._graph is None
     recorded, stepped = ([row['loss'] for row in each.history] for each in trainings)
     # The first four iterations, of which one was recorded; then sums in another order add up.
-    assert recorded[0] == pytest.approx(stepped[0], rel=5e-3)
+    assert recorded[0] == pytest.approx(stepped[0], rel=tolerance)
     assert recorded == pytest.approx(stepped, rel=0.1)
     assert recorded[-1] < recorded[0]
 

@@ -19,7 +19,7 @@ from bisenet_ros.tools.benchmark.report import beside_network
 from bisenet_ros.tools.benchmark.timing import WARM_UPS, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids and confidence'
-FRAMES_ON_THEIR_WAY = 3
+FRAMES_ON_THEIR_WAY = 6  # with fewer, a GPU waits for the host where the network is small
 MEMORY_SAMPLES = 20
 _CYCLES_ASLEEP = 1_000_000
 
