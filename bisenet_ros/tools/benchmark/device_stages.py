@@ -19,7 +19,7 @@ from bisenet_ros.tools.benchmark.report import beside_network
 from bisenet_ros.tools.benchmark.timing import WARM_UPS, take_turns
 
 NETWORK, WHOLE = 'network', 'image to ids and confidence'
-FRAMES_ON_THEIR_WAY = 6  # with fewer, a GPU waits for the host where the network is small
+FRAMES_IN_FLIGHT = 6  # with fewer, a GPU waits for the host where the network is small
 MEMORY_SAMPLES = 20
 _CYCLES_ASLEEP = 1_000_000
 
@@ -39,7 +39,7 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
     report = beside_network(times, np.median(times[NETWORK]))
     samples = run_pipelined(pipeline, frame, frames, segmenter.device)
     rate = frames / samples[-1].seconds
-    print(f'{rate:.0f} frames/s with {FRAMES_ON_THEIR_WAY} on their way')
+    print(f'{rate:.0f} frames/s with {FRAMES_IN_FLIGHT} in flight')
     report['pipelined'] = {'frames': frames, 'frames_per_second': rate, **report_growth(samples)}
     return report
 
@@ -119,12 +119,12 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
 def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: int,
                   device: str) -> list[Sample]:
     """
-    Bring so many frames from host memory to ids there, several on their way at any time.
+    Bring so many frames from host memory to ids there, several in flight at any time.
 
     :param device: as device_memory takes it.
     :returns: memory now and then, the last sample after the last frame.
     """
-    waiting = deque(pipeline.submit([frame], bgr=True) for _ in range(FRAMES_ON_THEIR_WAY))
+    waiting = deque(pipeline.submit([frame], bgr=True) for _ in range(FRAMES_IN_FLIGHT))
     samples, start = [], time.perf_counter()
     for done in range(1, frames + 1):
         waiting.popleft()()

@@ -4,8 +4,8 @@ From an image in memory to class ids, stage by stage.
 The floor is the network alone in the same run; ratios are to it, turn by turn. On a CPU the stages
 have another order each turn, and the naive chain (NumPy normalisation, eager PyTorch, enlarged
 logits, argmax) takes turns, too, in a process of its own with the C library's allocator as it is.
-On a GPU times are the device's own events, and the rate is measured with several frames on their
-way at once. `--random` gives a backbone random weights, which are as fast.
+On a GPU times are the device's own events, and the rate is measured with several frames in flight.
+`--random` gives a backbone random weights, which are as fast.
 """
 
 import argparse
