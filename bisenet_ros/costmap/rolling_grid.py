@@ -66,9 +66,10 @@ class RollingGrid:
 
     Nothing is done to all cells that can be done to few. Each cell's evidence is stored in a unit
     of its own that fades, instead of fading itself; the prior fades along, so that a cell that is
-    not seen has the same class and cost until it is forgotten. And a cell of the world is stored
-    in row and column modulo the window's height and width, wherever the window is: nothing moves
-    with it. Cells are flat indices into the window.
+    not seen has the same class and cost until it is forgotten. And nothing moves with the window:
+    planes are rings, in which a cell of the world is stored at row * width + column modulo their
+    length, its row and column counted from the frame's origin. Cells are flat indices into the
+    window.
 
     :param resolution: side of a cell, metres.
     :param size: (x, y), metres.
@@ -84,21 +85,20 @@ class RollingGrid:
         self._shape = info.height, info.width
         self._decay_time = decay_time
         self._rule = rule
-        self._evidence = np.empty((rule.class_count, *self._shape), np.float32)
+        size = info.width * info.height
+        self._evidence = np.empty((rule.class_count, size), np.float32)
         # Of all classes together.
-        self._total = np.empty(self._shape, np.float32)
+        self._total = np.empty(size, np.float32)
         # How many observations of full confidence an evidence of 1 stood for when the cell was
         # last seen.
-        self._unit = np.empty(self._shape, np.float32)
+        self._unit = np.empty(size, np.float32)
         # Seconds on the clock of the stamps; never seen is never too old.
-        self._seen = np.empty(self._shape)
-        self._costs = np.empty(self._shape, np.int8)
-        self._holds_obstacle = np.empty(self._shape, bool)
+        self._seen = np.empty(size)
+        self._costs = np.empty(size, np.int8)
+        self._holds_obstacle = np.empty(size, bool)
         self._initial_values = (
             (self._evidence, 0), (self._total, 0), (self._unit, 1), (self._seen, np.inf),
             (self._costs, UNKNOWN), (self._holds_obstacle, False))
-        # Of each cell, where it is stored.
-        self._stored = np.empty(self._total.size, np.intp)
         self._set_corner(_corner_around(0.0, 0.0, resolution, self._shape))
         self.clear()
 
@@ -128,20 +128,20 @@ class RollingGrid:
 
     def hold_obstacle(self, cells: np.ndarray) -> np.ndarray:
         """Return in which cells (N,) an obstacle stands, as the rule decides it, (N,) bool."""
-        return self._holds_obstacle.take(self._stored.take(cells))
+        return self._holds_obstacle.take(self._stored(cells))
 
     def are_known(self, cells: np.ndarray) -> np.ndarray:
         """Return in which cells (N,) anything is held, (N,) bool."""
-        return self._total.take(self._stored.take(cells)) > 0
+        return self._total.take(self._stored(cells)) > 0
 
     def seen_after(self, stamp: float, cells: np.ndarray) -> np.ndarray:
         """Return which cells (N,) were seen later than stamp, (N,) bool; never seen are not."""
-        seen = self._seen.take(self._stored.take(cells))
+        seen = self._seen.take(self._stored(cells))
         return (seen > stamp) & (seen != np.inf)
 
     def strongest(self, cells: np.ndarray, classes: list[int]) -> np.ndarray:
         """Return which of some classes, an index into them, has most evidence in cells (N,)."""
-        return self._by_cell()[np.ix_(classes, self._stored.take(cells))].argmax(axis=0)
+        return self._evidence[np.ix_(classes, self._stored(cells))].argmax(axis=0)
 
     def percent(self, index: int) -> np.ndarray:
         """Return how probable a class is, (height, width) int8; UNKNOWN where nothing is held."""
@@ -213,14 +213,11 @@ class RollingGrid:
         if corner == self._corner:
             return
         # What leaves at one side is stored where what comes in at the other will be.
-        crossing_rows, crossing_columns = (
-            _wrapped_slices(min(new, old) % size, min(abs(new - old), size), size)
-            for new, old, size in zip(corner, self._corner, self._shape))
-        for planes, initial in self._initial_values:
-            for rows in crossing_rows:
-                planes[..., rows, :] = initial
-            for columns in crossing_columns:
-                planes[..., columns] = initial
+        leaves = np.ones(self._shape, bool)
+        leaves[tuple(
+            slice(max(new - old, 0), max(size + new - old, 0))
+            for new, old, size in zip(corner, self._corner, self._shape))] = False
+        self._forget(self._stored(np.flatnonzero(leaves)))
         self._set_corner(corner)
 
     def advance(self, stamp: float) -> None:
@@ -244,25 +241,22 @@ class RollingGrid:
         """
         if stamp < self._now - self._decay_time:
             return
-        stored = self._stored.take(cells)
+        stored = self._stored(cells)
         unit = self._see(stored, stamp)
-        evidence = self._by_cell().take(stored, axis=1)
         unit *= _MEMORY / np.maximum(unit * self._total.take(stored), _MEMORY)
-        self._renew_units(stored, evidence, unit)
-        self._unit.reshape(-1)[stored] = unit
+        self._renew_units(stored, unit)
+        self._unit[stored] = unit
         # Flat indices take half the time of pairs.
-        observed = classes * len(cells) + np.arange(len(cells))
-        evidence.reshape(-1)[observed] += weights / unit
-        self._evidence.reshape(-1)[classes * self._total.size + stored] = evidence.take(observed)
-        self._decide(stored, evidence)
+        self._evidence.reshape(-1)[classes * len(self._total) + stored] += weights / unit
+        self._decide(stored)
 
     def remove(self, cells: np.ndarray, classes: list[int]) -> None:
         """Forget what cells (N,) hold of some classes."""
         if not len(cells):
             return
-        stored = self._stored.take(cells)
-        self._by_cell()[np.ix_(classes, stored)] = 0
-        self._decide(stored, self._by_cell().take(stored, axis=1))
+        stored = self._stored(cells)
+        self._evidence[np.ix_(classes, stored)] = 0
+        self._decide(stored)
 
     def hide(self, cells: np.ndarray, ground: list[int], stamp: float) -> None:
         """
@@ -277,14 +271,14 @@ class RollingGrid:
         """
         if not len(cells):
             return
-        stored = self._stored.take(cells)
+        stored = self._stored(cells)
         unit = self._see(stored, stamp)
-        self._unit.reshape(-1)[stored] = unit
-        evidence = self._by_cell().take(stored, axis=1)
+        self._unit[stored] = unit
+        evidence = self._evidence.take(stored, axis=1)
         evidence[ground] = 0
         evidence[:, evidence.sum(axis=0) * unit < _LEAST_HIDDEN] = 0
-        self._by_cell()[:, stored] = evidence
-        self._decide(stored, evidence)
+        self._evidence[:, stored] = evidence
+        self._decide(stored)
         self._kept_hidden.append((stamp, stored[self._total.take(stored) > 0]))
 
     def _see(self, stored, stamp):
@@ -293,63 +287,59 @@ class RollingGrid:
         seen[seen == np.inf] = stamp
         # Not below 0: a camera whose clock lags does not make older what another has seen.
         elapsed = np.maximum(stamp - seen, 0)
-        self._seen.reshape(-1)[stored] = np.maximum(stamp, seen)
+        self._seen[stored] = np.maximum(stamp, seen)
         unit = self._unit.take(stored)
         unit *= np.exp(elapsed * (-_DECAY_CONSTANTS / self._decay_time))
         return unit
 
-    def _decide(self, stored, evidence):
-        """Take note of what cells hold now, evidence (classes, N)."""
+    def _decide(self, stored):
+        """Take note of what cells hold now."""
+        evidence = self._evidence.take(stored, axis=1)
         total = evidence.sum(axis=0)
-        self._total.reshape(-1)[stored] = total
+        self._total[stored] = total
         costs, holds_obstacle = self._rule.decide(
             evidence, total, _PRIOR / self._unit.take(stored))
-        self._costs.reshape(-1)[stored] = costs
-        self._holds_obstacle.reshape(-1)[stored] = holds_obstacle
+        self._costs[stored] = costs
+        self._holds_obstacle[stored] = holds_obstacle
 
     def _in_window(self, planes):
-        """Return stored planes (..., height, width) with cell (0, 0) at the window's origin."""
-        row, column = (corner % size for corner, size in zip(self._corner, self._shape))
-        planes = np.concatenate([planes[..., row:, :], planes[..., :row, :]], axis=-2)
-        return np.concatenate([planes[..., column:], planes[..., :column]], axis=-1)
+        """Return stored planes (..., size) as (..., height, width) of the window."""
+        planes = np.concatenate(
+            [planes[..., self._first_stored:], planes[..., :self._first_stored]], axis=-1)
+        return planes.reshape(*planes.shape[:-1], *self._shape)
 
     def _set_corner(self, corner):
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
         self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
-        height, width = self._shape
-        np.add.outer(rows % height * width, columns % width,
-                     out=self._stored.reshape(self._shape))
+        row, column = corner
+        self._first_stored = (row * self._shape[1] + column) % len(self._total)
 
-    def _renew_units(self, stored, evidence, unit):
-        """Write evidence (classes, N) in whole observations again where its unit is small."""
+    def _stored(self, cells):
+        """Return where cells (N,) int are stored, (N,) intp."""
+        stored = cells + self._first_stored
+        stored -= len(self._total) * (stored >= len(self._total))
+        return stored
+
+    def _renew_units(self, stored, unit):
+        """Write evidence in whole observations again where its unit, (N,), is small."""
         faded = np.flatnonzero(unit < _SMALLEST_UNIT)
         if not len(faded):
             return
-        renewed = evidence[:, faded] * unit[faded]
+        renewed = self._evidence[:, stored[faded]] * unit[faded]
         # Ever smaller numbers would become denormal, which are slow.
         renewed[renewed < _TRACE] = 0
         unit[faded] = 1
-        evidence[:, faded] = renewed
-        self._by_cell()[:, stored[faded]] = renewed
-
-    def _by_cell(self):
-        """Return the evidence as (classes, stored cells)."""
-        return self._evidence.reshape(len(self._evidence), -1)
+        self._evidence[:, stored[faded]] = renewed
 
     def _forget(self, stored):
         if not len(stored):
             return
         for planes, initial in self._initial_values:
-            planes.reshape(*planes.shape[:-2], -1)[..., stored] = initial
+            planes[..., stored] = initial
 
 
 def _corner_around(x, y, resolution, shape):
     """Return (row, column) of a window's first cell, counted from the frame's origin."""
     height, width = shape
     return round(y / resolution - height / 2), round(x / resolution - width / 2)
-
-
-def _wrapped_slices(first, count, size):
-    """Return the slices that hold so many indices from the first on, around the end of size."""
-    return slice(first, first + count), slice(0, max(0, first + count - size))
