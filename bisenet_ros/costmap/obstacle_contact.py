@@ -138,29 +138,23 @@ def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
     return before[joined], after[joined]
 
 
-def are_hidden(samples: np.ndarray, starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
+def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
     """
     Return which samples obstacles hide: from where they start to the next ground seen on the ray.
 
-    :param samples: (N,) int, flat indices of samples.
-    :param starts: (M,) int, likewise, of the obstacles; on few rays.
+    :param starts: (N,) int, flat indices of the obstacles' first samples; on few rays.
     :param ground: (samples, rays) bool, as find_contacts returns it.
-    :returns: (N,) bool.
+    :returns: (samples, rays) bool.
     """
-    hidden = np.zeros(len(samples), bool)
     start_samples, start_rays = np.divmod(starts, ground.shape[1])
-    is_chosen = np.zeros(ground.shape[1], bool)
-    is_chosen[start_rays] = True
-    rays = np.flatnonzero(is_chosen)
+    rays = np.unique(start_rays)
     # The last of either kind up to each sample: even numbers are ground's, odd ones starts'.
     order = 2 * np.arange(1, len(ground) + 1, dtype=np.int32)
     last = ground.take(rays, axis=1) * order[:, None]
     last[start_samples, np.searchsorted(rays, start_rays)] = order[start_samples] + 1
     last = np.maximum.accumulate(last, axis=0)
-    samples, sample_rays = np.divmod(samples, ground.shape[1])
-    on_chosen = np.flatnonzero(is_chosen.take(sample_rays))
-    columns = np.searchsorted(rays, sample_rays[on_chosen])
-    hidden[on_chosen] = last[samples[on_chosen], columns] % 2 == 1
+    hidden = np.zeros(ground.shape, bool)
+    hidden[:, rays] = last % 2 == 1
     return hidden
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.cost_rule import FREE, UNKNOWN, CostRule
 from bisenet_ros.costmap.geometry import PoseError, planar_pose
-from bisenet_ros.costmap.ground_projection import NOWHERE, GroundTable, PolarGrid
+from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
-    are_hidden,
     find_contacts,
     gaps_in_walls,
+    hidden_samples,
     on_outlines,
     start_at_near_edge,
 )
@@ -343,10 +343,8 @@ class SemanticCostmap:
         if confidence_threshold:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * confidence_threshold))
-        nearest_sample = np.zeros((self.info.height, self.info.width), np.int32)
-        nearest_sample[box] = self._samples_of_cells(table, camera_xy, yaw, box)
-        nearest_sample = nearest_sample.reshape(-1)
-        observed = ground.reshape(-1).take(nearest_sample)
+        samples_of_box = self._samples_of_cells(table, camera_xy, yaw, box)
+        observed = self._in_window(ground.reshape(-1).take(samples_of_box), box)
 
         # What was not there before may stand on what it hides, too.
         starts = np.concatenate([contacts, without_contact])
@@ -362,7 +360,9 @@ class SemanticCostmap:
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
         observed[contact_cells] = True
-        hidden = self._hidden_cells(starts[arrived], ground, nearest_sample, observed)
+        hidden = hidden_samples(starts[arrived], ground).reshape(-1).take(samples_of_box)
+        hidden = self._held_free(np.flatnonzero(self._in_window(hidden, box) & ~observed))
+        nearest_sample = self._in_window(samples_of_box, box)
         nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
         cells = np.flatnonzero(observed)
         samples = nearest_sample[cells]
@@ -407,13 +407,15 @@ class SemanticCostmap:
         cells, inside = self._grid.cells_of(between, np.ones(len(between), bool))
         return cells, contacts[before[which[inside]]]
 
-    def _hidden_cells(self, starts, ground, nearest_sample, observed):
-        """Return the cells held free, and not observed now, that starts hide, (N,) int."""
-        if not len(starts):
-            return np.zeros(0, np.intp)
-        cells = np.flatnonzero((nearest_sample != NOWHERE) & ~observed)
-        cells = cells[self._grid.are_known(cells) & ~self._grid.hold_obstacle(cells)]
-        return cells[are_hidden(nearest_sample[cells], starts, ground)]
+    def _held_free(self, cells):
+        """Return those of some cells, (N,) int, that are held free."""
+        return cells[self._grid.are_known(cells) & ~self._grid.hold_obstacle(cells)]
+
+    def _in_window(self, of_box, box):
+        """Return the values of a box, (rows, columns), in the grid, zero elsewhere, (cells,)."""
+        of_cells = np.zeros((self.info.height, self.info.width), of_box.dtype)
+        of_cells[box] = of_box
+        return of_cells.reshape(-1)
 
     def _view(self, table, rotation, camera_xy):
         """Return the rows and columns in which lies all a camera sees, and how far that is, m."""

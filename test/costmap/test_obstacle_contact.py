@@ -6,9 +6,9 @@ import pytest
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     OBSTACLE,
-    are_hidden,
     find_contacts,
     gaps_in_walls,
+    hidden_samples,
     on_outlines,
     start_at_near_edge,
 )
@@ -33,8 +33,8 @@ def walk(ray, are_stray=all_stray):
 def test_what_hides_hides_to_the_next_ground():
     ground = np.array([list('gg....ggg...gg'), list('gg............'), list('gggggggggggggg')]).T
     starts = [(3, 0), (10, 0), (4, 1), (2, 1)]
-    hidden = are_hidden(np.arange(ground.size), np.array(
-        [sample * 3 + ray for sample, ray in starts]), ground == 'g').reshape(ground.shape)
+    hidden = hidden_samples(
+        np.array([sample * 3 + ray for sample, ray in starts]), ground == 'g')
     assert [''.join('.h'[value] for value in ray) for ray in hidden.T.astype(int)] == [
         '...hhh....hh..', '..hhhhhhhhhhhh', '..............']
 
