@@ -49,7 +49,7 @@ class CostRule:
                      for (cost, is_obstacle), indices in self._groups.items() if is_obstacle}
         most = reduce(np.maximum, strongest.values(), _NO_EVIDENCE)
         required = self._required_evidence(total, prior)
-        costs = np.full(len(total), UNKNOWN, np.int8)
+        above_unknown = np.zeros(len(total), np.int8)
         holds_obstacle = np.zeros(len(total), bool)
         for (cost, is_obstacle), of_group in strongest.items():
             decided = of_group == most
@@ -57,13 +57,14 @@ class CostRule:
                 # Networks mix up obstacles: a wall may be part building, part fence.
                 decided |= obstacles[cost] >= required
                 holds_obstacle |= decided
-            np.maximum(costs, np.where(decided, np.int8(cost), np.int8(UNKNOWN)), out=costs)
+            # A product takes a tenth of the time of np.where.
+            np.maximum(above_unknown, decided * np.int8(cost - UNKNOWN), out=above_unknown)
         if len(obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
             decided = sum(obstacles.values()) >= required
             holds_obstacle |= decided
-            least = np.int8(min(obstacles))
-            np.maximum(costs, np.where(decided, least, np.int8(UNKNOWN)), out=costs)
-        return costs, holds_obstacle
+            least = np.int8(min(obstacles) - UNKNOWN)
+            np.maximum(above_unknown, decided * least, out=above_unknown)
+        return above_unknown + np.int8(UNKNOWN), holds_obstacle
 
     def _required_evidence(self, total, prior):
         """Return how much evidence makes classes obstacle_probability probable, (N,) float32."""

@@ -227,7 +227,7 @@ class GroundTable:
         height, width = image.shape
         v, u = np.divmod(self._pixel_index_of_sample.take(samples), width)
         step = np.array([-1, 0, 1])
-        v, u = (np.clip(middle + step[:, None], 0, size - 1)
+        v, u = (np.minimum(np.maximum(middle + step[:, None], 0), size - 1)
                 for middle, size in ((v, height), (u, width)))
         return image[v[:, None], u].reshape(9, -1)
 

@@ -336,7 +336,7 @@ class RollingGrid:
         if not len(stored):
             return
         for planes, initial in self._initial_values:
-            planes[..., stored] = initial
+            planes.T[stored] = initial
 
 
 def _corner_around(x, y, resolution, shape):
