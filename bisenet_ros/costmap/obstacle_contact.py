@@ -53,7 +53,7 @@ def find_contacts(kinds: np.ndarray, are_stray: Callable[[np.ndarray], np.ndarra
     # Steps go along the rays, so that eight of these fit into a byte.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
     obstacle = _drop_stray(obstacle, kinds.shape, are_stray)
-    ground_before = _any_of_last(_drop_short_runs(ground, _MIN_RUN), _MAX_GAP + 1)
+    ground_before = _any_of_last(_all_of_next(ground, _MIN_RUN), _MIN_RUN + _MAX_GAP)
     contacts = np.zeros_like(obstacle)
     contacts[1:] = obstacle[1:] & ~obstacle[:-1] & ground_before[:-1]
     without_contact = obstacle.copy()
@@ -154,7 +154,7 @@ def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
     last[start_samples, np.searchsorted(rays, start_rays)] = order[start_samples] + 1
     last = np.maximum.accumulate(last, axis=0)
     hidden = np.zeros(ground.shape, bool)
-    hidden[:, rays] = last % 2 == 1
+    hidden[:, rays] = last & 1
     return hidden
 
 

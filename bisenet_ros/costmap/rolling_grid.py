@@ -75,6 +75,7 @@ class RollingGrid:
     :param size: (x, y), metres.
     :param decay_time: seconds.
     :param rule: CostRule.
+    :ivar info: where the grid lies now, a GridInfo.
     """
 
     def __init__(self, resolution: float, size: tuple[float, float], decay_time: float,
@@ -109,14 +110,6 @@ class RollingGrid:
         # When cells were hidden, and which of them keep the evidence of an obstacle.
         self._kept_hidden: deque[tuple[float, np.ndarray]] = deque()
         self._now = -math.inf
-
-    @property
-    def info(self) -> GridInfo:
-        """Where the grid lies now, a GridInfo."""
-        height, width = self._shape
-        row, column = self._corner
-        return GridInfo(
-            self._resolution, width, height, column * self._resolution, row * self._resolution)
 
     def costs(self) -> np.ndarray:
         """Return the cost of each cell, as the rule decides it, (height, width) int8."""
@@ -312,8 +305,10 @@ class RollingGrid:
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
         self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
-        row, column = corner
-        self._first_stored = (row * self._shape[1] + column) % len(self._total)
+        (row, column), (height, width) = corner, self._shape
+        self._first_stored = (row * width + column) % len(self._total)
+        self.info = GridInfo(
+            self._resolution, width, height, column * self._resolution, row * self._resolution)
 
     def _stored(self, cells):
         """Return where cells (N,) int are stored, (N,) intp."""

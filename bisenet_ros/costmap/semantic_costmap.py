@@ -360,8 +360,7 @@ class SemanticCostmap:
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
         observed[contact_cells] = True
-        hidden = hidden_samples(starts[arrived], ground).reshape(-1).take(samples_of_box)
-        hidden = self._held_free(np.flatnonzero(self._in_window(hidden, box) & ~observed))
+        hidden = self._hidden_cells(starts[arrived], ground, samples_of_box, box, observed)
         nearest_sample = self._in_window(samples_of_box, box)
         nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
         cells = np.flatnonzero(observed)
@@ -407,8 +406,12 @@ class SemanticCostmap:
         cells, inside = self._grid.cells_of(between, np.ones(len(between), bool))
         return cells, contacts[before[which[inside]]]
 
-    def _held_free(self, cells):
-        """Return those of some cells, (N,) int, that are held free."""
+    def _hidden_cells(self, starts, ground, samples_of_box, box, observed):
+        """Return the cells held free, and not observed now, that starts hide, (N,) int."""
+        if not len(starts):
+            return np.zeros(0, np.intp)
+        hidden = hidden_samples(starts, ground).reshape(-1).take(samples_of_box)
+        cells = np.flatnonzero(self._in_window(hidden, box) & ~observed)
         return cells[self._grid.are_known(cells) & ~self._grid.hold_obstacle(cells)]
 
     def _in_window(self, of_box, box):
