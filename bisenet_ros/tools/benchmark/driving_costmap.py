@@ -37,8 +37,11 @@ class DrivingCostmap:
         :param pan: radians the cameras turn with every call; each turn needs new lookup tables.
         """
         self._frame += 1
-        camera_pose = pose_from_rpy((0, 0, 0), (0, 0, pan * self._frame)) @ self._camera_pose
-        base_pose = pose_from_rpy((STEP * self._frame, 0, 0), (0, 0, 0))
+        camera_pose = self._camera_pose
+        if pan:
+            camera_pose = pose_from_rpy((0, 0, 0), (0, 0, pan * self._frame)) @ camera_pose
+        base_pose = np.eye(4)
+        base_pose[0, 3] = STEP * self._frame
         for camera, segmentation in enumerate(segmentations):
             self._costmap.update(
                 camera, self._camera, camera_pose, base_pose, segmentation.class_ids,
