@@ -21,8 +21,8 @@ _WIDEST_ANGLE = 0.005
 # Flat index that means "no sample". It is the first sample of the first ray, and no pixel sees the
 # first sample of any ray.
 NOWHERE = 0
-# Outside any image: there cv2.remap fills in.
-_UNSEEN = -1
+# What a mask says where no pixel sees the sample: every bit is set, no class has this id.
+_UNSEEN = np.uint8(255)
 
 
 class PolarGrid:
@@ -121,8 +121,7 @@ class GroundTable:
             max_pixel_footprint)
         self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height)
-        self._pixel_of_sample = self._nearest_pixels(max_pixel_footprint)
-        seen = self._pixel_of_sample[..., 0] != _UNSEEN
+        self._pixel_of_sample, seen = self._nearest_pixels(max_pixel_footprint)
         self.sees_ground = bool(seen.any())
         # Samples begin with the last that no pixel sees before the first that one does.
         start = max(int(seen.any(axis=1).argmax()) - 1, 0)
@@ -130,8 +129,7 @@ class GroundTable:
             of_samples[start:]
             for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))
         self.first_seen = seen.argmax(axis=0)
-        u, v = self._pixel_of_sample.reshape(-1, 2).T.astype(np.int32)
-        self._pixel_index_of_sample = v * camera.width + u
+        self._unseen = np.where(seen, np.uint8(0), _UNSEEN)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         self.ray_ends = max_range * self._directions.T
@@ -166,7 +164,11 @@ class GroundTable:
         return pixels.view(np.complex64)[..., 0], columns
 
     def _nearest_pixels(self, max_pixel_footprint):
-        """Return the pixel (u, v) that sees each sample, (samples, rays, 2) int16; or _UNSEEN."""
+        """
+        Return the pixel that sees each sample, its flat index, and whether one does.
+
+        :returns: (samples, rays) intp, 0 where none does; and (samples, rays) bool.
+        """
         u, v = np.rint(self._pixels.real), np.rint(self._pixels.imag)
         length = np.diff(self.ranges)[:, None].astype(np.float32)
         seen = np.zeros(u.shape, bool)
@@ -174,7 +176,8 @@ class GroundTable:
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
         seen[0] = False  # It lies right below the camera; see NOWHERE.
-        return np.stack([np.where(seen, axis, _UNSEEN) for axis in (u, v)], -1).astype(np.int16)
+        u, v = (np.where(seen, axis, 0).astype(np.intp) for axis in (u, v))
+        return v * self.camera.width + u, seen
 
     def _samples_of(self, polar, columns):
         """
@@ -199,8 +202,10 @@ class GroundTable:
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
         count = int(np.searchsorted(self.ranges, reach)) + 1 + beyond
-        return cv2.remap(class_ids, self._pixel_of_sample[:count], None, cv2.INTER_NEAREST,
-                         borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        # Faster than cv2.remap, and the pixels' indices are at hand for values.
+        along_rays = class_ids.reshape(-1).take(self._pixel_of_sample[:count])
+        along_rays |= self._unseen[:count]
+        return along_rays
 
     def samples_of_cells(self, table_from_grid: np.ndarray, width: int,
                          height: int) -> np.ndarray:
@@ -216,7 +221,7 @@ class GroundTable:
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        return image.reshape(-1).take(self._pixel_index_of_sample.take(samples))
+        return image.reshape(-1).take(self._pixel_of_sample.take(samples))
 
     def surroundings(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """
@@ -225,7 +230,7 @@ class GroundTable:
         :param samples: (N,) int, flat indices.
         """
         height, width = image.shape
-        v, u = np.divmod(self._pixel_index_of_sample.take(samples), width)
+        v, u = np.divmod(self._pixel_of_sample.take(samples), width)
         step = np.array([-1, 0, 1])
         v, u = (np.minimum(np.maximum(middle + step[:, None], 0), size - 1)
                 for middle, size in ((v, height), (u, width)))

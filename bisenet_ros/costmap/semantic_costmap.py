@@ -36,7 +36,7 @@ _LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
-# Metres. Farther, a table would have more rays than OpenCV's remap takes.
+# Metres. Rays are the narrower, and tables the larger, the farther they reach.
 _FARTHEST_GROUND = 100.0
 # Camera poses closer than this, metres or radians, share a table: TF rounds.
 _SAME_POSE = 1e-6
