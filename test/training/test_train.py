@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -99,6 +100,52 @@ def test_the_learning_rate_warms_up_and_falls_by_its_power(small_config, tmp_pat
         [0.01 * factor * (1 - i / 4) ** power for i, factor in enumerate(factors)], abs=1e-6)
     for group in training.optimizer.param_groups:
         assert group['lr'] == pytest.approx(rates[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+def test_the_optimizer_has_its_settings(small_config, tmp_path, name):
+    training = Training(load_config(str(small_config), [
+        f'optimizer.name={name}', 'optimizer.momentum=0.7', 'optimizer.weight_decay=0.03']),
+        tmp_path)
+    groups = training.optimizer.param_groups
+    decays = {p: group['weight_decay'] for group in groups for p in group['params']}
+    assert decays == {p: 0.03 if p.ndim > 1 else 0.0 for p in training.network.parameters()}
+    if name == 'sgd':
+        assert [group['momentum'] for group in groups] == [0.7, 0.7]
+
+
+def test_the_moving_average_is_what_is_saved(small_config, tmp_path):
+    training = Training(load_config(str(small_config), ['ema_decay=0.15']), tmp_path)
+    expected = {}
+
+    def follow(*_):
+        weight = (1.0, 0.9, 0.85, 0.85)[training.iteration]  # 9 / (9 + iteration), then 1 - decay
+        for key, value in training.network.state_dict().items():
+            expected[key] = (1 - weight) * expected.get(key, 0) + weight * value
+
+    training.optimizer.register_step_post_hook(follow)
+    training.run()
+    average = training.average.state_dict()
+    saved = load_weights(tmp_path / 'last.safetensors').network.state_dict()
+    for key, value in saved.items():
+        if not key.endswith('num_batches_tracked'):
+            assert torch.equal(value, average[key]), key
+            torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6)
+    assert not same(training.network, training.average)
+
+
+def test_the_best_weights_are_kept(small_config, tmp_path, monkeypatch):
+    scores = [0.5, 0.4]
+
+    def score(*_):
+        shutil.copy(tmp_path / 'last.safetensors', tmp_path / f'{len(scores)}.safetensors')
+        return SimpleNamespace(mean_iou=scores.pop(0), class_iou=np.zeros(11))
+
+    monkeypatch.setattr(train, 'score', score)
+    assert run(small_config, tmp_path).best == 0.5
+    best, first, second = (load_weights(tmp_path / f'{name}.safetensors').network
+                           for name in ('best', '2', '1'))
+    assert same(best, first) and not same(best, second)
 
 
 def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
@@ -341,16 +388,18 @@ def test_a_checkpoint_is_no_weights(small_config, tmp_path):
 def test_classes_weigh_by_how_often_they_are_drawn(small_config, camvid_like, tmp_path):
     data = f'layout: camvid, root: {camvid_like}'
     training = Training(load_config(str(small_config), [
-        'loss.class_balance=1',
+        'loss.class_balance=0.35', 'loss.auxiliary_weight=0.4',
         f'data.train=[{{{data}, share: 3.0}}, {{{data}, split: val}}]']), tmp_path)
     shares = np.zeros(11)
     for split, share, count in (('train', 3.0, 6), ('val', 1.0, 2)):
         for path in (camvid_like / f'{split}annot').glob('*.png'):
             labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             shares += share / count * np.bincount(labels.flatten(), minlength=12)[:11]
-    weights = training.step._loss.class_weights
-    np.testing.assert_allclose(weights, 1 / np.log(1.02 + shares / shares.sum()), rtol=1e-5)
-    assert weights.dtype == torch.float32
+    loss = training.step._loss
+    expected = (1 / np.log(1.02 + shares / shares.sum())) ** 0.35
+    np.testing.assert_allclose(loss.class_weights, expected, rtol=1e-5)
+    assert loss.class_weights.dtype == torch.float32
+    assert loss.auxiliary_weight == 0.4
 
 
 def test_how_many_pictures_there_are_is_told(small_config, tmp_path, capsys):
