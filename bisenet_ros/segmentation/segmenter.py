@@ -262,7 +262,8 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
     """
     Return the label set, or for `auto` the one the weights name, if it fits the weights.
 
-    Classes may be renamed by a label set that is given, not by one that the weights name.
+    Classes may be renamed by a label set that is given, which is told, not by one that the weights
+    name; and not all of them.
 
     :param path: of the weights, for messages.
     :raises ValueError: there is none, or its classes are not those of the weights.
@@ -295,6 +296,14 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
         raise ValueError(
             f'label set {chosen.name!r} has the classes of weights {path} in another order; '
             f'list them as the weights do: {", ".join(weights.class_names)}')
+    renamed = [f'{old} -> {new}'
+               for old, new in zip(weights.class_names, chosen.class_names) if old != new]
+    if len(renamed) == weights.classes:
+        raise ValueError(
+            f'label set {chosen.name!r} has not one of the classes of weights {path}, '
+            f'{", ".join(weights.class_names)}; give the label set they were trained on')
+    if renamed:
+        _logger.warning('classes renamed by label set %r: %s', chosen.name, ', '.join(renamed))
     return chosen
 
 

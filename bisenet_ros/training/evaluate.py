@@ -148,7 +148,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if min(size) < 32:
         raise ValueError(f'--size is {size[0]}x{size[1]}: give at least 32x32')
     label_set = choose_label_set(arguments.label_set, weights, path)
-    _tell_renamed(weights.class_names, label_set.class_names)
     layout_arguments = _layout_arguments(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
@@ -166,11 +165,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
     save_worst(arguments.output / 'worst.png', scores, predict, dataset, label_set)
     print(f'written: {arguments.output}/scores.json, confusion.png, worst.png')
-
-
-def _tell_renamed(trained: tuple[str, ...], names: tuple[str, ...]) -> None:
-    if renamed := [f'{old} -> {new}' for old, new in zip(trained, names) if old != new]:
-        print(f'classes renamed: {", ".join(renamed)}')
 
 
 def _layout_arguments(arguments: argparse.Namespace) -> dict[str, str]:

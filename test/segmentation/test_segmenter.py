@@ -311,7 +311,8 @@ def test_weights_without_label_set_need_one(unlabelled_weights):
         Segmenter(unlabelled_weights, device='cpu')
 
 
-def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weights, tmp_path):
+def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weights, tmp_path,
+                                                                     caplog):
     """A robot would keep away from the wrong things; who gives a label set may rename."""
     weights = load_weights(camvid_weights)
     names = load_label_set('camvid').class_names
@@ -320,8 +321,19 @@ def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weig
     with pytest.raises(ValueError, match="other.safetensors.*'camvid'.*'sky'.*'water'; give the"):
         Segmenter(path, device='cpu')
     assert Segmenter(path, label_set='camvid', device='cpu').label_set.name == 'camvid'
+    assert "renamed by label set 'camvid': water -> sky\n" in caplog.text
+    caplog.clear()
     save_weights(path, dataclasses.replace(weights, class_names=tuple(names)))
     assert Segmenter(path, device='cpu').label_set.name == 'camvid'
+    assert not caplog.text
+
+
+def test_a_label_set_without_one_class_of_the_weights_is_refused(camvid_weights, tmp_path):
+    path = tmp_path / 'other.safetensors'
+    names = tuple(f'plant_{index}' for index in range(11))
+    save_weights(path, dataclasses.replace(load_weights(camvid_weights), class_names=names))
+    with pytest.raises(ValueError, match="'camvid' has not one of .*other.safetensors, plant_0"):
+        Segmenter(path, label_set='camvid', device='cpu')
 
 
 def test_the_weights_classes_in_another_order_are_refused(tmp_path):
