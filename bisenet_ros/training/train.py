@@ -22,7 +22,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
-from bisenet_ros.segmentation.labels import LabelSet, load_label_set
+from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.segmenter import (
     choose_device,
     choose_dtype,
@@ -39,6 +39,7 @@ from bisenet_ros.training.step import TrainingStep, can_capture
 
 # Beginnings of the names of settings that a run may change when it is resumed.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
+_LONGEST_WARMUP = 0.1  # of the schedule
 
 
 class Training:
@@ -57,7 +58,7 @@ class Training:
         torch.manual_seed(config['seed'])
         self.generator = torch.Generator().manual_seed(config['seed'])
         self.device = choose_device(config['device'])
-        self.label_set = load_label_set(config['label_set'])
+        self.label_set = _named_label_set(config['label_set'])
         # Before the data, which may take minutes to read: a wrong setting is told at once.
         dtype = _compute_dtype(config['precision'], self.device)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
@@ -155,8 +156,10 @@ class Training:
 
     def _set_learning_rate(self) -> float:
         schedule = self.config['schedule']
-        lr = self.config['optimizer']['lr'] * (1 - self._progress()) ** schedule['power']
-        lr *= min(1.0, (self.iteration + 1) / max(1, schedule['warmup']))
+        progress = self._progress()
+        # A warm-up of many iterations must not last to the end of a short schedule.
+        warm = max((self.iteration + 1) / max(1, schedule['warmup']), progress / _LONGEST_WARMUP)
+        lr = self.config['optimizer']['lr'] * (1 - progress) ** schedule['power'] * min(1.0, warm)
         if self._captured_lr is not None:
             self._captured_lr.fill_(lr)
         for group in self.optimizer.param_groups:
@@ -332,6 +335,24 @@ def load_checkpoint(config: dict, output: Path) -> dict:
         raise ConfigError(f'the schedule of {output} is done after {state["iteration"]} '
                           'iterations: raise schedule.iterations or schedule.minutes to go on')
     return state
+
+
+def _named_label_set(name_or_path: str) -> LabelSet:
+    """
+    Return the label set.
+
+    :raises ConfigError: where another one is shipped by its name, which is all that weights keep
+        of it: with them the node would take that one's ids and costs.
+    """
+    label_set = load_label_set(name_or_path)
+    try:
+        shipped = load_label_set(label_set.name)
+    except LabelSetError:
+        return label_set
+    if label_set != shipped:
+        raise ConfigError(f'label_set {name_or_path} has the name {label_set.name!r}, by which '
+                          'another one is shipped: give it a name of its own')
+    return label_set
 
 
 def _new_run(output: Path) -> str:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import signal
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from bisenet_ros.network import (  # noqa: E402
 from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.segmentation import segmenter  # noqa: E402
+from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
 from bisenet_ros.training import train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
@@ -89,17 +91,27 @@ def test_the_schedule_ends_with_the_minutes(small_config, tmp_path):
     assert 0 < training.iteration < 1000
 
 
-@pytest.mark.parametrize('power, warmup, factors', [
-    (0.9, 0, [1, 1, 1, 1]), (2.0, 3, [1 / 3, 2 / 3, 1, 1])])
-def test_the_learning_rate_warms_up_and_falls_by_its_power(small_config, tmp_path, power, warmup,
-                                                           factors):
+@pytest.mark.parametrize('power', [0.9, 2.0])
+def test_the_learning_rate_falls_by_its_power(small_config, tmp_path, power):
     training = run(small_config, tmp_path / 'out', 'validate_every=1', 'optimizer.lr=0.01',
-                   f'schedule.power={power}', f'schedule.warmup={warmup}')
+                   f'schedule.power={power}')
     rates = [row['lr'] for row in training.history]
-    assert rates == pytest.approx(
-        [0.01 * factor * (1 - i / 4) ** power for i, factor in enumerate(factors)], abs=1e-6)
+    assert rates == pytest.approx([0.01 * (1 - i / 4) ** power for i in range(4)], abs=1e-6)
     for group in training.optimizer.param_groups:
         assert group['lr'] == pytest.approx(rates[-1], abs=1e-6)
+
+
+@pytest.mark.parametrize('warmup, iteration, seconds, factor', [
+    (50, 0, 0, 1 / 50), (50, 24, 0, 0.5), (50, 49, 0, 1), (50, 80, 0, 1),
+    # No longer than a tenth of 1000 iterations, or of a minute.
+    (5000, 0, 0, 1 / 5000), (5000, 50, 0, 0.5), (5000, 100, 0, 1), (5000, 500, 0, 1),
+    (50, 9, 3, 0.5), (50, 9, 6, 1)])
+def test_the_learning_rate_warms_up(small_config, tmp_path, warmup, iteration, seconds, factor):
+    training = Training(load_config(str(small_config), [
+        'schedule.iterations=1000', 'schedule.minutes=1', 'schedule.power=0',
+        f'schedule.warmup={warmup}']), tmp_path)
+    training.iteration, training.seconds = iteration, seconds
+    assert training._set_learning_rate() == pytest.approx(0.003 * factor)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'sgd'])
@@ -511,17 +523,28 @@ def label_set_of_three(path, name):
     path.write_text(yaml.safe_dump(content))
 
 
-def test_a_copied_label_set_with_other_classes_gets_heads_of_its_own(small_config, tmp_path,
-                                                                     capsys):
-    """A .pth of 19 classes is taken for Cityscapes', and the copy has that name still."""
-    label_set_of_three(tmp_path / 'mine.yaml', 'cityscapes')
-    torch.save(build_network('paper', 'xception39', 19).state_dict(), tmp_path / 'begin.pth')
+def test_a_label_set_whose_classes_have_changed_gets_heads_of_its_own(small_config, tmp_path,
+                                                                      capsys):
+    """Weights that do not name their classes keep the name of the label set alone."""
+    label_set_of_three(tmp_path / 'mine.yaml', 'mine')
+    begin = tmp_path / 'begin.safetensors'
+    save_random_weights(begin, 'paper', 'xception39', 19, label_set='mine')
     settings = [f'label_set={tmp_path}/mine.yaml', 'network.output_stride=8']
-    run(small_config, tmp_path / 'run', f'network.init={tmp_path}/begin.pth', *settings)
+    run(small_config, tmp_path / 'run', f'network.init={begin}', *settings)
     assert 'new heads for 3 classes' in capsys.readouterr().out
     with pytest.raises(ConfigError, match='distillation.teacher .* has other classes'):
-        run(small_config, tmp_path / 'run', f'distillation.teacher={tmp_path}/begin.pth',
-            *settings)
+        run(small_config, tmp_path / 'run', f'distillation.teacher={begin}', *settings)
+
+
+def test_a_copied_label_set_needs_a_name_of_its_own(small_config, tmp_path):
+    """The node would take the costs of the shipped one."""
+    text = config_path('labels/camvid.yaml').read_text()
+    (tmp_path / 'mine.yaml').write_text(text)
+    config = load_config(str(small_config), [f'label_set={tmp_path}/mine.yaml'])
+    Training(config, tmp_path)
+    (tmp_path / 'mine.yaml').write_text(re.sub('cost: 100', 'cost: 90', text, count=1))
+    with pytest.raises(ConfigError, match="mine.yaml has the name 'camvid', by which another one"):
+        Training(config, tmp_path)
 
 
 def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
