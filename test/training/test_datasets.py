@@ -208,7 +208,7 @@ def one_pair(tmp_path):
     (1, b'\x40', [0, 1, 0, 0, 0, 0, 0, 0]), (2, b'\x1c', [0, 1, 3, 0]), (4, b'\x01', [0, 1]),
     (8, b'\x00\x01\x0a', [0, 1, 10])])
 def test_a_palettes_indices_are_the_labels(tmp_path, one_pair, bits, row, ids):
-    """Whatever colours it has: VOC, CVAT and labelme write such."""
+    """Whatever colours it has: VOC and labelme2voc write such."""
     image, label = one_pair
     palette = bytes([200, 0, 0, 0, 0, 0] + 10 * [0, 128, 7])[:3 * min(11, 2 ** bits)]
     width = write_png(label, bits, 3, palette, row)
