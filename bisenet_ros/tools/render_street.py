@@ -48,7 +48,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog='render_street', description=__doc__)
     parser.add_argument('output', type=Path, help='folder to write images/ and labels/ into')
     parser.add_argument('--frames', type=int, default=80)
     parser.add_argument('--size', type=int, nargs=2, default=(480, 360),

@@ -98,7 +98,7 @@ def save_worst(path: Path, scores: Scores, predict: Predictor, dataset: Dataset,
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
     parser.add_argument('weights', help='shipped weights by name, a weights file or an .onnx file')
     parser.add_argument('root', help='folder of the data set')
     parser.add_argument('--layout', default='camvid', choices=list(LAYOUT_ARGUMENTS))
@@ -115,8 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
                         help='single scale, or multi-scale and flip')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--output', type=user_path, default=Path('runs/evaluation'),
-                        help='folder for scores.json, confusion.png and worst.png')
+    parser.add_argument('--output', type=user_path,
+                        help='folder for scores.json, confusion.png and worst.png '
+                        '(runs/evaluation/<folder of the weights>/<their name>)')
     arguments = parser.parse_args(argv)
     try:
         _evaluate(arguments)
@@ -149,7 +150,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(f'--size is {size[0]}x{size[1]}: give at least 32x32')
     label_set = choose_label_set(arguments.label_set, weights, path)
     layout_arguments = _layout_arguments(arguments)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    output = arguments.output or Path('runs/evaluation') / path.parent.name / path.stem
+    output.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
                            tuple(arguments.sequences), **layout_arguments)
     if arguments.mode == 'msf':
@@ -158,13 +160,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}')
     print(table(scores, label_set))
-    (arguments.output / 'scores.json').write_text(as_json(
+    (output / 'scores.json').write_text(as_json(
         scores, label_set, weights=arguments.weights, root=arguments.root, layout=arguments.layout,
         places=layout_arguments, sequences=arguments.sequences, size=size, mode=arguments.mode,
         images=len(dataset)))
-    confusion_figure(scores, label_set).savefig(arguments.output / 'confusion.png', dpi=100)
-    save_worst(arguments.output / 'worst.png', scores, predict, dataset, label_set)
-    print(f'written: {arguments.output}/scores.json, confusion.png, worst.png')
+    confusion_figure(scores, label_set).savefig(output / 'confusion.png', dpi=100)
+    save_worst(output / 'worst.png', scores, predict, dataset, label_set)
+    print(f'written: {output}/scores.json, confusion.png, worst.png')
 
 
 def _layout_arguments(arguments: argparse.Namespace) -> dict[str, str]:

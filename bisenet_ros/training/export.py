@@ -54,8 +54,9 @@ def compare(exported_engine: Engine, network: DeployedNetwork,
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='The ONNX model takes "images" (N, H, W, 3) uint8 RGB of any '
-        'size and gives "logits" (N, classes, h, w) float32, one for each output_stride pixels.')
+        prog='export', description=__doc__,
+        epilog='The ONNX model takes "images" (N, H, W, 3) uint8 RGB of any size and gives '
+        '"logits" (N, classes, h, w) float32, one for each output_stride pixels.')
     parser.add_argument('weights', help='shipped weights by name, or a weights file')
     parser.add_argument('images', type=user_path, help='folder of images to compare on')
     parser.add_argument('output', type=user_path, help='file to write: .onnx, or .safetensors '
@@ -123,7 +124,8 @@ def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarr
     if not files:
         raise DatasetError(f'{folder}: no images ({", ".join(IMAGE_SUFFIXES)}) to compare on')
     images = []
-    for file in files[::max(1, len(files) // count)][:count]:
+    count = min(count, len(files))
+    for file in (files[index * len(files) // count] for index in range(count)):
         image = read_image(file, cv2.IMREAD_COLOR)
         size = size_like_trained(weights.network_size or (0, 0), *image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)

@@ -399,7 +399,7 @@ def _make_optimizer(network: nn.Module, settings: dict,
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog='train', description=__doc__)
     parser.add_argument('config', help='camvid_xception39, camvid_resnet18, '
                         'cityscapes_resnet18, or a YAML file')
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='SETTING=VALUE',

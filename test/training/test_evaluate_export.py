@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -140,6 +141,15 @@ def test_home_folders_are_found(weights, camvid_like, tmp_path, monkeypatch):
     assert (tmp_path / 'half.safetensors').is_file()
 
 
+def test_each_weights_have_a_folder_of_their_own(weights, camvid_like, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in 'ab':
+        (tmp_path / run).mkdir()
+        shutil.copy(weights, tmp_path / run / 'best.safetensors')
+        evaluate.main([f'{run}/best.safetensors', str(camvid_like)])
+        assert (tmp_path / 'runs/evaluation' / run / 'best/scores.json').is_file()
+
+
 def test_a_size_that_cannot_be_is_told(weights, camvid_like, tmp_path):
     with pytest.raises(SystemExit, match='--size is 0x0: give at least 32x32'):
         run_evaluate(weights, camvid_like, tmp_path / 'out', '--size', '0', '0')
@@ -232,6 +242,16 @@ def test_export_compares_at_the_size_the_network_sees(weights, camvid_like, tmp_
         export.main([small, str(camvid_like / 'val'), str(tmp_path / 'new' / 'model.onnx')])
     assert sizes == [(40, 64, 3)] * 2 + [(64, 96, 3)] * 2
     assert (tmp_path / 'new' / 'model.onnx').is_file()
+
+
+def test_export_compares_on_images_from_the_whole_folder(weights, camvid_like, monkeypatch):
+    honest, read = export.read_image, []
+    monkeypatch.setattr(export, 'read_image',
+                        lambda path, flags: read.append(path.stem) or honest(path, flags))
+    for count in 1, 4, 20:
+        export._images_as_seen(camvid_like / 'train', count, load_weights(weights))
+    every = ['A_0', 'A_2', 'A_4', 'B_1', 'B_3', 'B_5']
+    assert read == ['A_0'] + ['A_0', 'A_2', 'B_1', 'B_3'] + every
 
 
 def test_what_export_cannot_use_is_named(weights, camvid_like, tmp_path):
