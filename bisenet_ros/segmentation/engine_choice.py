@@ -21,6 +21,10 @@ from bisenet_ros.segmentation.onnx_model import OnnxModel, export_onnx
 
 ENGINES = ('auto', 'torch', 'onnxruntime')
 TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt')
+# The words of CUDA, of cuBLAS and cuDNN, of PyTorch on a CPU, of OpenCV, and of PyTorch on a GPU
+# where NVML, which it asks for figures, is not that of a PC (Jetson; pytorch/pytorch#185240).
+_OUT_OF_MEMORY = ('CUDA error: out of memory', 'ALLOC_FAILED', "can't allocate memory",
+                  'Insufficient memory', 'NVML_SUCCESS')
 
 _logger = logging.getLogger(__name__)
 
@@ -103,18 +107,17 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
         with torch.inference_mode():
             network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
     except RuntimeError as error:  # a cuDNN without these kernels, or none
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
         network = DeployedNetwork(weights, dtype).to(device)
     return network
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether a GPU's memory is full; a Jetson's says so in its own way."""
-    # Of the allocator, where NVML, which it asks for figures, is not that of a PC
-    # (pytorch/pytorch#185240).
-    return isinstance(error, torch.OutOfMemoryError) or 'NVML_SUCCESS' in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory is full, a GPU's or the computer's, whichever library says so."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype, device: torch.device) -> bytes:

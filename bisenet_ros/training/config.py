@@ -10,7 +10,7 @@ from bisenet_ros.resources import config_path, user_path
 from bisenet_ros.segmentation.segmenter import PRECISIONS
 from bisenet_ros.strict_yaml import parse_yaml
 
-_TYPES = {int: 'a whole number', float: 'a number', str: 'a text'}
+_TYPES = {int: 'a whole number', float: 'a number', str: 'a text (of digits alone, in quotes)'}
 _CHOICES = {'network.variant': VARIANTS, 'network.backbone': BACKBONES,
             'network.output_stride': OUTPUT_STRIDES, 'optimizer.name': ('adamw', 'sgd'),
             'precision': ('auto', *PRECISIONS)}

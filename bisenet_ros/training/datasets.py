@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
 from bisenet_ros.resources import user_path
+from bisenet_ros.segmentation.engine_choice import is_out_of_memory
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 
@@ -57,7 +58,9 @@ class Dataset:
         """
         try:
             return Dataset(self.images.to(device), self.labels.to(device), self.files)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise _too_large(*self.labels.shape, 'the GPU has free') from error
 
 

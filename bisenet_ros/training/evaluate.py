@@ -14,6 +14,7 @@ from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.colors import color_mask
+from bisenet_ros.segmentation.engine_choice import is_out_of_memory
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
@@ -123,10 +124,12 @@ def main(argv: list[str] | None = None) -> None:
         _evaluate(arguments)
     except (ValueError, OSError) as error:
         sys.exit(f'evaluate: {error}')
-    except torch.OutOfMemoryError:
-        sys.exit('evaluate: the GPU has too little memory: give a smaller --size, or --device cpu')
     except KeyboardInterrupt:
         sys.exit('evaluate: interrupted')
+    except Exception as error:  # A full memory has no common type.
+        if not is_out_of_memory(error):
+            raise
+        sys.exit('evaluate: too little memory: give a smaller --size, or on a GPU --device cpu')
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

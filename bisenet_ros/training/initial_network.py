@@ -34,6 +34,8 @@ def make_network(config: dict, label_set: LabelSet,
     if isinstance(start, Weights):
         state = _fitting_state(start, network, settings, label_set)
         mean, std = start.mean, start.std
+        if [*mean, *std] != [*config['mean'], *config['std']]:
+            print(f'mean and std are those of {settings["init"]}')
     else:
         if settings['backbone'] != 'resnet18':
             raise ConfigError(f'network.init {settings["init"]} is a ResNet-18: set '

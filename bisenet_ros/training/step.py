@@ -6,6 +6,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from bisenet_ros.segmentation.engine_choice import is_out_of_memory
+
 # Before a recording: what allocates or chooses at first must have done so (PyTorch, "CUDA
 # semantics").
 _WARM_UPS = 3
@@ -85,9 +87,9 @@ class TrainingStep:
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 self._result = self._step(self._images, self._labels)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             _logger.warning('no CUDA graph, training is slower without: %s', error)
             self._captures = False
         else:

@@ -22,6 +22,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
+from bisenet_ros.segmentation.engine_choice import is_out_of_memory
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.segmenter import (
     choose_device,
@@ -61,6 +62,7 @@ class Training:
         self.label_set = _named_label_set(config['label_set'])
         # Before the data, which may take minutes to read: a wrong setting is told at once.
         dtype = _compute_dtype(config['precision'], self.device)
+        _tell_unusual(config)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
         self.val_data, _ = self._load('val')  # first, as it takes less time
@@ -368,6 +370,25 @@ def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_computes_in_bf16() else torch.float32
 
 
+def _tell_unusual(config: dict) -> None:
+    """Say on the console which settings may be, but are rarely meant."""
+    crop_width, crop_height = config['augmentation']['crop']
+    width, height = config['image_size']
+    zoom = config['augmentation']['scale'][0]
+    shown = min(1, crop_width / width) * min(1, crop_height / height)
+    filled = min(1, zoom * width / crop_width) * min(1, zoom * height / crop_height)
+    crop = f'augmentation.crop {crop_width}x{crop_height}'
+    if shown < 0.5:
+        print(f'{crop} shows {100 * shown:.0f} % of a picture of {width}x{height}: better the '
+              'whole of it, at least at the end')
+    if filled < 0.25:
+        print(f'{crop} is filled to {100 * filled:.0f} % at the smallest augmentation.scale, the '
+              'rest is of one colour: better no larger than image_size')
+    if config['batch_size'] < 4:
+        print(f'batch_size {config["batch_size"]}: of so few values batch norm leaves the pooled '
+              'branch little more than a sign: better at least 4')
+
+
 def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tuple,
                        device: torch.device) -> DistillationLoss | None:
     settings = config['distillation']
@@ -414,11 +435,13 @@ def main(argv: list[str] | None = None) -> None:
         _train(load_config(arguments.config, arguments.set), output, arguments.resume)
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f'train: {error}')
-    except torch.OutOfMemoryError:
-        sys.exit('train: the GPU has too little memory: lower batch_size, '
-                 'augmentation.crop or image_size')
     except KeyboardInterrupt:
         sys.exit(f'train: interrupted{_how_to_go_on(output)}')
+    except Exception as error:  # A full memory has no common type.
+        if not is_out_of_memory(error):
+            raise
+        sys.exit('train: too little memory: lower batch_size or augmentation.crop (image_size '
+                 'saves only the memory for pictures and their scores)')
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:

@@ -26,7 +26,7 @@ from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.segmentation import segmenter  # noqa: E402
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
-from bisenet_ros.training import train  # noqa: E402
+from bisenet_ros.training import evaluate, train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
 from bisenet_ros.training.metrics import Scores  # noqa: E402
@@ -354,12 +354,14 @@ def test_a_schedule_that_is_done_is_told(small_config, tmp_path):
         run(small_config, tmp_path, resume=True)
 
 
-def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path, weights):
+def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path, weights,
+                                                         capsys):
     began = tmp_path / 'began.safetensors'
     loaded = load_weights(weights)
     save_weights(began, dataclasses.replace(loaded, mean=(0.3, 0.3, 0.3), std=(0.2, 0.2, 0.2)))
     init = f'network.init={began}'
     straight = run(small_config, tmp_path / 'straight', init)
+    assert f'mean and std are those of {began}\n' in capsys.readouterr().out
     run(small_config, tmp_path / 'halves', init, stop_after=2)
     began.unlink()
     resumed = run(small_config, tmp_path / 'halves', init, resume=True)
@@ -417,6 +419,46 @@ def test_classes_weigh_by_how_often_they_are_drawn(small_config, camvid_like, tm
 def test_how_many_pictures_there_are_is_told(small_config, tmp_path, capsys):
     Training(load_config(str(small_config)), tmp_path)
     assert '6 pictures to train on, 2 to measure on\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('override, told', [
+    ('augmentation.crop=[64, 48]', ''),
+    ('augmentation.crop=[48, 32]', '48x32 shows 25 % of a picture of 96x64'),
+    ('augmentation.crop=[192, 128]', '192x128 is filled to 16 % at the smallest'),
+    ('batch_size=2', 'batch_size 2: of so few values')])
+def test_unusual_settings_are_told(small_config, tmp_path, capsys, override, told):
+    Training(load_config(str(small_config), ['batch_size=4', override]), tmp_path)
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert printed.count('better') == bool(told)
+
+
+def allocate(library):
+    if library == 'torch':
+        torch.empty(2 ** 50)
+    elif library == 'cv2':
+        cv2.resize(np.zeros((8, 8, 4)), (2 ** 23, 2 ** 23))
+    elif library == 'numpy':
+        np.empty(2 ** 50)
+    else:
+        raise RuntimeError(library)
+
+
+@pytest.mark.parametrize('library', ['torch', 'cv2', 'numpy', 'CUDA error: out of memory',
+                                     'cuDNN error: CUDNN_STATUS_ALLOC_FAILED'])
+@pytest.mark.parametrize('command, work, told', [
+    (train, '_train', 'train: too little memory: lower batch_size or augmentation.crop'),
+    (evaluate, '_evaluate', 'evaluate: too little memory: give a smaller --size')])
+def test_a_full_memory_is_told(monkeypatch, small_config, command, work, told, library):
+    monkeypatch.setattr(command, work, lambda *_: allocate(library))
+    with pytest.raises(SystemExit, match=told):
+        command.main([str(small_config)] + ['root'] * (command is evaluate))
+
+
+def test_other_faults_keep_their_traceback(monkeypatch, small_config):
+    monkeypatch.setattr(train, '_train', lambda *_: allocate('a fault of this package'))
+    with pytest.raises(RuntimeError, match='a fault of this package'):
+        main([str(small_config)])
 
 
 def test_a_wrong_name_in_val_is_told_before_the_training_data_are_read(small_config, camvid_like,
@@ -602,7 +644,8 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('data.val=[{root: mine}]', "data.val has {'root': 'mine'}; .*a layout"),
     ('data.val=[{layout: folders, root: mine, spilt: val}]', "'spilt': 'val'.*but split"),
     ('data.val=[{layout: folders, root: mine, sequences: A}]', "data.val sequences is 'A'"),
-    ('data.val=[{layout: folders, root: mine, sequences: [06]}]', 'data.val sequences is 6'),
+    ('data.val=[{layout: folders, root: mine, sequences: [06]}]',
+     'data.val sequences is 6; give a text .*in quotes'),
 ])
 def test_wrong_settings_are_named(small_config, override, named):
     with pytest.raises(ConfigError, match=named):
