@@ -20,6 +20,8 @@ from bisenet_ros.training.augmentation import IGNORED
 
 # How much images may be squeezed without a word.
 _SQUEEZE = 0.05
+# What the brightest image has at least; 12 bits stored as 16 reach 15.
+_LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
 _EXIF_ORIENTATION, _TURNED = 0x0112, range(2, 9)
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -110,6 +112,26 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
         that say nothing, a name that the layout does not have, or more than fits into memory.
     """
     root = user_path(root)
+    pairs = find_pairs(layout, root, sequences, **layout_arguments)
+    _warn_of_unread(pairs)
+    dataset, originals = _load_pairs(root, pairs, size, _label_table(label_set, layout))
+    _warn_of_squeezing(root, dataset.files, originals, size)
+    _warn_of_darkness(root, dataset)
+    if (dataset.labels == IGNORED).all():
+        raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
+    return dataset
+
+
+def find_pairs(layout: str, root: str | Path, sequences: tuple[str, ...] = (),
+               **layout_arguments: str) -> list[tuple[Path, Path]]:
+    """
+    Return image and label file of each image of a data set, without reading any.
+
+    :param layout, root, sequences, layout_arguments: as load_dataset takes them.
+    :raises DatasetError: for a missing folder, image or label, or names that the layout does not
+        have.
+    """
+    root = user_path(root)
     pairs = _pairs(layout, root, layout_arguments)
     if sequences:
         pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
@@ -119,11 +141,7 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
     _require_one_label_each(pairs)
-    dataset, originals = _load_pairs(root, pairs, size, _label_table(label_set, layout))
-    _warn_of_squeezing(root, dataset.files, originals, size)
-    if (dataset.labels == IGNORED).all():
-        raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
-    return dataset
+    return pairs
 
 
 def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int],
@@ -140,7 +158,8 @@ def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int
     with ThreadPool() as pool:
         loaded = pool.imap(lambda pair: _load_pair(*pair, size, to_channel), pairs)
         for index, (image, label, original) in enumerate(
-                tqdm(loaded, desc=f'reading {root.name}', total=len(pairs), leave=False)):
+                tqdm(loaded, desc=f'reading {root.name}', total=len(pairs), leave=False,
+                     disable=None)):
             images[index], labels[index] = image, label
             originals.append(original)
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
@@ -164,7 +183,7 @@ def _camvid_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def _folder_pairs(root: Path, images: str, labels: str) -> list[tuple[Path, Path]]:
-    return [(image, root / labels / f'{image.stem}.png') for image in image_files(root / images)]
+    return [(image, root / labels / f'{image.stem}.png') for image in _image_files(root / images)]
 
 
 def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -172,7 +191,7 @@ def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     return [(image, root / 'gtFine' / split / image.parent.name
              / image.name.replace(suffix, '_gtFine_labelIds.png'))
             for city in _subfolders(root / 'leftImg8bit' / split)
-            for image in image_files(city) if image.name.endswith(suffix)]
+            for image in _image_files(city) if image.name.endswith(suffix)]
 
 
 _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
@@ -190,11 +209,13 @@ def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:
         if label in image_of:
             raise DatasetError(f'{image_of[label]} and {image} have the same label, {label}: '
                                'rename one')
+        if not label.is_file():
+            raise DatasetError(f'{image} has no label: {label} does not exist (it must end in '
+                               '.png, in lower case)')
         image_of[label] = image
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder, sorted by name; raises DatasetError without a folder."""
+def _image_files(folder: Path) -> list[Path]:
     _require_folder(folder)
     return list_images(folder)
 
@@ -206,7 +227,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise DatasetError(f'no folder {folder}')
+        raise DatasetError(f'no folder {folder}: correct root (or split, images, labels)')
 
 
 # labelIds of the 19 evaluated classes in the order of their trainIds (cityscapesScripts).
@@ -257,6 +278,27 @@ def _warn_of_squeezing(root: Path, files: list[Path], originals: list[tuple[int,
             *originals[squeezed[0]])
 
 
+def _warn_of_darkness(root: Path, dataset: Dataset) -> None:
+    brightness = dataset.images.flatten(1).amax(1)
+    brightest = int(brightness.argmax())
+    if brightness[brightest] < _LEAST_BRIGHT:
+        _logger.warning(
+            '%s: the images are nearly black, none is brighter than %s, which reaches %d of 255: '
+            'where they hold 10 or 12 bits as 16, save them with 8', root,
+            dataset.files[brightest].name, brightness[brightest])
+
+
+def _warn_of_unread(pairs: list[tuple[Path, Path]]) -> None:
+    label_folders = {label.parent for _, label in pairs}
+    for folder in sorted({image.parent for image, _ in pairs}):
+        unread = sorted(path.name for path in folder.iterdir()
+                        if path.suffix.lower() not in IMAGE_SUFFIXES
+                        and not path.name.startswith('.') and path not in label_folders)
+        if unread:
+            _logger.warning('%s: %d files or folders in it are not read, such as %s (read are %s)',
+                            folder, len(unread), ', '.join(unread[:3]), ', '.join(IMAGE_SUFFIXES))
+
+
 def _require_whole_and_upright(path: Path) -> None:
     """
     Refuse an image that is damaged, or that EXIF turns.
@@ -287,16 +329,13 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
 
     And the size it had, (width, height).
     """
-    if not label_path.is_file():
-        raise DatasetError(f'{image_path} has no label: {label_path} does not exist (it must end '
-                           'in .png, in lower case)')
     image = read_image(image_path, cv2.IMREAD_COLOR)
     _require_whole_and_upright(image_path)
     original = image.shape[1::-1]
     values = _read_label(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
-                           f'its image {image.shape[1]}x{image.shape[0]}')
+                           f'its image {image.shape[1]}x{image.shape[0]}: give both one size')
     channels = to_channel[values]
     if (channels == _INVALID).any():
         wrong = np.unique(values[channels == _INVALID]).tolist()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.atomic_write import atomic_write
-from bisenet_ros.image_files import IMAGE_SUFFIXES
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
@@ -23,7 +23,7 @@ from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
 from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import size_like_trained, weights_path
-from bisenet_ros.training.datasets import DatasetError, image_files, read_image
+from bisenet_ros.training.datasets import DatasetError, read_image
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
@@ -120,7 +120,7 @@ def _write_half(path: Path, weights: Weights) -> Engine:
 
 def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarray]:
     """Return some images of the folder, each (h, w, 3) uint8 RGB of the size the network sees."""
-    files = image_files(folder)
+    files = list_images(folder)
     if not files:
         raise DatasetError(f'{folder}: no images ({", ".join(IMAGE_SUFFIXES)}) to compare on')
     images = []

@@ -32,7 +32,14 @@ from bisenet_ros.segmentation.segmenter import (
 )
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, flat_settings, load_config
-from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, joined, load_dataset
+from bisenet_ros.training.datasets import (
+    LAYOUT_ARGUMENTS,
+    Dataset,
+    DatasetError,
+    find_pairs,
+    joined,
+    load_dataset,
+)
 from bisenet_ros.training.initial_network import has_classes, make_network
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
 from bisenet_ros.training.metrics import network_predictor, score
@@ -65,6 +72,7 @@ class Training:
         _tell_unusual(config)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
+        _require_files(config)
         self.val_data, _ = self._load('val')  # first, as it takes less time
         self.train_data, self.sample_weights = self._load('train')
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
@@ -97,11 +105,7 @@ class Training:
     def _load(self, role: str) -> tuple[Dataset, torch.Tensor]:
         """Return the joined data sets of `train` or `val` and how often each image is drawn."""
         parts, weights = [], []
-        for description in self.config['data'][role]:
-            description = dict(description)
-            if 'split' in LAYOUT_ARGUMENTS.get(description['layout'], ()):
-                description.setdefault('split', role)
-            share = description.pop('share', 1.0)
+        for description, share in _data_sets(self.config, role):
             part = load_dataset(**description, label_set=self.label_set,
                                 size=tuple(self.config['image_size']))
             parts.append(part)
@@ -278,6 +282,28 @@ class Training:
         self.iteration = self.saved_at = state['iteration']
         self.seconds = state['seconds']
         self.history, self.best = state['history'], state['best']
+
+
+def _data_sets(config: dict, role: str) -> list[tuple[dict, float]]:
+    """Return what of each data set of `train` or `val` load_dataset takes, and its share."""
+    data_sets = []
+    for description in config['data'][role]:
+        description = dict(description)
+        if 'split' in LAYOUT_ARGUMENTS.get(description['layout'], ()):
+            description.setdefault('split', role)
+        share = description.pop('share', 1.0)
+        data_sets.append((description, share))
+    return data_sets
+
+
+def _require_files(config: dict) -> None:
+    """Refuse missing files of any data set before the first is read, which may take minutes."""
+    for role in 'train', 'val':
+        for description, _ in _data_sets(config, role):
+            try:
+                find_pairs(**description)
+            except DatasetError as error:
+                raise DatasetError(f'data.{role}: {error}') from error
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:

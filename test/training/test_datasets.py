@@ -179,7 +179,7 @@ def test_a_wrong_value_is_named(camvid_like):
 
 def test_sizes_that_differ_are_named(camvid_like):
     cv2.imwrite(str(camvid_like / 'trainannot' / 'B_1.png'), np.zeros((64, 95), np.uint8))
-    with pytest.raises(DatasetError, match=r'B_1\.png is 95x64 pixels, its image 96x64'):
+    with pytest.raises(DatasetError, match=r'B_1\.png is 95x64 pixels, its image 96x64: give'):
         load(camvid_like)
 
 
@@ -287,6 +287,40 @@ def test_images_of_every_kind_are_read_and_hidden_files_are_not(tmp_path, one_pa
     for stem in 'a01234':
         cv2.imwrite(str(label.with_stem(stem)), np.zeros((64, 96), np.uint8))
     assert stems(load(tmp_path, layout='folders')) == list('01234a')
+
+
+def test_files_that_are_not_read_are_told(camvid_like, caplog):
+    (camvid_like / 'train' / '.thumbnails').touch()
+    load(camvid_like)
+    assert not caplog.text
+    for name in ('a.heic', 'b.JFIF'):
+        (camvid_like / 'train' / name).touch()
+    (camvid_like / 'train' / 'more').mkdir()
+    load(camvid_like)
+    assert 'train: 3 files or folders in it are not read, such as a.heic, b.JFIF, more' \
+        in caplog.text
+
+
+def test_a_folder_of_labels_among_the_images_is_not_told(tmp_path, caplog):
+    (tmp_path / 'labels').mkdir()
+    cv2.imwrite(str(tmp_path / 'a.jpg'), np.full((64, 96, 3), 200, np.uint8))
+    cv2.imwrite(str(tmp_path / 'labels' / 'a.png'), np.zeros((64, 96), np.uint8))
+    load(tmp_path, layout='folders', images='.')
+    assert not caplog.text
+
+
+def test_images_of_12_bits_stored_as_16_are_told(tmp_path, one_pair, caplog):
+    """Reading them keeps the upper 8 of 16 bits."""
+    image, label = one_pair
+    for stem, brightest in ('a', 2000), ('b', 4095), ('c', 3000):
+        cv2.imwrite(str(image.with_stem(stem)), np.full((64, 96), brightest, np.uint16))
+        cv2.imwrite(str(label.with_stem(stem)), np.zeros((64, 96), np.uint8))
+    load(tmp_path, layout='folders')
+    assert 'none is brighter than b.png, which reaches 15 of 255' in caplog.text
+    caplog.clear()
+    cv2.imwrite(str(image), np.full((64, 96), 65535, np.uint16))
+    load(tmp_path, layout='folders')
+    assert not caplog.text
 
 
 def test_a_label_whose_ending_is_in_capitals_is_told(tmp_path, one_pair):

@@ -461,12 +461,18 @@ def test_other_faults_keep_their_traceback(monkeypatch, small_config):
         main([str(small_config)])
 
 
-def test_a_wrong_name_in_val_is_told_before_the_training_data_are_read(small_config, camvid_like,
-                                                                       tmp_path):
-    (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
-    with pytest.raises(DatasetError, match='no folder .*vall'):
-        Training(load_config(str(small_config), [
-            f'data.val=[{{layout: camvid, root: {camvid_like}, split: vall}}]']), tmp_path)
+@pytest.mark.parametrize('role', ['train', 'val'])
+def test_missing_files_are_told_before_any_is_read(small_config, camvid_like, tmp_path, role):
+    for split in 'train', 'val':
+        (camvid_like / split / 'A_0.png').write_bytes(b'no image')
+    data = f'layout: camvid, root: {camvid_like}'
+    config = load_config(str(small_config), [f'data.{role}=[{{{data}}}, {{{data}, split: x}}]'])
+    with pytest.raises(DatasetError, match=rf'data.{role}: no folder .*/x: correct root \(or spl'):
+        Training(config, tmp_path)
+    (camvid_like / 'x').mkdir()
+    shutil.copy(camvid_like / 'train' / 'A_2.png', camvid_like / 'x')
+    with pytest.raises(DatasetError, match=f'data.{role}: .*x/A_2.png has no label'):
+        Training(config, tmp_path)
 
 
 def test_measuring_on_what_is_trained_on_is_told(small_config, camvid_like, tmp_path, capsys):
