@@ -23,6 +23,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Beginnings of the names of what only training uses.
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
+# As many are told of a file that does not fit.
+_MOST_PROBLEMS = 10
 # Metadata a file may hold: what each must be, in words and as a check.
 _METADATA_CHECKS = {
     'mean': ('three numbers', lambda value: _are_numbers(value, 3)),
@@ -105,7 +107,8 @@ def load_start(path: str | Path) -> Weights | dict[str, Tensor]:
     # All but the classifier and counts of batches.
     state = {key: value for key, value in state.items()
              if not key.startswith('fc.') and not key.endswith('num_batches_tracked')}
-    _check_fit(path, ResNet18(), state)
+    _check_fit(path, ResNet18(), state, 'is neither a BiSeNet nor a ResNet-18 of torchvision or '
+               'timm, of which one is needed')
     _check_values(path, state)
     return {f'cp.resnet.{key}': value for key, value in state.items()}
 
@@ -123,8 +126,7 @@ def save_weights(path: str | Path, weights: Weights, half: bool = False) -> None
             continue
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.ndim == 4 else value
-    metadata = {key: json.dumps(getattr(weights, key))
-                for key in ('variant', 'backbone', 'classes', *_METADATA_CHECKS)}
+    metadata = {key: json.dumps(getattr(weights, key)) for key in _METADATA_CHECKS}
     with atomic_write(path) as part:
         part.write_bytes(save(state, metadata))
 
@@ -151,14 +153,22 @@ def parse_metadata(path: str | Path, metadata: dict[str, str]) -> dict[str, obje
     return fields
 
 
+def check_class_names(path: str | Path, names: tuple[str, ...], classes: int) -> None:
+    """Raise a WeightsError if there are names, but not one for each class."""
+    if names and len(names) != classes:
+        raise WeightsError(f'{path} names {len(names)} classes and tells {classes} apart: write '
+                           'it anew, with as many class_names')
+
+
 def _make_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> Weights:
     state = {key: value for key, value in state.items()
              if not key.startswith(_AUXILIARY_HEADS)}
     fields = parse_metadata(path, {'output_stride': '8', **metadata})
     output_stride = fields.pop('output_stride')
     variant, backbone, classes = _infer(path, state, output_stride)
+    check_class_names(path, fields.get('class_names', ()), classes)
     network = build_network(variant, backbone, classes, output_stride=output_stride)
-    _check_fit(path, network, state)
+    _check_fit(path, network, state, 'does not fit the network')
     _check_values(path, state)
     network.load_state_dict(state, strict=False)  # all but num_batches_tracked was just checked
     network.eval()
@@ -241,7 +251,7 @@ def _check_values(path: Path, state: dict[str, Tensor]) -> None:
             raise WeightsError(f'{path}: {key} has a variance below 0: the file is damaged')
 
 
-def _check_fit(path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
+def _check_fit(path: Path, network: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()
                 if not key.endswith('num_batches_tracked')}
     found = {key: tuple(value.shape) for key, value in state.items()
@@ -250,5 +260,7 @@ def _check_fit(path: Path, network: nn.Module, state: dict[str, Tensor]) -> None
     problems += [f'unexpected {key}' for key in found if key not in expected]
     problems += [f'misshapen {key}: {found[key]} instead of {shape}'
                  for key, shape in expected.items() if found.get(key, shape) != shape]
+    if more := problems[_MOST_PROBLEMS:]:
+        problems[_MOST_PROBLEMS:] = [f'and {len(more)} more']
     if problems:
-        raise WeightsError(f'{path} does not fit the network:\n  ' + '\n  '.join(problems))
+        raise WeightsError(f'{path} {complaint}:\n  ' + '\n  '.join(problems))

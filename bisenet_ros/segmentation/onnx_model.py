@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bisenet_ros.network import Weights, WeightsError
-from bisenet_ros.network.weights import parse_metadata
+from bisenet_ros.network.weights import check_class_names, parse_metadata
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 
 _METADATA = ('label_set', 'network_size', 'class_names', 'output_stride')
@@ -73,4 +73,6 @@ def load_onnx_model(path: Path) -> OnnxModel:
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')
     fields = parse_metadata(path, {name: metadata[name] for name in _METADATA})
-    return OnnxModel(model, session.get_outputs()[0].shape[1], **fields)
+    classes = session.get_outputs()[0].shape[1]
+    check_class_names(path, fields['class_names'], classes)
+    return OnnxModel(model, classes, **fields)

@@ -108,6 +108,15 @@ def test_every_problem_is_named(network, tmp_path):
     assert len(message.splitlines()) == 4
 
 
+def test_many_problems_are_told_in_part(network, tmp_path):
+    state = {**network.state_dict(), **{f'surplus{index}': torch.zeros(1) for index in range(12)}}
+    with pytest.raises(WeightsError) as error:
+        load_weights(save_pth(tmp_path / 'a.pth', state))
+    first, *problems = str(error.value).splitlines()
+    assert first.endswith('a.pth does not fit the network:')
+    assert problems == [f'  unexpected surplus{index}' for index in range(10)] + ['  and 2 more']
+
+
 @pytest.mark.parametrize('key, value, complaint', [
     ('sp.conv1.conv.weight', float('nan'), 'sp.conv1.conv.weight has values that are no finite'),
     ('sp.conv1.bn.running_var', float('inf'), 'sp.conv1.bn.running_var has values that are no'),
@@ -132,6 +141,16 @@ def test_a_description_that_cannot_be_is_refused(network, name, value, tmp_path)
         load_weights(path)
     save_file(network.state_dict(), path, {name: 'no JSON'})
     with pytest.raises(WeightsError, match=f'a.safetensors: its {name} is not readable'):
+        load_weights(path)
+
+
+def test_a_name_for_each_class_or_none(network, tmp_path):
+    path = tmp_path / 'a.safetensors'
+    for names in 'abcdefghijk', '':
+        save_file(network.state_dict(), path, {'class_names': json.dumps(list(names))})
+        assert load_weights(path).class_names == tuple(names)
+    save_file(network.state_dict(), path, {'class_names': json.dumps(['a', 'b'])})
+    with pytest.raises(WeightsError, match='a.safetensors names 2 classes and tells 11 apart'):
         load_weights(path)
 
 

@@ -16,7 +16,7 @@ from bisenet_ros.network import WeightsError, load_weights, save_weights  # noqa
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
-from bisenet_ros.segmentation.onnx_model import export_onnx  # noqa: E402
+from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata  # noqa: E402
 from bisenet_ros.training import evaluate, export  # noqa: E402
 
 
@@ -100,6 +100,15 @@ def test_an_onnx_file_of_another_origin_is_refused(weights, tmp_path):
         Segmenter(foreign, device='cpu')
     with pytest.raises(WeightsError, match='broken.onnx: not an ONNX model'):
         Segmenter(broken, device='cpu')
+
+
+@needs_onnx
+def test_an_onnx_file_with_too_few_names_is_refused(weights, tmp_path):
+    loaded = load_weights(weights)
+    few = dataclasses.replace(loaded, class_names=('sky', 'road'))
+    (tmp_path / 'few.onnx').write_bytes(with_metadata(export_onnx(DeployedNetwork(loaded)), few))
+    with pytest.raises(WeightsError, match='few.onnx names 2 classes and tells 11 apart'):
+        Segmenter(tmp_path / 'few.onnx', device='cpu')
 
 
 @needs_onnx

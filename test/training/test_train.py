@@ -388,7 +388,8 @@ def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
     assert training.std.tolist() == pytest.approx([0.229, 0.224, 0.225])
     del backbone['layer4.1.conv2.weight']
     torch.save(backbone, tmp_path / 'part.pth')
-    with pytest.raises(WeightsError, match='missing layer4.1.conv2.weight'):
+    with pytest.raises(WeightsError, match='part.pth is neither a BiSeNet nor a ResNet-18 .*:\n'
+                       '  missing layer4.1.conv2.weight$'):
         Training(load_config(str(small_config), [
             f'network.init={tmp_path}/part.pth', 'network.backbone=resnet18']), tmp_path)
 
