@@ -262,8 +262,8 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
     """
     Return the label set, or for `auto` the one the weights name, if it fits the weights.
 
-    Classes may be renamed by a label set that is given, which is told, not by one that the weights
-    name; and not all of them.
+    Classes may be renamed by a label set that is given, though not all of them, not by one that
+    the weights name. It is logged which.
 
     :param path: of the weights, for messages.
     :raises ValueError: there is none, or its classes are not those of the weights.
