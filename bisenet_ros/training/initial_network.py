@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,7 +35,9 @@ def make_network(config: dict, label_set: LabelSet,
     if isinstance(start, Weights):
         state = _fitting_state(start, network, settings, label_set)
         mean, std = start.mean, start.std
-        if [*mean, *std] != [*config['mean'], *config['std']]:
+        given = (*config['mean'], *config['std'])
+        # Training writes them as they are in fp32.
+        if not np.allclose((*mean, *std), given, atol=1e-6):
             print(f'mean and std are those of {settings["init"]}')
     else:
         if settings['backbone'] != 'resnet18':

@@ -246,13 +246,14 @@ def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, p
     assert recorded[-1] < recorded[0]
 
 
-def test_fine_tuning_replaces_only_the_head(small_config, tmp_path):
+def test_fine_tuning_replaces_only_the_head(small_config, tmp_path, capsys):
     run(small_config, tmp_path / 'base', 'schedule.iterations=2')
     label_set_of_three(tmp_path / 'mine.yaml', 'mine')
     base = tmp_path / 'base' / 'last.safetensors'
     config = load_config(str(small_config), [f'network.init={base}',
                                              f'label_set={tmp_path / "mine.yaml"}'])
     tuned = Training(config, tmp_path)
+    assert 'mean and std are' not in capsys.readouterr().out  # The settings' are the same.
     state, kept = tuned.network.state_dict(), load_weights(base).network.state_dict()
     assert state['conv_out.conv_out.weight'].shape[0] == 3 * 4 ** 2
     for key, value in kept.items():
