@@ -44,9 +44,9 @@ def to_color_image(message: Image | CompressedImage) -> ColorImage:
     """
     Return the colour image in a message, of rclpy's or of rosbags' types.
 
-    The result is a view of the message for rgb8, bgr8, rgba8, bgra8 and mono8, padded rows
-    included; other encodings (bayer, yuv422, 16 bit, ...) are converted by cv_bridge where
-    ROS has it, by rosbags-image elsewhere.
+    The result is a view of the message for rgb8 and bgr8, padded rows included, and a copy for
+    rgba8, bgra8 and mono8; other encodings (bayer, yuv422, 16 bit, ...) are converted by cv_bridge
+    where ROS has it, by rosbags-image elsewhere.
 
     :raises ImageConversionError: if the encoding is unknown or the data does not fit the size.
     """
@@ -58,7 +58,7 @@ def to_color_image(message: Image | CompressedImage) -> ColorImage:
     if channels is None:
         return _converted(message)
     order = 'bgr' if message.encoding.startswith(('bgr', '8UC3')) else 'rgb'
-    return ColorImage(_view(message, channels), order)
+    return ColorImage(_three_channels(_view(message, channels)), order)
 
 
 def to_image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
@@ -89,11 +89,18 @@ def _view(message: Image, channels: int) -> np.ndarray:
         raise ImageConversionError(
             f'{message.encoding} image of {width}x{height} pixels with step {step} has '
             f'{len(message.data)} bytes, which is too few: the driver fills it wrongly')
-    pixels = np.ndarray((height, width, channels), np.uint8, message.data,
-                        strides=(step, channels, 1))
-    if channels == 1:
-        return np.broadcast_to(pixels, (height, width, 3))
-    return pixels[..., :3]
+    return np.ndarray((height, width, channels), np.uint8, message.data,
+                      strides=(step, channels, 1))
+
+
+def _three_channels(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels without alpha, and grey as colour."""
+    if pixels.shape[2] == 3:
+        return pixels
+    # Copied once, by OpenCV: whatever reads a view with such strides takes 20 times as long.
+    # BGRA2BGR leaves the order of the colours as it is, so it is RGBA2RGB, too.
+    return cv2.cvtColor(
+        pixels, cv2.COLOR_GRAY2RGB if pixels.shape[2] == 1 else cv2.COLOR_BGRA2BGR)
 
 
 def _decompressed(message: CompressedImage) -> ColorImage:
