@@ -77,4 +77,4 @@ class CostmapFeeder:
                 self._costmap.observe(*observation)
             except Exception as error:  # Whatever it is, other cameras' costmap goes on.
                 self._faults.report_throttled(
-                    camera, f'costmap: {self._topics[camera]}: {describe(error)}')
+                    camera, 'costmap', f'costmap: {self._topics[camera]}: {describe(error)}')

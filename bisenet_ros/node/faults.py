@@ -33,7 +33,7 @@ class Faults:
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger
         self._camera_faults: dict[str, str] = {}
-        self._logged_at: dict[str, float] = {}
+        self._logged_at: dict[tuple[str, str], float] = {}
         self.last = ''
 
     def report(self, fault: str) -> str:
@@ -42,19 +42,19 @@ class Faults:
         self._logger.error(fault)
         return fault
 
-    def report_throttled(self, camera: str, fault: str) -> None:
-        """Log a fault that may repeat with every frame of a camera."""
+    def report_throttled(self, camera: str, source: str, fault: str) -> None:
+        """Log a fault that may repeat with every frame of a camera, apart from other sources'."""
         self.last = fault
         # Throttled here, for rclpy would let one camera's faults silence another's.
         now = time.monotonic()
-        if now - self._logged_at.get(camera, -math.inf) >= LOG_THROTTLE:
-            self._logged_at[camera] = now
+        if now - self._logged_at.get((camera, source), -math.inf) >= LOG_THROTTLE:
+            self._logged_at[camera, source] = now
             self._logger.error(fault)
 
     def set_camera_fault(self, camera: str, fault: str) -> None:
         """Remember that a camera's frames fail, and log why."""
         self._camera_faults[camera] = fault
-        self.report_throttled(camera, fault)
+        self.report_throttled(camera, 'segmentation', fault)
 
     def clear_camera_fault(self, camera: str) -> None:
         """Forget a camera's fault."""

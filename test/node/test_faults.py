@@ -2,6 +2,7 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import rclpy.logging  # noqa: E402
 
-from bisenet_ros.node.faults import describe  # noqa: E402
+from bisenet_ros.node import faults  # noqa: E402
+from bisenet_ros.node.faults import LOG_THROTTLE, Faults, describe  # noqa: E402
 from bisenet_ros.node.segmentation_node import RosLogHandler  # noqa: E402
 
 
@@ -28,6 +30,26 @@ def raised(error):
     (AssertionError(), r'AssertionError \(test_faults.py, line \d+\)')])
 def test_an_error_nobody_foresaw_is_said_with_its_kind_and_place(error, said):
     assert re.fullmatch(said, describe(raised(error)))
+
+
+def test_one_fault_that_repeats_silences_no_other(monkeypatch):
+    """Of the same camera or of another, in the costmap or before it."""
+    now, logged = 1000.0, []
+    monkeypatch.setattr(faults, 'time', SimpleNamespace(monotonic=lambda: now))
+    told = Faults(SimpleNamespace(error=logged.append))
+
+    def frames_fail():
+        for camera in 'front', 'rear':
+            told.report_throttled(camera, 'costmap', f'{camera}: no transform')
+            told.set_camera_fault(camera, f'{camera}: no mask')
+    each = ['front: no transform', 'front: no mask', 'rear: no transform', 'rear: no mask']
+    for _ in range(3):
+        frames_fail()
+    assert logged == each
+    now += LOG_THROTTLE
+    frames_fail()
+    assert logged == 2 * each
+    assert told.last == 'rear: no mask' == told.camera_fault('rear')
 
 
 def test_what_the_package_logs_is_in_ros_s_log(capfd):
