@@ -52,6 +52,8 @@ class Health:
         missing = self._missing_in_costmap(stale_after)
         errors, warnings = [], []
         for name, camera in self._inputs.items():
+            # At each assessment, whatever else is the matter, so that "lately" is since the last.
+            lost = camera.lost_lately()
             publishers = camera.publisher_count()
             # A costmap that is awaited must not go blind with a warning only.
             silent = errors if name in missing else warnings
@@ -74,7 +76,7 @@ class Health:
                                 'images mix: stop all but one')
             elif trouble := _clock_trouble(camera, stale_after):
                 warnings.append(trouble)
-            elif (lost := camera.lost_lately()) > LOSS_TO_WARN_OF:
+            elif lost > LOSS_TO_WARN_OF:
                 warnings.append(f'{lost:.0%} of the images on {camera.image_topic} were lost on '
                                 f'the way: {SEE_LARGE_IMAGES}')
         return errors, warnings

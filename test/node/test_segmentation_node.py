@@ -490,7 +490,7 @@ def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
         rclpy.shutdown()
 
 
-def test_images_lost_on_the_way_are_told():
+def test_images_lost_on_the_way_are_told(monkeypatch):
     """If they are more than a few, with the remedy."""
     rclpy.init(args=['--ros-args', '-p', 'stale_after:=60.0'])
     try:
@@ -512,6 +512,10 @@ def test_images_lost_on_the_way_are_told():
         assert '40% of the images on /camera/image_raw were lost on the way' in message
         assert 'Large images' in message
         assert assess(range(22, 31))[0] == DiagnosticStatus.OK  # 1 of 10
+        with monkeypatch.context() as patch:
+            patch.setattr(node._faults, 'camera_fault', lambda camera: 'no mask')
+            assert assess(range(36, 42)) == (DiagnosticStatus.ERROR, 'no mask')  # 5 of 11
+        assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # Those are lost long since.
         node.close()
     finally:
         rclpy.shutdown()
