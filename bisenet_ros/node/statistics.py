@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LATENCIES_KEPT = 300
 LATENCY_AGE = 10.0  # s
 
 
@@ -23,7 +22,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latencies: deque[tuple[float, float]] = deque(maxlen=LATENCIES_KEPT)
+        self._latencies: deque[tuple[float, float]] = deque()
         self.published = 0
 
     def add(self, received: float) -> None:
@@ -31,14 +30,19 @@ class Throughput:
         now = time.monotonic()
         with self._lock:
             self._latencies.append((now, now - received))
+            self._forget_old(now)
             self.published += 1
 
     def latency_percentiles(self) -> tuple[float, float]:
         """Return the median and the 99th percentile (s) of the last seconds, NaN if none."""
-        oldest = time.monotonic() - LATENCY_AGE
         with self._lock:
-            latencies = [latency for when, latency in self._latencies if when > oldest]
+            self._forget_old(time.monotonic())
+            latencies = [latency for _, latency in self._latencies]
         return median_and_p99(latencies)
+
+    def _forget_old(self, now: float) -> None:
+        while self._latencies and self._latencies[0][0] <= now - LATENCY_AGE:
+            self._latencies.popleft()
 
 
 def median_and_p99(latencies: Sequence[float]) -> tuple[float, float]:

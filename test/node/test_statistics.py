@@ -30,6 +30,16 @@ def test_latencies_of_long_ago_are_none(monkeypatch):
     assert throughput.published == 20
 
 
+def test_of_a_fast_camera_all_latencies_of_ten_seconds_count(monkeypatch):
+    monkeypatch.setattr(statistics, 'time', SimpleNamespace(monotonic=lambda: now))
+    throughput = statistics.Throughput()
+    # At 200 Hz 10 s of 0.5 s, then 5.5 s of 0.01 s and 4.5 s of 0.03 s.
+    for frame, latency in enumerate([0.5] * 2000 + [0.01] * 1100 + [0.03] * 900):
+        now = 1000.0 + frame / 200
+        throughput.add(now - latency)
+    assert throughput.latency_percentiles() == pytest.approx((0.01, 0.03))
+
+
 def test_rate_is_of_the_time_between_two_readings(monkeypatch):
     monkeypatch.setattr(statistics, 'time', SimpleNamespace(monotonic=lambda: now))
     now = 1000.0
