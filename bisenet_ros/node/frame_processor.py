@@ -17,6 +17,7 @@ from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.statistics import Throughput
 from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.postprocess import without_uncertain
+from bisenet_ros.segmentation.segmenter import device_is_lost
 
 # Seconds until a GPU that failed to prepare for images of a size tries again: each attempt takes
 # the memory, and what is prepared in it, from other cameras.
@@ -185,7 +186,7 @@ class FrameProcessor:
             return [done for pair in images
                     for done in self._segment([pair], order, with_confidence)]
         self._report(images[0][0].camera, failure)
-        if self._segmenter.device_is_lost():
+        if device_is_lost(self._settings['device']):
             self._on_device_lost()
         return []
 

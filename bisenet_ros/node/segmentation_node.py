@@ -40,6 +40,7 @@ from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker, repeated
 from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.segmenter import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -110,7 +111,7 @@ class SegmentationNode(LifecycleNode):
             self._transition_error = ''
             self._settings.configured = True
             return super().on_configure(state)
-        if self._segmenter is not None and self._segmenter.device_is_lost():
+        if device_is_lost(self._settings['device']):
             self._on_device_lost()
         self._release()  # Not in the clause: the error would hold the GPU's memory.
         return TransitionCallbackReturn.FAILURE
@@ -279,8 +280,8 @@ class SegmentationNode(LifecycleNode):
             return
         self.device_lost = True
         self.get_logger().fatal(
-            f'{self._segmenter.device} refuses all further work, so this process ends. The launch '
-            'file starts it again; without one, start it yourself')
+            f'the GPU (device is {self._settings["device"]!r}) refuses all further work, so this '
+            'process ends. The launch file starts it again; without one, start it yourself')
         os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:

@@ -77,20 +77,6 @@ class Segmenter:
             with contextlib.suppress(RuntimeError):  # after a failed capture (device_pipeline.py)
                 torch.cuda.empty_cache()
 
-    def device_is_lost(self) -> bool:
-        """
-        Return whether the device refuses all work, as a GPU does after some faults.
-
-        That is for the rest of the process: CUDA has no other way back than a new one.
-        """
-        if self._device.type == 'cpu':
-            return False
-        try:
-            torch.cuda.synchronize(self._device)
-        except RuntimeError:
-            return True
-        return False
-
     @property
     def device(self) -> str:
         """Name what it runs on, for people: `cpu`, or `cuda:0 (name of the GPU)`."""
@@ -198,6 +184,28 @@ def choose_device(device: str) -> torch.device:
         raise ValueError(f'device is {device!r}, but PyTorch {torch.__version__} sees {gpus} '
                          "CUDA GPU(s); give 'cpu' or 'auto', or install PyTorch for CUDA")
     return torch.device('cuda', index)
+
+
+def device_is_lost(device: str) -> bool:
+    """
+    Return whether a device refuses all work, as a GPU does after some faults.
+
+    That is for the rest of the process: CUDA has no other way back than a new one.
+
+    :param device: as for a Segmenter, whether or not one could be made.
+    """
+    if not torch.cuda.is_initialized():  # Nothing has worked on a GPU.
+        return False
+    try:
+        # For a GPU that is lost, `auto` may mean the CPU.
+        chosen = choose_device('cuda:0' if device == 'auto' else device)
+        if chosen.type == 'cuda':
+            torch.cuda.synchronize(chosen)
+    except ValueError:  # There is no such GPU.
+        return False
+    except RuntimeError as error:
+        return 'out of memory' not in str(error)  # which other processes may give back
+    return False
 
 
 def _gpu_works() -> bool:

@@ -36,7 +36,7 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
     segmenter.pipeline = DevicePipeline(
         engine, torch.device('cpu'), np.arange(11, dtype=np.uint8), captures=False)
     cameras = dict.fromkeys(('front', 'rear'))
-    settings = {'mask_size': mask_size, 'confidence_threshold': 0.01}
+    settings = {'device': 'cpu', 'mask_size': mask_size, 'confidence_threshold': 0.01}
     processor = FrameProcessor(segmenter, cameras, cameras, None, settings, None, None)
     processor.start()
     return processor, lambda: {

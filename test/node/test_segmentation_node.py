@@ -28,6 +28,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
+from bisenet_ros.node import frame_processor, segmentation_node  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
@@ -417,13 +418,40 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
-            monkeypatch.setattr(node._segmenter, 'device_is_lost', lambda: True)
+            monkeypatch.setattr(frame_processor, 'device_is_lost', lambda device: True)
         images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, 64, 3), np.uint8), 'rgb'))
                   for name in ('front', 'rear')]
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
+        node.close()
+    finally:
+        rclpy.shutdown()
+
+
+@pytest.mark.parametrize('lost', [True, False])
+def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
+    """There is no Segmenter then that could be asked."""
+    asked, killed = [], []
+
+    def fail(**_):
+        raise RuntimeError('CUDA error: unspecified launch failure')
+
+    def device_is_lost(device):
+        asked.append(device)
+        return lost
+    monkeypatch.setattr(segmentation_node, 'Segmenter', fail)
+    monkeypatch.setattr(segmentation_node, 'device_is_lost', device_is_lost)
+    monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
+    rclpy.init(args=['--ros-args', '-p', 'device:=cuda:0'])
+    try:
+        node = SegmentationNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert asked == ['cuda:0']
+        assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
+        assert node.device_lost is lost
+        assert 'unspecified launch failure' in node._assess()[1]
         node.close()
     finally:
         rclpy.shutdown()

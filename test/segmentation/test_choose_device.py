@@ -1,4 +1,4 @@
-"""Which device `auto` means."""
+"""Which device `auto` means, and whether a device is lost."""
 
 import pytest
 import torch
@@ -15,3 +15,23 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(tmp_path, monkeypatch, caplog):
     (tmp_path / 'nvidiactl').touch()
     assert segmenter.choose_device('auto').type == 'cpu'
     assert f'there is an NVIDIA GPU, but PyTorch {torch.__version__}' in caplog.text
+
+
+@pytest.mark.parametrize('device, failure, lost', [
+    ('auto', 'CUDA error: an illegal memory access was encountered', True),
+    ('cuda', 'CUDA error: unspecified launch failure', True),
+    ('cuda:0', 'CUDA error: out of memory', False),  # of what other processes take
+    ('cuda', None, False),
+    ('cuda:7', 'not asked', False),
+    ('cpu', 'not asked', False)])
+def test_a_gpu_that_refuses_all_work_is_lost(monkeypatch, device, failure, lost):
+    """And none that is full, is not there, or is not used."""
+    def synchronize(_):
+        if failure is not None:
+            raise RuntimeError(failure)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch.cuda, 'synchronize', synchronize)
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: False)
+    assert segmenter.device_is_lost(device) is False
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    assert segmenter.device_is_lost(device) is lost
