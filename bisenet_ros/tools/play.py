@@ -26,6 +26,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -242,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     # because a script's background jobs start with it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     try:
         source = open_source_arguments(options)
         player = Player(source, options)
@@ -251,6 +254,9 @@ def main(argv: list[str] | None = None) -> int:
             player.destroy_node()
     except (ValueError, OSError) as error:
         print(f'play: {error}', file=sys.stderr)
+        return 1
+    except NameValidationException as error:  # What, the name, and a mark below it.
+        print('play:', *(line.strip() for line in str(error).splitlines()[:2]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass

@@ -25,6 +25,13 @@ from bisenet_ros.tools.street import camera_pose  # noqa: E402
 PLAY = [sys.executable, '-m', 'bisenet_ros.tools.play']
 WIDTH, HEIGHT = 96, 64
 LEVELS = [40, 120, 200]
+CALIBRATION = {
+    'image_width': WIDTH, 'image_height': HEIGHT, 'camera_name': 'test',
+    'distortion_model': 'plumb_bob',
+    'camera_matrix': {'data': [80., 0., 48., 0., 81., 32., 0., 0., 1.]},
+    'distortion_coefficients': {'data': [0.1, -0.2, 0.01, 0.02, 0.3]},
+    'rectification_matrix': {'data': [1., 0., 0., 0., 1., 0., 0., 0., 1.]},
+    'projection_matrix': {'data': [70., 0., 47., 0., 0., 71., 31., 0., 0., 0., 1., 0.]}}
 TIMEOUT = 30.0
 
 
@@ -37,6 +44,13 @@ def folder(tmp_path):
         image = np.full((HEIGHT, WIDTH, 3), (level, 10, 0), np.uint8)
         cv2.imwrite(str(folder / f'{n}.png'), image)
     return str(folder)
+
+
+@pytest.fixture
+def calibration_file(tmp_path):
+    path = tmp_path / 'calibration.yaml'
+    path.write_text(yaml.safe_dump(CALIBRATION))
+    return str(path)
 
 
 @pytest.fixture
@@ -134,19 +148,10 @@ def test_images_arrive_as_they_are(folder, listener):
     assert times == sorted(set(times))
 
 
-def test_calibration_goes_with_every_image(folder, listener, tmp_path):
-    calibration = {
-        'image_width': WIDTH, 'image_height': HEIGHT, 'camera_name': 'test',
-        'distortion_model': 'plumb_bob',
-        'camera_matrix': {'data': [80., 0., 48., 0., 81., 32., 0., 0., 1.]},
-        'distortion_coefficients': {'data': [0.1, -0.2, 0.01, 0.02, 0.3]},
-        'rectification_matrix': {'data': [1., 0., 0., 0., 1., 0., 0., 0., 1.]},
-        'projection_matrix': {'data': [70., 0., 47., 0., 0., 71., 31., 0., 0., 0., 1., 0.]}}
-    path = tmp_path / 'calibration.yaml'
-    path.write_text(yaml.safe_dump(calibration))
+def test_calibration_goes_with_every_image(folder, calibration_file, listener):
     images = listener.subscribe(Image, '/front/image')
     infos = listener.subscribe(CameraInfo, '/front/camera_info')
-    with playing(*PLAY, folder, '--rate', '20', '--loop', '--camera-info', str(path),
+    with playing(*PLAY, folder, '--rate', '20', '--loop', '--camera-info', calibration_file,
                  '--image-topic', '/front/image', '--frame-id', 'front_optical_frame'):
         listener.wait_for(lambda: infos)
         images.clear()
@@ -154,9 +159,9 @@ def test_calibration_goes_with_every_image(folder, listener, tmp_path):
     info = infos[0]
     assert info.header.frame_id == 'front_optical_frame'
     assert (info.width, info.height, info.distortion_model) == (WIDTH, HEIGHT, 'plumb_bob')
-    assert info.k.tolist() == calibration['camera_matrix']['data']
-    assert info.d.tolist() == calibration['distortion_coefficients']['data']
-    assert info.p.tolist() == calibration['projection_matrix']['data']
+    assert info.k.tolist() == CALIBRATION['camera_matrix']['data']
+    assert info.d.tolist() == CALIBRATION['distortion_coefficients']['data']
+    assert info.p.tolist() == CALIBRATION['projection_matrix']['data']
 
 
 def test_rgb_images_and_the_odometry_of_each(listener):
@@ -228,11 +233,13 @@ def test_ends_with_the_source(folder):
     subprocess.run([*PLAY, folder, '--rate', '50'], check=True, timeout=TIMEOUT)
 
 
-def test_interrupt_ends_quietly(folder, listener):
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_ends_quietly(folder, listener, sent):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup the player would inherit another.
     received = listener.subscribe(Image, '/camera/image_raw')
     with playing(*PLAY, folder, '--loop', stderr=subprocess.PIPE, text=True) as process:
         listener.wait_for(lambda: received)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     assert 'Traceback' not in errors
@@ -243,9 +250,13 @@ def test_interrupt_ends_quietly(folder, listener):
     (['{folder}', '--camera-info', '/no.yaml'], 'play: no calibration file /no.yaml'),
     (['{folder}', '--rate', '0'], 'play: rate is 0.0; it must be above 0 Hz'),
     (['n' * 300], 'play: '),  # a name that no file can have
+    (['{folder}', '--image-topic', '/a b'], 'play: Invalid topic name: '),
+    (['{folder}', '--camera-info', '{calibration}', '--camera-info-topic', '/camera/'],
+     "play: Invalid topic name: topic name must not end with a forward slash: '/camera/'"),
 ])
-def test_errors_are_one_line(folder, arguments, complaint):
-    arguments = [argument.format(folder=folder) for argument in arguments]
+def test_errors_are_one_line(folder, calibration_file, arguments, complaint):
+    arguments = [argument.format(folder=folder, calibration=calibration_file)
+                 for argument in arguments]
     done = subprocess.run([*PLAY, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 1
     assert done.stderr.startswith(complaint)
