@@ -112,15 +112,20 @@ def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
         moment = monitor.next_moment(timeout=LIVE_LINE_PERIOD)
         if moment is not None:
             recording.add(moment)
-        median, _ = monitor.latency_percentiles()
-        line.show(f'{seconds:3.0f} of {duration:g} s   in {monitor.frames_in}   '
-                  f'out {monitor.frames_out}   dropped {monitor.frames_dropped}   '
-                  f'latency {1e3 * median:.0f} ms')
+        if line.is_due():
+            line.show(f'{seconds:3.0f} of {duration:g} s   {_so_far(monitor)}')
     line.end()
     if not recording.moments:
         raise failure('masks came, but nothing complete: an image seen here with its overlay, '
                       'costmap and odometry', monitor, processes)
     return recording
+
+
+def _so_far(monitor: Monitor) -> str:
+    """Return the live line's figures, which take the longer, the longer the run."""
+    median, _ = monitor.latency_percentiles()
+    return (f'in {monitor.frames_in}   out {monitor.frames_out}   '
+            f'dropped {monitor.frames_dropped}   latency {1e3 * median:.0f} ms')
 
 
 def run_figures(monitor: Monitor, options: argparse.Namespace) -> dict:

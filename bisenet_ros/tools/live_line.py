@@ -17,9 +17,13 @@ class LiveLine:
         self._period = LIVE_LINE_PERIOD if self._is_terminal else LOG_LINE_PERIOD
         self._shown = -math.inf
 
+    def is_due(self) -> bool:
+        """Return whether it is time to show the next."""
+        return time.monotonic() >= self._shown + self._period
+
     def show(self, line: str) -> None:
         """Show `line` if it is time for it."""
-        if time.monotonic() < self._shown + self._period:
+        if not self.is_due():
             return
         self._shown = time.monotonic()
         if self._is_terminal:

@@ -107,7 +107,7 @@ class Monitor(DiagnosticsListener):
     def _on_overlay(self, message: Image) -> None:
         """Put the moment together: the node publishes the overlay after the mask."""
         stamp = nanoseconds(message.header.stamp)
-        image, mask = self._images.pop(stamp, None), self._masks.pop(stamp, None)
+        image, mask = _take(self._images, stamp), _take(self._masks, stamp)
         if image is None or mask is None or not self._knows_pose(stamp):
             return
         moment = Moment(
@@ -153,6 +153,13 @@ def _keep(messages: OrderedDict, stamp: int, message) -> None:
     messages[stamp] = message
     if len(messages) > STAMPS_KEPT:
         messages.popitem(last=False)
+
+
+def _take(messages: OrderedDict, stamp: int) -> Image | None:
+    """Return the message of a stamp, and keep neither it nor older ones: what comes is newer."""
+    for older in [other for other in messages if other < stamp]:
+        del messages[older]
+    return messages.pop(stamp, None)
 
 
 def _rgb(message: Image) -> np.ndarray:

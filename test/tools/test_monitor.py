@@ -129,6 +129,24 @@ def test_what_belongs_together(graph):
     assert graph.monitor.next_moment(timeout=0.01) is None
 
 
+@pytest.mark.parametrize('graph', [False], indirect=True)
+def test_nothing_older_than_the_newest_overlay_is_kept(graph):
+    """Images are large, and those that the node dropped have no overlay."""
+    monitor = graph.monitor
+    for number in range(1, 6):
+        graph.publish_picture('image', number, BGR, 'bgr8')
+    graph.spin_until(lambda: monitor.frames_in == 5)
+    for number in 1, 3, 4:
+        graph.publish_picture('mask', number, MASK, 'mono8')
+    graph.spin_until(lambda: monitor.frames_out == 3)
+    for number, images, masks in (3, 2, 1), (4, 1, 0):
+        graph.publish_picture('overlay', number, BGR, 'rgb8')
+        graph.spin_until(lambda: not monitor.moments.empty())
+        moment = monitor.next_moment(timeout=0)
+        assert moment.stamp == pytest.approx(graph.start * 1e-9 + 0.01 * number, abs=1e-6)
+        assert (len(monitor._images), len(monitor._masks)) == (images, masks)
+
+
 @pytest.mark.parametrize('graph', [True], indirect=True)
 def test_costmap_is_not_older_than_the_image(graph):
     for number in (1, 2, 3):
