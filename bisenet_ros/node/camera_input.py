@@ -15,6 +15,8 @@ from bisenet_ros.transport import camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
+# Seconds for which images come in though nobody wants them; who looks away may look again.
+REST_AFTER = 5.0
 # As many as come while a slow network has an image in hand.
 CALIBRATIONS_KEPT = 100
 
@@ -76,6 +78,9 @@ class CameraInput:
     """
     Subscribes to one camera's image and calibration, and keeps the newest frame only.
 
+    It rests where images come that nobody has wanted for some seconds. A camera whose images do
+    not come stays subscribed, which costs nothing and tells of it.
+
     Callbacks run in the executor's thread; `take` may be called from another.
 
     :ivar max_rate: Hz, 0: all.
@@ -107,7 +112,7 @@ class CameraInput:
         self._new_frame = new_frame
         self._newest: Frame | None = None
         self._next_due = 0.0
-        self._last_receipt = time.monotonic()
+        self._last_receipt = self._last_wanted = time.monotonic()
         self._last_sequence_number: int | None = None
         self._has_one_publisher = True
         self._counts_before = FrameCounts()
@@ -115,11 +120,23 @@ class CameraInput:
 
     def start(self) -> None:
         """Subscribe."""
-        self._last_receipt = time.monotonic()
+        self._last_receipt = self._last_wanted = time.monotonic()
         self.follow_publishers()
 
+    def follow(self, wanted: bool) -> None:
+        """Subscribe as the publishers offer, or rest; call it now and then once started."""
+        if wanted and not self._subscriptions:
+            self.start()
+        elif wanted:
+            self._last_wanted = time.monotonic()
+        if self._last_receipt - self._last_wanted > REST_AFTER:
+            self.stop()
+            self.stamp_age = 0.0  # It will be another.
+        else:
+            self.follow_publishers()
+
     def stop(self) -> None:
-        """Unsubscribe, so that a paused node costs no transport, and forget the newest frame."""
+        """Unsubscribe, which saves the transport, and forget the newest frame."""
         for subscription, _ in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
@@ -167,8 +184,8 @@ class CameraInput:
         return missed / max(1, missed + self.counts.received - before.received)
 
     def silent_for(self) -> float:
-        """Return for how long (s) no image has come; from the subscription on, if none ever."""
-        return time.monotonic() - self._last_receipt
+        """Return for how long (s) no image has come that was subscribed to; 0 while it rests."""
+        return time.monotonic() - self._last_receipt if self._subscriptions else 0.0
 
     def take(self) -> Frame | None:
         """Return the newest frame once; call it holding the condition `new_frame`."""

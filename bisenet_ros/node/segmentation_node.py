@@ -368,8 +368,8 @@ class SegmentationNode(LifecycleNode):
 
     def _watch(self) -> None:
         if self._health is not None:
-            for camera in self._inputs.values():
-                camera.follow_publishers()
+            for name, camera in self._inputs.items():
+                camera.follow(self._processor.wanted(name))
             if self._costmap is not None:
                 self._costmap.expire(self._settings['stale_after'])
 

@@ -112,6 +112,40 @@ def test_two_publishers_of_one_topic_lose_nothing(make_input):
     assert camera.counts.missed == 2
 
 
+def test_images_that_nobody_wants_are_not_subscribed_for_long(make_input, monkeypatch):
+    """Those of a silent camera are, so that its silence is told; and what is wanted, at once."""
+    now = 1000.0
+    monkeypatch.setattr(camera_input, 'time', SimpleNamespace(monotonic=lambda: now))
+    camera, node = make_input()
+
+    def image_comes(number):
+        camera._on_image(image_at(1), {'publication_sequence_number': number})
+
+    def subscribed():
+        topics = [subscription.topic_name for subscription in node.subscriptions]
+        return {camera.image_topic, camera_info_topic(camera, node)} <= set(topics)
+    camera.start()
+    for now, number, wanted in (1004.0, 1, False), (1008.0, 2, True), (1012.0, 3, False):
+        image_comes(number)
+        camera.follow(wanted)
+        assert subscribed()
+    now = 1020.0
+    camera.follow(False)
+    assert subscribed() and camera.silent_for() == 8.0
+    image_comes(4)
+    for now in 1020.5, 1100.0:
+        camera.follow(False)
+        assert not subscribed() and camera.take() is None
+        assert (camera.silent_for(), camera.stamp_age) == (0.0, 0.0)
+    camera.follow(True)
+    assert subscribed() and camera.silent_for() == 0.0
+    image_comes(99)
+    assert camera.lost_lately() == 0
+    now = 1104.0
+    camera.follow(False)
+    assert subscribed() and camera.silent_for() == 4.0
+
+
 @pytest.mark.parametrize(('message_type', 'reliability', 'said'), [
     (Image, 'auto', ''),
     (CompressedImage, 'auto', 'image_transport'),

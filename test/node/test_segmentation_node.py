@@ -264,7 +264,7 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
 
     def idles():
         values = probe.diagnostics()
-        return values['message'].startswith('idle') and int(values['frames_in']) > 3
+        return values['message'].startswith('idle') and int(values['frames_in']) > 0
 
     def send():
         small.header.stamp = probe.get_clock().now().to_msg()
@@ -274,6 +274,28 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
     refusal = probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request())
     assert not refusal.success and 'costmap.enabled' in refusal.message
     assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 0
+
+
+@pytest.mark.parametrize('topic, message_type', [
+    ('mask', Image), ('costmap', OccupancyGrid)])
+def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node, topic, message_type):
+    """And is again as soon as somebody does; meanwhile nothing is amiss."""
+    _, probe = start_node(stale_after=2.0)
+    camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    small = image_message(np.zeros((48, 64, 3), np.uint8))
+
+    def send():
+        small.header.stamp = probe.get_clock().now().to_msg()
+        camera.publish(small)
+    probe.wait(camera.get_subscription_count)
+    probe.repeat_until(send, lambda: camera.get_subscription_count() == 0, 0.05)
+    end = time.monotonic() + 6.0
+    probe.repeat_until(send, lambda: time.monotonic() > end, 0.05)
+    told = [(each['message'], each['frames_in']) for each in islice(probe.all_diagnostics(), 4)]
+    assert told == 4 * [('idle: nobody subscribes to an output', told[0][1])]
+    assert int(told[0][1]) > 0
+    probe.listen(f'segmentation/{topic}', message_type, LATCHED if topic == 'costmap' else None)
+    probe.repeat_until(send, lambda: int(probe.diagnostics()['frames_out']) > 0, 0.05)
 
 
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
