@@ -15,6 +15,11 @@ BODY_FROM_OPTICAL = np.array([
     [0.0, 0.0, 0.0, 1.0],
 ])
 
+# A larger step or turn (m and m/s, rad and rad/s) is no motion: odometry has begun anew, or the
+# robot's place in a map was corrected.
+_LARGEST_STEP, _FASTEST = 0.3, 15.0
+_LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
+
 
 class PoseError(ValueError):
     """A pose that is not finite, or from which the ground cannot be seen."""
@@ -69,6 +74,12 @@ def interpolate_poses(start: np.ndarray, end: np.ndarray, share: float) -> np.nd
 def planar_pose(pose: np.ndarray) -> tuple[float, float, float]:
     """Return (x, y, yaw) of a 4x4 pose: metres, metres, radians; roll, pitch and z are dropped."""
     return float(pose[0, 3]), float(pose[1, 3]), math.atan2(pose[1, 0], pose[0, 0])
+
+
+def is_jump(step: float, turn: float, seconds: float) -> bool:
+    """Return whether no robot moves so far (m), or turns so far (rad), in so short a time."""
+    return (step > _LARGEST_STEP + _FASTEST * seconds
+            or turn > _LARGEST_TURN + _FASTEST_TURN * seconds)
 
 
 def _rigid(rotation, translation):

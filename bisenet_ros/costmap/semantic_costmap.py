@@ -10,7 +10,7 @@ import numpy as np
 
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.cost_rule import FREE, UNKNOWN, CostRule
-from bisenet_ros.costmap.geometry import PoseError, planar_pose
+from bisenet_ros.costmap.geometry import PoseError, is_jump, planar_pose
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
@@ -29,10 +29,6 @@ from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 JUMP_BACK = 1.0
 # Metres. Beyond it, odometry has diverged.
 _FARTHEST = 1e9
-# A larger step or turn (m and m/s, rad and rad/s) is no motion: odometry has begun anew, or the
-# robot's place in a map was corrected.
-_LARGEST_STEP, _FASTEST = 0.3, 15.0
-_LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
@@ -301,10 +297,8 @@ class SemanticCostmap:
         if self._last_stamped_pose is None:
             return False
         last_stamp, last_x, last_y, last_yaw = self._last_stamped_pose
-        seconds = abs(stamp - last_stamp)
         turn = abs((yaw - last_yaw + math.pi) % (2 * math.pi) - math.pi)
-        return (math.hypot(x - last_x, y - last_y) > _LARGEST_STEP + _FASTEST * seconds
-                or turn > _LARGEST_TURN + _FASTEST_TURN * seconds)
+        return is_jump(math.hypot(x - last_x, y - last_y), turn, abs(stamp - last_stamp))
 
     def prepare(self, camera_key: Hashable, camera: CameraModel,
                 T_base_camera: np.ndarray) -> GroundTable:

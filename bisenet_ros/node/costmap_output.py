@@ -76,6 +76,10 @@ class CostmapOutput:
     Nav2 never expires a grid, so whatever is not sure (no image for `stale_after`, no
     calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
     feeder's thread, the rest in the executor's.
+
+    :param poses: RobotPoses of these cameras; destroyed with this.
+    :param cameras: names, as Frame.camera has them.
+    :param publish_classes: names of classes that get a grid of their own.
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
@@ -143,7 +147,7 @@ class CostmapOutput:
             seconds = stamp.nanoseconds * 1e-9
             with self._lock:
                 newest = self._costmap.newest_stamp
-                if self._poses.was_silent_between(*sorted((1e9 * newest, stamp.nanoseconds))):
+                if self._poses.may_have_begun_anew(*sorted((1e9 * newest, stamp.nanoseconds))):
                     if seconds < newest:  # It was placed by the odometry before.
                         return
                     self._costmap.clear()
@@ -177,10 +181,11 @@ class CostmapOutput:
 
     def missing(self, stale_after: float, only_failed: bool = False) -> dict[str, str]:
         """
-        Return the cameras that have added nothing for `stale_after` seconds, and why.
+        Return the cameras of which nothing added is younger than `stale_after` seconds, and why.
 
-        Nor may an image have taken longer than that in the network, or be so much older than the
-        newest odometry. What is older than the costmap's decay_time is missing in any case.
+        A mask is as old as its image when it was added, since it came or beside the newest
+        odometry, and ages from then on. What is older than the costmap's decay_time is missing in
+        any case.
 
         :param only_failed: return only cameras with a known fault.
         """
@@ -188,15 +193,16 @@ class CostmapOutput:
         now = time.monotonic()
         return {name: self._failures[name] or self._why_stale(name, stale_after)
                 for name, observed_at in self._observed_at.items()
-                if max(now - observed_at, self._delays[name], self._ages[name]) > stale_after
+                if now - observed_at + max(self._delays[name], self._ages[name]) > stale_after
                 and (self._failures[name] or not only_failed)}
 
     def _why_stale(self, name: str, stale_after: float) -> str:
         if self._ages[name] > stale_after:
             return (f'images are {self._ages[name]:.1f} s older than the newest odometry: '
                     'synchronise the clocks, or make stale_after larger')
-        return (f'nothing has been segmented within {stale_after} s of the wall clock: where the '
-                'network, a bag or a simulation is slow, or max_rate low, make stale_after larger')
+        return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
+                'where the network, a bag or a simulation is slow, or max_rate low, make '
+                'stale_after larger')
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""

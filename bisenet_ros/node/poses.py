@@ -19,8 +19,7 @@ from bisenet_ros.costmap.geometry import (
     pose_from_quaternion,
     pose_from_rpy,
 )
-from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
-from bisenet_ros.node.stamp_gaps import StampGaps
+from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
 
 try:
@@ -83,8 +82,8 @@ class TransformSource:
         Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
 
         :param camera: whose image is to be placed; each has its own patience.
-        :raises PoseUnavailableError: if TF does not know it at just that time, or was silent for
-            longer than LARGEST_GAP.
+        :raises PoseUnavailableError: if TF does not know it at just that time, jumped then, or was
+            silent for longer than LARGEST_GAP.
         """
         if self._listener is None:
             raise PoseUnavailableError(
@@ -104,15 +103,14 @@ class TransformSource:
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
-        if silence := self._buffer.silence(frame, child, stamp.nanoseconds):
+        if gap := self._buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
-                f'TF was silent for {silence:.2f} s about where {child!r} is in {frame!r} '
-                'when the image was taken')
+                f'TF {gap} about where {child!r} is in {frame!r} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
 
-    def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether TF was silent, see StampGaps, between two instants, ns."""
-        return self._listener is not None and self._buffer.was_silent_between(
+    def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
+        """Return whether TF may have between two instants, ns; see PoseGaps."""
+        return self._listener is not None and self._buffer.may_have_begun_anew(
             frame, child, start, end)
 
     def newest(self, frame: str, child: str) -> int | None:
@@ -127,7 +125,7 @@ class OdometryTopic:
         self._node = node
         self._frames = (frame, base_frame)
         self._poses: deque[tuple[int, np.ndarray]] = deque()
-        self._stamps = StampGaps(LARGEST_GAP)
+        self._gaps = PoseGaps(LARGEST_GAP)
         self._fault = ''
         self._patience = Patience()
         self._changed = threading.Condition()
@@ -145,8 +143,8 @@ class OdometryTopic:
 
         :param camera: whose image is to be placed; each has its own patience.
         :raises PoseUnavailableError: where no message came before the stamp or, after a short
-            wait, after it; where these are more than LARGEST_GAP apart; where frames are not the
-            parameters', or values no pose.
+            wait, after it; where these are more than LARGEST_GAP apart, or the robot jumped
+            between them; where frames are not the parameters', or values no pose.
         """
         instant = stamp.nanoseconds
         with self._changed:
@@ -161,23 +159,24 @@ class OdometryTopic:
             known = 'nothing' if not poses else (
                 f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
             raise PoseUnavailableError(
-                f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of {known}')
+                f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of '
+                f'{known}: synchronise the clocks, or send fewer or smaller images, which may '
+                'keep the node from reading odometry in time')
         after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
         if poses[after][0] == instant:
             return poses[after][1]
-        if silence := self._stamps.around(instant):
-            raise PoseUnavailableError(
-                f'{self._topic} was silent for {silence:.2f} s when the image was taken')
+        if gap := self._gaps.around(instant):
+            raise PoseUnavailableError(f'{self._topic} {gap} when the image was taken')
         (earlier, start), (later, end) = poses[after - 1], poses[after]
         return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
 
-    def was_silent_between(self, start: float, end: float) -> bool:
-        """Return whether the topic was silent, see StampGaps, between two instants, ns."""
-        return self._stamps.silent_between(start, end)
+    def may_have_begun_anew(self, start: float, end: float) -> bool:
+        """Return whether odometry may have between two instants, ns; see PoseGaps."""
+        return self._gaps.may_have_begun_anew(start, end)
 
     def newest(self) -> int | None:
         """Return the newest message's instant, ns; None before the first."""
-        return self._stamps.last
+        return self._gaps.last
 
     def _on_odometry(self, message: Odometry) -> None:
         frames = (message.header.frame_id, message.child_frame_id)
@@ -187,16 +186,15 @@ class OdometryTopic:
                 self._fault = (f'is about frames {frames}, but costmap.frame and '
                                f'costmap.base_frame are {self._frames}: make them the same')
                 return
+            position, orientation = message.pose.pose.position, message.pose.pose.orientation
             try:
-                pose = _matrix(message.pose.pose.position, message.pose.pose.orientation)
+                pose = _matrix(position, orientation)
             except ValueError as error:
                 self._fault = f'sends what is no pose: {error}'
                 return
             self._fault = ''
-            if self._poses and self._poses[-1][0] - instant > JUMP_BACK * 1e9:
+            if self._gaps.add(instant, position, orientation):
                 self._poses.clear()
-                self._stamps = StampGaps(LARGEST_GAP)
-            self._stamps.add(instant)
             # Sent twice or out of order, it says nothing new.
             if not self._poses or instant > self._poses[-1][0]:
                 self._poses.append((instant, pose))
@@ -214,6 +212,11 @@ class RobotPoses:
     """
     The poses a costmap needs, from where the parameters say.
 
+    :param frame, base_frame: names of the odometry frame and of the robot's.
+    :param odometry_source: 'tf', 'topic' or 'none'.
+    :param odometry_topic: only read where the source is 'topic'.
+    :param fixed_camera_poses: of each camera by name, 4x4, its optical frame in base_frame; None
+        where TF tells.
     :ivar grid_frame: the costmap's frame.
     """
 
@@ -260,17 +263,17 @@ class RobotPoses:
             return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
         return None
 
-    def was_silent_between(self, start: float, end: float) -> bool:
+    def may_have_begun_anew(self, start: float, end: float) -> bool:
         """
-        Return whether odometry was silent for longer than LARGEST_GAP, and than it usually is.
+        Return whether odometry jumped, or was silent for longer than LARGEST_GAP and than usual.
 
         It may have begun anew, so that nothing seen before lies where it did.
 
         :param start, end: ns, of images for which `base` gave a pose.
         """
         if self._odometry is not None:
-            return self._odometry.was_silent_between(start, end)
-        return self._odometry_source == 'tf' and self._transforms.was_silent_between(
+            return self._odometry.may_have_begun_anew(start, end)
+        return self._odometry_source == 'tf' and self._transforms.may_have_begun_anew(
             self._frame, self._base_frame, start, end)
 
     def age(self, stamp: Time) -> float:

@@ -1,12 +1,11 @@
-"""A TF buffer that knows when time jumped back and when a transform was silent."""
+"""A TF buffer that knows when time jumped back, and when a transform jumped or was silent."""
 
 from collections import defaultdict
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
 
-from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
-from bisenet_ros.node.stamp_gaps import StampGaps
+from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
 
 
@@ -28,16 +27,16 @@ class TransformBuffer(tf2_ros.Buffer):
         self._parents: dict[str, str] = {}
         self._used: set[tuple[str, str]] = set()
         # Of each child frame that moves.
-        self._stamps: dict[str, StampGaps] = defaultdict(lambda: StampGaps(largest_gap))
+        self._gaps: dict[str, PoseGaps] = defaultdict(lambda: PoseGaps(largest_gap))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform; called by tf2_ros.TransformListener."""
         child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
-        last = self._stamps[child].last
-        if last is not None and last - instant > JUMP_BACK * 1e9 and self._is_of_use(child):
+        gaps, pose = self._gaps[child], transform.transform
+        if gaps.add(instant, pose.translation, pose.rotation) and self._is_of_use(child):
             self.clear()
-            self._stamps.clear()
-        self._stamps[child].add(instant)
+            self._gaps.clear()
+            self._gaps[child] = gaps
         self._parents[child] = transform.header.frame_id
         super().set_transform(transform, authority)
 
@@ -46,26 +45,26 @@ class TransformBuffer(tf2_ros.Buffer):
         self._parents[transform.child_frame_id] = transform.header.frame_id
         super().set_transform_static(transform, authority)
 
-    def silence(self, frame: str, child: str, instant: int) -> float:
+    def gap(self, frame: str, child: str, instant: int) -> str:
         """
-        Return for how long nothing was told of where `child` was in `frame` around an instant.
+        Return what happened to the pose of `child` in `frame` around an instant, see PoseGaps.
 
-        tf2 draws a straight line across such a gap, however long.
+        tf2 draws a straight line across a gap, however long or far.
 
         :param instant: nanoseconds.
-        :returns: seconds, 0 where there is no gap longer than largest_gap.
+        :returns: '' where there is no gap.
         """
-        return max((stamps.around(instant) for stamps in self._stamps_between(frame, child)),
-                   default=0.0)
+        return next(filter(None, (
+            gaps.around(instant) for gaps in self._gaps_between(frame, child))), '')
 
-    def was_silent_between(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether a transform was silent, see StampGaps, between two instants, ns."""
-        return any(stamps.silent_between(start, end)
-                   for stamps in self._stamps_between(frame, child))
+    def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
+        """Return whether a transform may have between two instants, ns; see PoseGaps."""
+        return any(gaps.may_have_begun_anew(start, end)
+                   for gaps in self._gaps_between(frame, child))
 
     def newest(self, frame: str, child: str) -> int | None:
         """Return up to which instant, ns, all is told about a pose; None if nothing moves it."""
-        return min((stamps.last for stamps in self._stamps_between(frame, child)), default=None)
+        return min((gaps.last for gaps in self._gaps_between(frame, child)), default=None)
 
     def use(self, frame: str, child: str) -> None:
         """Say that the pose of `child` in `frame` is wanted: only jumps on the way to it count."""
@@ -75,10 +74,10 @@ class TransformBuffer(tf2_ros.Buffer):
         """Return whether a transform is on the way of a pose that is wanted, or none is yet."""
         return not self._used or any(child in self._links(*pair) for pair in list(self._used))
 
-    def _stamps_between(self, frame: str, child: str) -> list[StampGaps]:
-        """Return the stamps of what moves on the way between two frames."""
-        moving = map(self._stamps.get, self._links(frame, child))
-        return [stamps for stamps in moving if stamps is not None and stamps.last is not None]
+    def _gaps_between(self, frame: str, child: str) -> list[PoseGaps]:
+        """Return the gaps of what moves on the way between two frames."""
+        moving = map(self._gaps.get, self._links(frame, child))
+        return [gaps for gaps in moving if gaps is not None and gaps.last is not None]
 
     def _links(self, frame: str, child: str) -> set[str]:
         """Return the children of the transforms on the way between two frames."""

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,16 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
 from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
+from bisenet_ros.node import costmap_output  # noqa: E402
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
 from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
-from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose  # noqa: E402
+from bisenet_ros.node.poses import (  # noqa: E402
+    PoseUnavailableError,
+    RobotPoses,
+    fixed_camera_pose,
+)
 from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
@@ -427,14 +433,16 @@ def output():
     node = LifecycleNode('segmentation', context=context)
     poses = RobotPoses(node, 'odom', 'base_link', 'topic', 'odom', {'': DOWNWARDS})
     output = CostmapOutput(
-        node, CostmapSettings(decay_time=60.0), load_label_set('camvid'), poses, [''], [])
+        node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0), load_label_set('camvid'), poses,
+        [''], [])
 
-    def tell(tenths):
-        message = Odometry(child_frame_id='base_link')
-        message.header.frame_id = 'odom'
-        message.pose.pose.orientation.w = 1.0
+    def tell(tenths, x=0.0):
         for tenth in tenths:
+            message = Odometry(child_frame_id='base_link')
+            message.header.frame_id = 'odom'
             message.header.stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
+            message.pose.pose.position.x = x
+            message.pose.pose.orientation.w = 1.0
             poses._odometry._on_odometry(message)
     yield output, tell
     output.destroy()
@@ -442,7 +450,7 @@ def output():
     rclpy.shutdown(context=context)
 
 
-def observe(output, seconds, name):
+def observe(output, seconds, name, received=None):
     """Add a mask of nothing but one class, or of 255, of a camera that looks at the ground."""
     drive = StreetDrive(seed=0, size=(64, 48))
     calibrations = Calibrations()
@@ -451,7 +459,8 @@ def observe(output, seconds, name):
     image.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
     ids = {label.name: label.id for label in load_label_set('camvid').labels}
     mask = np.full((48, 64), ids.get(name, 255), np.uint8)
-    frame = Frame('', image, calibrations, rectified=False, received=time.monotonic())
+    frame = Frame('', image, calibrations, rectified=False,
+                  received=time.monotonic() if received is None else received)
     output.observe(frame, (64, 48), Segmentation(mask, np.full_like(mask, 255)), 0.0)
 
 
@@ -471,6 +480,60 @@ def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
     # And what comes late is placed by the odometry before.
     observe(output, 1.5, 'road')
     assert not is_known(output)
+
+
+@pytest.mark.parametrize('before, after, mask_before, mask_after', [
+    (range(10, 21), range(21, 31), 1.8, 2.3),  # between two messages
+    (range(10, 41), range(41, 91), 3.8, 8.8),  # between masks 5 s apart
+    (range(10, 51), range(42, 61), 4.9, 5.4),  # stamps of a source started again
+    (range(10, 51), range(35, 61), 3.3, 3.8),  # and of one that is far behind
+])
+def test_what_was_seen_before_odometry_jumped_is_forgotten(
+        output, before, after, mask_before, mask_after):
+    """No farther than a robot drives between the masks."""
+    output, tell = output
+    tell(before, x=6.0)
+    observe(output, mask_before, 'road')
+    observe(output, mask_before + 0.1, 'nothing')
+    assert is_known(output)
+    tell(after, x=0.0)
+    observe(output, mask_after, 'nothing')
+    assert not is_known(output)
+    observe(output, mask_after + 0.1, 'road')
+    observe(output, mask_after + 0.2, 'nothing')
+    assert is_known(output)
+
+
+def test_no_image_is_placed_where_odometry_jumped(output):
+    output, tell = output
+    tell(range(10, 21), x=6.0)
+    tell(range(21, 31), x=0.0)
+    with pytest.raises(PoseUnavailableError, match='jumped'):
+        observe(output, 2.05, 'road')
+
+
+def test_data_is_as_old_as_its_image_was_and_the_time_since(output, monkeypatch):
+    output, tell = output
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    # Two masks a second with 0.4 s of latency are fresh.
+    for tenth in (20, 25, 30, 35):
+        tell(range(tenth - 5, tenth + 1))
+        observe(output, tenth / 10, 'road', received=now - 0.4)
+        now += 0.49
+        assert output.missing(1.0) == {}
+    # Of an image of 1.1 s ago, the mask is stale, however lately it came.
+    tell(range(36, 41))
+    observe(output, 4.0, 'road', received=now - 0.9)
+    assert output.missing(1.0) == {}
+    now += 0.2
+    assert 'came within 1.0 s' in output.missing(1.0)['']
+    # So is that of an image 0.9 s older than the newest odometry, 0.2 s later.
+    tell(range(41, 61))
+    observe(output, 5.1, 'road', received=now)
+    assert output.missing(1.0) == {}
+    now += 0.2
+    assert list(output.missing(1.0)) == ['']
 
 
 def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):

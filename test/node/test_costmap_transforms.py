@@ -237,16 +237,31 @@ def test_silence_between_two_branches_of_the_tree():
     for stamp in 1.0, 6.0:
         buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
         buffer.set_transform(transform('base_link', 'mast', stamp + 1, *still), 'test')
-    assert buffer.silence('base_footprint', 'mast', 4_000_000_000) == pytest.approx(5.0)
+    assert buffer.gap('base_footprint', 'mast', 4_000_000_000) == 'was silent for 5.00 s'
     # The robot's own gap is not between these two.
-    assert buffer.silence('base_footprint', 'mast', 1_500_000_000) == 0.0
-    assert buffer.silence('odom', 'base_footprint', 1_500_000_000) == pytest.approx(5.0)
+    assert buffer.gap('base_footprint', 'mast', 1_500_000_000) == ''
+    assert 'silent' in buffer.gap('odom', 'base_footprint', 1_500_000_000)
     # Between what was told last before it, and first after it, lies the gap.
-    assert buffer.was_silent_between('base_footprint', 'mast', 2e9, 7e9)
-    assert not buffer.was_silent_between('base_footprint', 'mast', 1e9, 2e9)
+    assert buffer.may_have_begun_anew('base_footprint', 'mast', 2e9, 7e9)
+    assert not buffer.may_have_begun_anew('base_footprint', 'mast', 1e9, 2e9)
     # Known to both is what the slower one knows; what is fixed has no newest.
     assert buffer.newest('odom', 'mast') == 6_000_000_000
     assert buffer.newest('base_link', 'base_footprint') is None
+
+
+def test_a_jump_on_the_way_between_two_frames_is_told():
+    buffer = TransformBuffer(largest_gap=0.5)
+    level = Quaternion(w=1.0)
+    for tenth, x in enumerate((5.9, 6.0, 0.0, 0.1)):
+        stamp = 1 + tenth / 10
+        buffer.set_transform(transform('odom', 'base_link', stamp, (x, 0.0, 0.0), level), 'test')
+        buffer.set_transform(transform('base_link', 'mast', stamp, (0.0, 0.0, 1.0), level), 'test')
+    assert 'jumped' in buffer.gap('odom', 'mast', 1_150_000_000)
+    assert buffer.gap('odom', 'mast', 1_050_000_000) == ''
+    assert buffer.gap('base_link', 'mast', 1_150_000_000) == ''
+    assert buffer.may_have_begun_anew('odom', 'mast', 1.1e9, 1.2e9)
+    assert not buffer.may_have_begun_anew('base_link', 'mast', 1e9, 1.3e9)
+    assert not buffer.may_have_begun_anew('odom', 'base_link', 1.2e9, 1.3e9)
 
 
 def test_a_jump_of_what_nobody_uses_erases_nothing():

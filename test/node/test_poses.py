@@ -66,13 +66,23 @@ def test_a_silence_between_two_images_is_told(odometry):
     for tenth in (0, 1, 2, 3, 10, 11):
         tell(odometry, 10 ** 18 + tenth * 10 ** 8, 0.0)
     instants = [10 ** 18 + tenth * 10 ** 8 for tenth in (1, 3, 10, 11)]
-    assert [odometry.was_silent_between(*pair) for pair in zip(instants, instants[1:])] == [
+    assert [odometry.may_have_begun_anew(*pair) for pair in zip(instants, instants[1:])] == [
         False, True, False]
     assert odometry.newest() == instants[-1]
     # A bag that loops begins anew.
     tell(odometry, 10 ** 18 - 2 * 10 ** 9, 0.0)
-    assert not odometry.was_silent_between(10 ** 18 - 2 * 10 ** 9, 10 ** 18)
+    assert not odometry.may_have_begun_anew(10 ** 18 - 2 * 10 ** 9, 10 ** 18)
     assert odometry.newest() == 10 ** 18 - 2 * 10 ** 9
+
+
+def test_an_image_between_two_places_a_jump_apart_is_at_neither(odometry):
+    for tenth, x in enumerate((5.8, 5.9, 6.0, 0.0, 0.1)):
+        tell(odometry, 10 ** 18 + tenth * 10 ** 8, x)
+    for tenths, x in (1.5, 5.95), (2, 6.0), (3, 0.0), (3.5, 0.05):
+        pose = odometry.pose(Time(nanoseconds=10 ** 18 + int(tenths * 10 ** 8)), 'front')
+        assert pose[0, 3] == pytest.approx(x)
+    with pytest.raises(PoseUnavailableError, match='jumped'):
+        odometry.pose(Time(nanoseconds=10 ** 18 + 25 * 10 ** 7), 'front')
 
 
 def test_a_stamp_before_the_epoch_is_survived(odometry):
