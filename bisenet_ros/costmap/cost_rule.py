@@ -22,10 +22,12 @@ class CostRule:
     :param labels: of the classes in the grid's order: each has cost, obstacle and ground. Classes
         that are neither obstacle nor ground are never observed in a cell.
     :param obstacle_probability: above 0, up to 1.
+    :ivar are_obstacles: of each class, (classes,) bool.
     """
 
     def __init__(self, labels: Sequence[Any], obstacle_probability: float) -> None:
         self.class_count = len(labels)
+        self.are_obstacles = np.array([label.obstacle for label in labels])
         self._obstacle_probability = obstacle_probability
         self._groups: dict[tuple[int, bool], list[int]] = {}
         for index, label in enumerate(labels):

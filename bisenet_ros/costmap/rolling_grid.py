@@ -14,6 +14,12 @@ _PRIOR = 1.0
 # what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
 # reason: Hornung et al., Autonomous Robots 2013, section 3.2.
 _MEMORY = 4.0
+# Seconds that this takes at 15 masks a second, and in which a person walks on by her own width.
+# Where masks come less often, ground on which an obstacle is seen anew keeps only so much, or who
+# walks would be in another place before ever being marked; and no less than _LEAST_MEMORY
+# observations.
+_MEMORY_TIME = 0.27
+_LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3
 # Seconds for which a cell that is not seen again keeps it: who comes nearer must leave no trail.
@@ -235,8 +241,9 @@ class RollingGrid:
         if stamp < self._now - self._decay_time:
             return
         stored = self._stored(cells)
-        unit = self._see(stored, stamp)
-        unit *= _MEMORY / np.maximum(unit * self._total.take(stored), _MEMORY)
+        elapsed, unit = self._see(stored, stamp)
+        memory = self._memory(stored, classes, elapsed)
+        unit *= memory / np.maximum(unit * self._total.take(stored), memory)
         self._renew_units(stored, unit)
         self._unit[stored] = unit
         # Flat indices take half the time of pairs.
@@ -265,7 +272,7 @@ class RollingGrid:
         if not len(cells):
             return
         stored = self._stored(cells)
-        unit = self._see(stored, stamp)
+        _, unit = self._see(stored, stamp)
         self._unit[stored] = unit
         evidence = self._evidence.take(stored, axis=1)
         evidence[ground] = 0
@@ -275,7 +282,11 @@ class RollingGrid:
         self._kept_hidden.append((stamp, stored[self._total.take(stored) > 0]))
 
     def _see(self, stored, stamp):
-        """Note when cells are seen; return the units of what they hold, faded until then."""
+        """
+        Note when cells are seen.
+
+        :returns: seconds since they were last, and units of what they hold, faded until now.
+        """
         seen = self._seen.take(stored)
         seen[seen == np.inf] = stamp
         # Not below 0: a camera whose clock lags does not make older what another has seen.
@@ -283,7 +294,17 @@ class RollingGrid:
         self._seen[stored] = np.maximum(stamp, seen)
         unit = self._unit.take(stored)
         unit *= np.exp(elapsed * (-_DECAY_CONSTANTS / self._decay_time))
-        return unit
+        return elapsed, unit
+
+    def _memory(self, stored, classes, elapsed):
+        """Return how many observations what cells hold weighs at most, (N,) float32."""
+        memory = np.full(len(stored), _MEMORY, np.float32)
+        # No others: one mask that errs frees no obstacle, however rare masks are.
+        arrived = np.flatnonzero(
+            self._rule.are_obstacles.take(classes) & ~self._holds_obstacle.take(stored))
+        memory[arrived] = np.maximum(
+            _MEMORY_TIME / np.maximum(elapsed[arrived], _MEMORY_TIME / _MEMORY), _LEAST_MEMORY)
+        return memory
 
     def _decide(self, stored):
         """Take note of what cells hold now."""

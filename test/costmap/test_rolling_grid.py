@@ -79,8 +79,13 @@ class SlowGrid:
         if stamp < self.now - self.decay_time:
             return
         last, counts = self.cells.get(key, (stamp, [0.0] * CLASSES))
-        fade = math.exp(-3 * max(stamp - last, 0) / self.decay_time)
-        bound = min(1.0, 4.0 / (fade * sum(counts))) if sum(counts) else 1.0
+        elapsed = max(stamp - last, 0)
+        fade = math.exp(-3 * elapsed / self.decay_time)
+        memory = 4.0
+        if elapsed and KINDS[class_id][1] and not any(
+                obstacle for _, obstacle in self.decided(counts, 0)):
+            memory = min(4.0, max(0.5, 0.27 / elapsed))
+        bound = min(1.0, memory / (fade * sum(counts))) if sum(counts) else 1.0
         counts = [count * fade * bound for count in counts]
         counts[class_id] += weight
         self.cells[key] = (max(last, stamp), counts)
@@ -111,22 +116,27 @@ class SlowGrid:
         costs = np.full((self.height, self.width), -1)
         holds_obstacle = np.zeros((self.height, self.width), bool)
         for key, (_, counts) in self.cells.items():
-            if not sum(counts):
-                continue
-            chosen = {KINDS[index] for index, count in enumerate(counts)
-                      if count >= max(counts) - max(0, tolerance)}
-            required = OBSTACLE_PROBABILITY * (sum(counts) + 1) - 1 / CLASSES
-            obstacles = {cost for cost, obstacle in KINDS if obstacle}
-            for cost in obstacles:
-                together = sum(count for count, kind in zip(counts, KINDS) if kind == (cost, True))
-                if together >= required - tolerance:
-                    chosen.add((cost, True))
-            together = sum(count for count, kind in zip(counts, KINDS) if kind[1])
-            if together >= required - tolerance:
-                chosen.add((min(obstacles), True))
-            costs[self.index_of(key)] = max((cost for cost, _ in chosen), default=-1)
-            holds_obstacle[self.index_of(key)] = any(obstacle for _, obstacle in chosen)
+            decided = self.decided(counts, tolerance)
+            costs[self.index_of(key)] = max((cost for cost, _ in decided), default=-1)
+            holds_obstacle[self.index_of(key)] = any(obstacle for _, obstacle in decided)
         return costs, holds_obstacle
+
+    def decided(self, counts, tolerance):
+        """Return the kinds that a cell's cost is the worst of."""
+        if not sum(counts):
+            return set()
+        chosen = {KINDS[index] for index, count in enumerate(counts)
+                  if count >= max(counts) - max(0, tolerance)}
+        required = OBSTACLE_PROBABILITY * (sum(counts) + 1) - 1 / CLASSES
+        obstacles = {cost for cost, obstacle in KINDS if obstacle}
+        for cost in obstacles:
+            together = sum(count for count, kind in zip(counts, KINDS) if kind == (cost, True))
+            if together >= required - tolerance:
+                chosen.add((cost, True))
+        together = sum(count for count, kind in zip(counts, KINDS) if kind[1])
+        if together >= required - tolerance:
+            chosen.add((min(obstacles), True))
+        return chosen
 
 
 @pytest.mark.parametrize('decay_time', [0.5, 6.0, 1e5])

@@ -298,7 +298,7 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
         for index in range(times):
             update(target, road(), stamp=index * 1e-3)
         weight = confidence / 255
-        update(target, wall, stamp=0.1, confidence=np.full(wall.shape, confidence, np.uint8))
+        update(target, wall, stamp=0.05, confidence=np.full(wall.shape, confidence, np.uint8))
         around = [contact - RESOLUTION, contact, contact + RESOLUTION]
         probability = (weight + share) / (times + weight + 1)
         highest = max(value(target, target.class_grid('building'), x, 0.0) for x in around)
@@ -337,12 +337,63 @@ def test_who_comes_nearer_over_ground_long_seen_free_is_marked_all_the_way(rate,
         if step > 2:
             assert len(marked)
             assert abs(marked[:, 0].min() - distance_of(row)) < 2 * speed / rate + 2 * RESOLUTION
-            # The trail is that of the last second.
-            assert marked[:, 0].max() < distance_of(row) + 1.1 * speed + 4 * RESOLUTION
+            if rate > 5:  # Of rare masks, each is believed, and marks until the ground is seen.
+                # The trail is that of the last second.
+                assert marked[:, 0].max() < distance_of(row) + 1.1 * speed + 4 * RESOLUTION
     # Nothing stays where nobody is any more.
     for index in range(3):
         update(target, road(), stamp=(20 + step + 1 + index) / rate)
     assert not len(target.obstacle_points()[0])
+
+
+def person_at(x, y):
+    """Return a mask of road with a person, 0.45 m wide, that stands there."""
+    mask = road()
+    middle, half = CENTRE[0] - FOCAL * y / x, FOCAL * 0.225 / x
+    mask[150:row_at(x), max(0, round(middle - half)):max(0, round(middle + half))] = (
+        ID['pedestrian'])
+    return mask
+
+
+def show_person(rate, places, confidence):
+    """Yield the obstacle points (N, 2) of each mask of a person, after three seconds of road."""
+    target = costmap()
+    confidence = np.full((HEIGHT, WIDTH), round(255 * confidence), np.uint8)
+    masks = [road()] * 3 * rate + [person_at(x, y) for x, y in places]
+    for index, mask in enumerate(masks):
+        update(target, mask, stamp=index / rate, confidence=confidence)
+        if index >= 3 * rate:
+            yield target.obstacle_points()[0][:, :2]
+
+
+@pytest.mark.parametrize('rate', [2, 5, 10])
+def test_who_crosses_is_marked_however_rare_masks_are(rate):
+    """At 1.4 m/s she is on any ground for a third of a second."""
+    places = [(3.0, -1.5 + 1.4 * step / rate) for step in range(2 * rate)]
+    for step, marked in enumerate(show_person(rate, places, confidence=0.7)):
+        off = np.abs(marked - (distance_of(row_at(3.0)), places[step][1]))
+        at_feet = (off[:, 0] < 2 * RESOLUTION) & (off[:, 1] < 0.225 + RESOLUTION)
+        assert at_feet.any() or step < rate / 5
+
+
+@pytest.mark.parametrize('rate, confidence, masks_late', [
+    (2, 0.7, 0), (5, 0.7, 1), (10, 0.7, 1), (2, 1.0, 0), (5, 1.0, 0), (10, 1.0, 1)])
+def test_who_comes_nearer_is_marked_where_she_is_however_rare_masks_are(
+        rate, confidence, masks_late):
+    places = [(4.0 - 1.4 * step / rate, 0.0) for step in range(3 * rate // 2)]
+    for step, marked in enumerate(show_person(rate, places, confidence)):
+        if step >= masks_late:
+            off = marked[:, 0].min() - distance_of(row_at(places[step][0]))
+            assert abs(off) < masks_late * 1.4 / rate + 1.5 * RESOLUTION
+
+
+@pytest.mark.parametrize('rate', [1, 2, 5, 15])
+def test_one_mask_that_errs_frees_no_wall(rate):
+    target = costmap()
+    row = row_at(3.0)
+    for index, mask in enumerate([*[wall_at(row)] * 5, road()]):
+        update(target, mask, stamp=index / rate)
+    assert 100 in costs_around(target, distance_of(row))
 
 
 def test_what_passed_by_long_ago_is_not_marked_where_something_hides_the_ground():
