@@ -8,6 +8,7 @@ import numpy as np
 
 UNKNOWN = -1
 FREE = 0
+INSCRIBED = 99
 # Less than any evidence.
 _NO_EVIDENCE = np.finfo(np.float32).tiny
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bisenet_ros.costmap.cost_rule import UNKNOWN, CostRule
+from bisenet_ros.costmap.cost_rule import INSCRIBED, UNKNOWN, CostRule
 
 # Dirichlet prior, evenly over all classes: weighs as much as this many observations.
 _PRIOR = 1.0
@@ -129,9 +129,10 @@ class RollingGrid:
         """Return in which cells (N,) an obstacle stands, as the rule decides it, (N,) bool."""
         return self._holds_obstacle.take(self._stored(cells))
 
-    def are_known(self, cells: np.ndarray) -> np.ndarray:
-        """Return in which cells (N,) anything is held, (N,) bool."""
-        return self._total.take(self._stored(cells)) > 0
+    def are_passable(self, cells: np.ndarray) -> np.ndarray:
+        """Return which cells (N,) are known and cost less than INSCRIBED, (N,) bool."""
+        costs = self._costs.take(self._stored(cells))
+        return (costs != UNKNOWN) & (costs < INSCRIBED)
 
     def seen_after(self, stamp: float, cells: np.ndarray) -> np.ndarray:
         """Return which cells (N,) were seen later than stamp, (N,) bool; never seen are not."""

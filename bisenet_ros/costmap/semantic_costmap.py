@@ -118,7 +118,7 @@ class _Observation:
     :ivar cells: (N,) int, none twice.
     :ivar classes: (N,) int, indices into the label set's labels.
     :ivar weights: (N,) float32, 0 to 1.
-    :ivar hidden: (M,) int, cells free so far that an obstacle newly seen hides, and may cover.
+    :ivar hidden: (M,) int, cells passable so far that an obstacle newly seen hides, and may cover.
     """
 
     stamp: float
@@ -401,12 +401,16 @@ class SemanticCostmap:
         return cells, contacts[before[which[inside]]]
 
     def _hidden_cells(self, starts, ground, samples_of_box, box, observed):
-        """Return the cells held free, and not observed now, that starts hide, (N,) int."""
+        """
+        Return the cells held passable, and not observed now, that starts hide, (N,) int.
+
+        What costs too much to be passed stays: Nav2 may take unknown for free.
+        """
         if not len(starts):
             return np.zeros(0, np.intp)
         hidden = hidden_samples(starts, ground).reshape(-1).take(samples_of_box)
         cells = np.flatnonzero(self._in_window(hidden, box) & ~observed)
-        return cells[self._grid.are_known(cells) & ~self._grid.hold_obstacle(cells)]
+        return cells[self._grid.are_passable(cells) & ~self._grid.hold_obstacle(cells)]
 
     def _in_window(self, of_box, box):
         """Return the values of a box, (rows, columns), in the grid, zero elsewhere, (cells,)."""

@@ -457,6 +457,29 @@ def test_what_comes_onto_free_ground_may_cover_what_it_hides():
     assert cost(target, 4.0, -1.5) == -1
 
 
+@pytest.mark.parametrize('ground_cost, kept', [(0, False), (98, False), (99, True), (100, True)])
+def test_ground_that_costs_too_much_stays_so_where_something_hides_it(ground_cost, kept):
+    """Nav2 may take unknown for free."""
+    labels = LabelSet('two', (Label(0, 'lawn', (0, 0, 0), ground_cost, False, True),
+                              Label(1, 'person', (0, 0, 0), 100, True, False)), 255)
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[240:] = 0
+    target = costmap(labels)
+    show(target, *[mask] * 20)
+    mask[:row_at(3.0)] = 1
+    for index in range(3):
+        update(target, mask, stamp=2 + index / 15)
+    assert {cost(target, x, 0.0) for x in (3.3, 4.0, 4.9)} == {ground_cost if kept else -1}
+
+
+def test_far_from_where_odometry_began_points_are_where_they_are():
+    target = costmap()
+    row = row_at(3.0)
+    update(target, wall_at(row), base=(9e4, -9e4, 0.0))
+    points = target.obstacle_points()[0].astype(float)
+    assert np.abs(points[:, 0] - 9e4 - distance_of(row)).max() < 1.5 * RESOLUTION
+
+
 @pytest.mark.parametrize('rows_without_decision', [None, 8])
 def test_an_obstacle_whose_contact_is_not_seen_takes_free_ground_away(rows_without_decision):
     """It stands too near for the camera to see its contact, or the network is unsure there."""
