@@ -27,8 +27,8 @@ from bisenet_ros.costmap.rolling_grid import GridInfo, RollingGrid
 # Seconds. A stamp up to this much before the previous one is only out of order; more means that
 # time jumped back.
 JUMP_BACK = 1.0
-# Metres. Beyond it, odometry has diverged.
-_FARTHEST = 1e9
+# Metres. Beyond it, obstacle points, which are float32, would be more than a centimetre off.
+_FARTHEST = 1e5
 # In cells. Memory grows with their number, that of the lookup tables with the square of the range;
 # Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
@@ -138,7 +138,8 @@ def _check_input(camera, class_ids, confidence, T_odom_base) -> None:
     if T_odom_base is not None and not (np.abs(T_odom_base) < _FARTHEST).all():
         raise PoseError(
             f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
-            'frame, which no robot can be: check the odometry')
+            f'frame, at most {_FARTHEST:.0f} m are exact enough: check the odometry, which must '
+            'begin near the robot')
 
 
 class SemanticCostmap:

@@ -820,8 +820,11 @@ def test_poses_that_cannot_see_ground_are_refused():
     update(target, road())
     with pytest.raises(PoseError):
         update(target, road(), camera_pose=np.full((4, 4), np.nan))
-    with pytest.raises(PoseError, match='check the odometry'):
-        target.update('front', CAMERA, LEVEL, np.full((4, 4), np.nan), road(), None, 1.0)
+    for place in math.nan, 4e5:
+        pose = np.eye(4)
+        pose[1, 3] = place
+        with pytest.raises(PoseError, match='check the odometry'):
+            target.update('front', CAMERA, LEVEL, pose, road(), None, 1.0)
     assert cost(target, 2.0, 0.0) == 0
 
 
