@@ -27,6 +27,9 @@ _PASSING_DISTANCE = 0.5
 # away it may be two things, and nearer there will be more contacts.
 _GAP_RAYS = 2
 _LONGEST_GAP = 0.25
+# Longest gap, in samples, in which an obstacle's lowest part may have been taken for what hangs,
+# or for nothing: then it stands where the ground ends.
+_MAX_UNDECIDED = 12
 # How many samples farther out find_contacts must see to judge one.
 LOOK_AHEAD = _MIN_FREE_RUN_BEHIND
 
@@ -79,6 +82,22 @@ def start_at_near_edge(starts: np.ndarray, first_seen: np.ndarray) -> np.ndarray
     """
     samples, rays = np.divmod(starts, len(first_seen))
     return samples < first_seen[rays] + _MIN_RUN + _MAX_GAP
+
+
+def after_last_ground(starts: np.ndarray, ground: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Find where obstacles whose contact is not seen may begin: right after the last ground seen.
+
+    :param starts: (N,) int, flat indices of samples where obstacles start.
+    :param ground: (samples, rays) bool, as find_contacts returns it.
+    :returns: (N,) int, likewise, the start itself where there is no ground before; and whether
+        that is so near that the obstacle stands there, (N,) bool.
+    """
+    samples, rays = np.divmod(starts, ground.shape[1])
+    before = ground.take(rays, axis=1) & (np.arange(len(ground))[:, None] < samples)
+    first = np.where(before.any(axis=0), len(ground) - before[::-1].argmax(axis=0), samples)
+    gap = samples - first
+    return first * ground.shape[1] + rays, (gap > 0) & (gap <= _MAX_UNDECIDED)
 
 
 def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,

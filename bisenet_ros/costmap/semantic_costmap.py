@@ -16,6 +16,7 @@ from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     LOOK_AHEAD,
     OBSTACLE,
+    after_last_ground,
     find_contacts,
     gaps_in_walls,
     hidden_samples,
@@ -365,13 +366,23 @@ class SemanticCostmap:
         return _Observation(stamp, cells, indices, weights, hidden)
 
     def _find_contacts(self, table, class_ids, classes):
-        """Return what find_contacts does, contacts without outlines and with what is too near."""
-        ground, contacts, without_contact = find_contacts(
-            cv2.LUT(classes, self._kinds),
-            lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
+        """
+        Return what find_contacts does, contacts without outlines and with what is too near.
+
+        Obstacles whose contact is not seen begin after the last ground. Where that is so near that
+        they stand there, classes is changed to say so.
+        """
+        kinds = cv2.LUT(classes, self._kinds)
+        ground, contacts, starts = find_contacts(
+            kinds, lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
         # What stands too near for the picture to show its foot: at least where the picture begins.
-        too_near = start_at_near_edge(without_contact, table.first_seen)
-        contacts = np.sort(np.concatenate([contacts, without_contact[too_near]]))
+        are_near = start_at_near_edge(starts, table.first_seen)
+        too_near, starts = starts[are_near], starts[~are_near]
+        feet, stand = after_last_ground(starts, ground)
+        stand &= kinds.reshape(-1).take(feet) == 0
+        classes.reshape(-1)[feet[stand]] = classes.reshape(-1)[starts[stand]]
+        without_contact = np.concatenate([too_near, feet[~stand]])
+        contacts = np.sort(np.concatenate([contacts, too_near, feet[stand]]))
         outlines = on_outlines(
             *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
             table.pixel_angle)

@@ -6,6 +6,7 @@ import pytest
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     OBSTACLE,
+    after_last_ground,
     find_contacts,
     gaps_in_walls,
     hidden_samples,
@@ -115,6 +116,18 @@ def test_at_the_near_edge_no_obstacle_goes_unmarked(ground, gap):
     _, contacts, without_contact = find_contacts(kinds, all_stray)
     assert len(contacts) + len(without_contact) == 1
     assert len(contacts) or start_at_near_edge(without_contact, np.array([2])).all()
+
+
+@pytest.mark.parametrize('ray, begins, stands', [
+    ('ggggg........wwww', 5, True), ('ggggg' + '.' * 12 + 'www', 5, True),
+    ('ggggg' + '.' * 13 + 'www', 5, False), ('.......wwww', 7, False),
+    ('gggggXww.......wwww', 5, True), ('..ggg...ggg......wwwggg', 11, True)])
+def test_what_has_no_contact_begins_after_the_last_ground(ray, begins, stands):
+    start = ray.rindex('www') - (ray[ray.rindex('www') - 1] == 'w')
+    ground = np.array([list(ray), ['.'] * len(ray)]).T == 'g'
+    first, is_near = after_last_ground(np.array([2 * start, 2 * start + 1]), ground)
+    assert first.tolist() == [2 * begins, 2 * start + 1]
+    assert is_near.tolist() == [stands, False]
 
 
 def test_what_begins_farther_out_is_not_at_the_near_edge():

@@ -492,6 +492,32 @@ def test_an_obstacle_whose_contact_is_not_seen_takes_free_ground_away(rows_witho
     assert {cost(target, x, 0.0) for x in (3.0, 3.5, 4.9)} == {-1}
 
 
+@pytest.mark.parametrize('name', ['sky', 'sign', 'nothing'])
+@pytest.mark.parametrize('distance, rows', [(2.0, 20), (3.0, 6), (3.0, 10), (4.3, 3)])
+def test_feet_taken_for_what_hangs_are_where_the_ground_ends(distance, rows, name):
+    target = costmap()
+    row = row_at(distance)
+    mask = wall_at(row - rows, 'pedestrian')
+    mask[row - rows:row] = ID.get(name, 255)
+    show(target, *[road()] * 20, *[mask] * 3)
+    assert 100 in costs_around(target, distance_of(row))
+    points, class_ids = target.obstacle_points()
+    assert (points[:, 0] < distance_of(row - rows) + 1.5 * RESOLUTION).all()
+    assert set(class_ids) == {ID['pedestrian']}
+    beyond = np.arange(distance_of(row) + 0.1, 4.95, RESOLUTION)
+    assert 0 not in {cost(target, x, 0.0) for x in beyond}
+
+
+def test_what_begins_far_behind_the_ground_hides_all_from_there_on():
+    """Something hangs in front of the obstacle's lower half: it may stand anywhere below."""
+    target = costmap()
+    mask = wall_at(row_at(4.0), 'car')
+    mask[row_at(4.0):row_at(2.5)] = ID['sign']
+    show(target, *[road()] * 20, *[mask] * 3)
+    assert cost(target, 2.3, 0.0) == 0
+    assert {cost(target, x, 0.0) for x in np.arange(2.6, 4.95, RESOLUTION)} == {-1}
+
+
 @pytest.mark.parametrize('offset', [0.0, 0.01, 0.02, 0.03, 0.04])
 @pytest.mark.parametrize('calibration, height, pitch', [
     (PINHOLE, 1.0, 0.0),
