@@ -22,7 +22,8 @@ _MEMORY_TIME = 0.27
 _LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3
-# Seconds for which a cell that is not seen again keeps it: who comes nearer must leave no trail.
+# Seconds for which a cell that is not seen again keeps it: of who comes nearer, only what was
+# marked stays longer behind her.
 _HIDDEN_KEPT = 1.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
