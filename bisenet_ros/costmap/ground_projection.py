@@ -192,18 +192,18 @@ class GroundTable:
         samples[first:-1, columns] = nearest[first:, None] * len(columns) + np.arange(len(columns))
         return samples.reshape(-1)[polar.cells]
 
-    def sample(self, class_ids: np.ndarray, reach: float, beyond: int) -> np.ndarray:
+    def sample(self, image: np.ndarray, reach: float, beyond: int) -> np.ndarray:
         """
-        Return a mask's classes along the rays, from near to far.
+        Return a mask's classes, or its confidence, along the rays, from near to far.
 
-        :param class_ids: (H, W) uint8 of the camera's size.
+        :param image: (H, W) uint8 of the camera's size.
         :param reach: ground up to this far from the point below the camera matters, metres.
         :param beyond: so many samples follow the last that is nearest to any such ground.
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
         count = int(np.searchsorted(self.ranges, reach)) + 1 + beyond
         # Faster than cv2.remap, and the pixels' indices are at hand for values.
-        along_rays = class_ids.reshape(-1).take(self._pixel_of_sample[:count])
+        along_rays = image.reshape(-1).take(self._pixel_of_sample[:count])
         along_rays |= self._unseen[:count]
         return along_rays
 

@@ -81,7 +81,7 @@ class PoseGaps:
                      if before < instant < after), '')
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
-        """Return whether it may have between two instants that lie in no gap."""
+        """Return whether it may have between two instants, ns, that lie in no gap."""
         return any(start < (before + after) // 2 <= end for before, after in list(self._breaks))
 
 
