@@ -30,13 +30,16 @@ class TransformBuffer(tf2_ros.Buffer):
         self._gaps: dict[str, PoseGaps] = defaultdict(lambda: PoseGaps(largest_gap))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
-        """Add a moving transform; called by tf2_ros.TransformListener."""
+        """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
         child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
         gaps, pose = self._gaps[child], transform.transform
         if gaps.add(instant, pose.translation, pose.rotation) and self._is_of_use(child):
             self.clear()
             self._gaps.clear()
             self._gaps[child] = gaps
+        if instant < gaps.last:
+            # tf2 would mix what a source started again says with what it has said before.
+            return
         self._parents[child] = transform.header.frame_id
         super().set_transform(transform, authority)
 

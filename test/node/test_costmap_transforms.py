@@ -264,6 +264,19 @@ def test_a_jump_on_the_way_between_two_frames_is_told():
     assert not buffer.may_have_begun_anew('odom', 'base_link', 1.2e9, 1.3e9)
 
 
+def test_what_a_source_started_again_repeats_is_not_mixed_with_what_it_said():
+    buffer = TransformBuffer(largest_gap=0.5)
+    for tenth, x in [*((tenth, 6.0) for tenth in range(10, 20)),
+                     *((tenth, 0.0) for tenth in range(12, 30))]:
+        buffer.set_transform(transform(
+            'odom', 'base_link', tenth / 10, (x, 0.0, 0.0), Quaternion(w=1.0)), 'test')
+    for seconds, x in (1.45, 6.0), (1.85, 6.0), (2.05, 0.0):
+        found = buffer.lookup_transform(
+            'odom', 'base_link', rclpy.time.Time(nanoseconds=round(seconds * 1e9)))
+        assert found.transform.translation.x == pytest.approx(x)
+    assert 'jumped' in buffer.gap('odom', 'base_link', 1_950_000_000)
+
+
 def test_a_jump_of_what_nobody_uses_erases_nothing():
     """Two detectors tell of one dock, one of them late."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
