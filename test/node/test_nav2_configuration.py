@@ -8,6 +8,7 @@ import math
 
 import pytest
 import yaml
+from helpers import wait_for
 
 from bisenet_ros.resources import config_path
 from bisenet_ros.segmentation import load_label_set
@@ -28,7 +29,12 @@ def published() -> dict:
     try:
         node = SegmentationNode()
         node.trigger_configure()
-        yield dict(node.get_publisher_names_and_types_by_node('segmentation', '/'))
+
+        def topics():
+            return dict(node.get_publisher_names_and_types_by_node('segmentation', '/'))
+        # DDS tells a moment later.
+        wait_for(lambda: {each.topic_name for each in node.publishers} <= topics().keys())
+        yield topics()
         node.close()
     finally:
         rclpy.shutdown()
