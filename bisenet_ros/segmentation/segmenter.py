@@ -13,7 +13,7 @@ import torch
 
 from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.resources import user_path
-from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
+from bisenet_ros.segmentation.engine_choice import is_out_of_memory, make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
@@ -204,7 +204,7 @@ def device_is_lost(device: str) -> bool:
     except ValueError:  # There is no such GPU.
         return False
     except RuntimeError as error:
-        return 'out of memory' not in str(error)  # which other processes may give back
+        return not is_out_of_memory(error)  # Other processes may give memory back.
     return False
 
 
