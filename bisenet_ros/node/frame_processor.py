@@ -16,8 +16,8 @@ from bisenet_ros.node.outputs import SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.statistics import Throughput
 from bisenet_ros.segmentation import Segmentation, Segmenter
+from bisenet_ros.segmentation.device import device_is_lost
 from bisenet_ros.segmentation.postprocess import without_uncertain
-from bisenet_ros.segmentation.segmenter import device_is_lost
 
 # Seconds until a GPU that failed to prepare for images of a size tries again: each attempt takes
 # the memory, and what is prepared in it, from other cameras.

@@ -23,8 +23,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
 
+from bisenet_ros.segmentation.device import PRECISIONS
 from bisenet_ros.segmentation.engine_choice import ENGINES
-from bisenet_ros.segmentation.segmenter import PRECISIONS
 from bisenet_ros.transport import IMAGE_TOPIC
 
 LARGEST_IMAGE_SIDE = 16384

@@ -40,7 +40,7 @@ from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker, repeated
 from bisenet_ros.segmentation import Segmenter
-from bisenet_ros.segmentation.segmenter import device_is_lost
+from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s

@@ -10,6 +10,7 @@ import torch
 from bisenet_ros.network import Weights
 from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
+from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.engines import (
     OnnxRuntimeDeviceEngine,
@@ -21,10 +22,6 @@ from bisenet_ros.segmentation.onnx_model import OnnxModel, export_onnx
 
 ENGINES = ('auto', 'torch', 'onnxruntime')
 TENSORRT_CACHE = Path('~/.cache/bisenet_ros/tensorrt')
-# The words of CUDA, of cuBLAS and cuDNN, of PyTorch on a CPU, of OpenCV, and of PyTorch on a GPU
-# where NVML, which it asks for figures, is not that of a PC (Jetson; pytorch/pytorch#185240).
-_OUT_OF_MEMORY = ('CUDA error: out of memory', 'ALLOC_FAILED', "can't allocate memory",
-                  'Insufficient memory', 'NVML_SUCCESS')
 
 _logger = logging.getLogger(__name__)
 
@@ -112,12 +109,6 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
         network = DeployedNetwork(weights, dtype).to(device)
     return network
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory is full, a GPU's or the computer's, whichever library says so."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype, device: torch.device) -> bytes:

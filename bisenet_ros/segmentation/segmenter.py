@@ -1,9 +1,7 @@
 """The segmenter: images in, class ids and confidences out."""
 
 import contextlib
-import functools
 import gc
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +11,11 @@ import torch
 
 from bisenet_ros.network import Weights, load_weights
 from bisenet_ros.resources import user_path
-from bisenet_ros.segmentation.engine_choice import is_out_of_memory, make_chosen_pipeline
+from bisenet_ros.segmentation.device import choose_device, choose_dtype
+from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
-from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
+from bisenet_ros.segmentation.label_set_choice import choose_label_set
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
-
-_logger = logging.getLogger(__name__)
-
-# Exists where NVIDIA's driver is loaded.
-NVIDIA_DRIVER = Path('/dev/nvidiactl')
-PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
 class Segmenter:
@@ -163,156 +156,6 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
         raise FileNotFoundError(
             f'weights {str(weights)!r}: neither a file nor shipped weights (shipped: {names})')
     return path
-
-
-def choose_device(device: str) -> torch.device:
-    """
-    Return what `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
-
-    :raises ValueError: it is none of these, or PyTorch sees no such GPU.
-    """
-    if device == 'auto':
-        return torch.device('cuda:0' if _gpu_works() else 'cpu')
-    kind, colon, number = device.partition(':')
-    if device == 'cpu':
-        return torch.device('cpu')
-    if kind != 'cuda' or (colon and not number.isdecimal()):
-        raise ValueError(f"device is {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'")
-    index = int(number or 0)
-    gpus = torch.cuda.device_count()
-    if index >= gpus:
-        raise ValueError(f'device is {device!r}, but PyTorch {torch.__version__} sees {gpus} '
-                         "CUDA GPU(s); give 'cpu' or 'auto', or install PyTorch for CUDA")
-    return torch.device('cuda', index)
-
-
-def device_is_lost(device: str) -> bool:
-    """
-    Return whether a device refuses all work, as a GPU does after some faults.
-
-    That is for the rest of the process: CUDA has no other way back than a new one.
-
-    :param device: as for a Segmenter, whether or not one could be made.
-    """
-    if not torch.cuda.is_initialized():  # Nothing has worked on a GPU.
-        return False
-    try:
-        # For a GPU that is lost, `auto` may mean the CPU.
-        chosen = choose_device('cuda:0' if device == 'auto' else device)
-        if chosen.type == 'cuda':
-            torch.cuda.synchronize(chosen)
-    except ValueError:  # There is no such GPU.
-        return False
-    except RuntimeError as error:
-        return not is_out_of_memory(error)  # Other processes may give memory back.
-    return False
-
-
-def _gpu_works() -> bool:
-    """Return whether there is a GPU for which this PyTorch is built; it sees older ones, too."""
-    if not torch.cuda.is_available():
-        if NVIDIA_DRIVER.exists():
-            _warn_once(
-                f'there is an NVIDIA GPU, but PyTorch {torch.__version__} (CUDA '
-                f'{torch.version.cuda}) cannot use it, so the CPU is used: is this PyTorch built '
-                'for CUDA, is the driver new enough for it, and does CUDA_VISIBLE_DEVICES not '
-                'hide the GPU?')
-        return False
-    try:
-        torch.ones(1, device='cuda:0').add_(1).cpu()
-    except RuntimeError as error:
-        if 'no kernel image' not in str(error):
-            raise
-        _warn_once(f'PyTorch {torch.__version__} is not built for this GPU, so the CPU is used: '
-                   f'{error}')
-        return False
-    return True
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    """Warn: a training asks for its device several times."""
-    _logger.warning(text)
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """
-    Return the type in which a network computes on a device.
-
-    :param precision: 'auto', or one of PRECISIONS.
-    :raises ValueError: for one that is none of these, or that the device does not compute in.
-    """
-    if precision == 'auto':
-        return torch.float32 if device.type == 'cpu' else torch.float16
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision is {precision!r}; give 'auto', " + ', '.join(map(repr, PRECISIONS)))
-    if device.type == 'cpu':
-        if precision == 'fp16':
-            raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'auto' or 'fp32'")
-        if precision == 'bf16' and not cpu_computes_in_bf16():
-            raise ValueError("precision 'bf16': this CPU does not compute in it and would "
-                             "take 70 times as long; use 'auto' or 'fp32'")
-    elif precision == 'bf16' and torch.cuda.get_device_capability(device) < (8, 0):
-        raise ValueError("precision 'bf16' needs a GPU from Ampere on; use 'auto' or 'fp16'")
-    return PRECISIONS[precision]
-
-
-def cpu_computes_in_bf16() -> bool:
-    """Return whether Linux lists a bfloat16 instruction set (x86: AVX-512 or AMX; ARM: bf16)."""
-    cpuinfo = Path('/proc/cpuinfo')
-    features = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
-    return not features.isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
-
-
-def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
-                     path: Path) -> LabelSet:
-    """
-    Return the label set, or for `auto` the one the weights name, if it fits the weights.
-
-    Classes may be renamed by a label set that is given, though not all of them, not by one that
-    the weights name. It is logged which.
-
-    :param path: of the weights, for messages.
-    :raises ValueError: there is none, or its classes are not those of the weights.
-    """
-    is_auto = label_set == 'auto'
-    if is_auto:
-        if weights.label_set is None:
-            raise ValueError(f"label_set 'auto': weights {path} do not say which they were "
-                             f'trained on; give the label set of their {weights.classes} classes')
-        label_set = weights.label_set
-    try:
-        chosen = load_label_set(label_set)
-    except LabelSetError as error:
-        if not is_auto:
-            raise
-        raise ValueError(f"label_set 'auto': weights {path} were trained with the label set "
-                         f'{label_set!r}, but: {error}') from error
-    if len(chosen.labels) != weights.classes:
-        raise ValueError(
-            f'weights {path} tell {weights.classes} classes apart, label set {chosen.name!r} has '
-            f'{len(chosen.labels)}; give the label set the weights were trained on')
-    for name, trained in zip(chosen.class_names, weights.class_names):
-        if is_auto and name != trained:
-            raise ValueError(
-                f"label_set 'auto': weights {path} name the label set {chosen.name!r}, which has "
-                f'{name!r} where they have {trained!r}; give the label set they were trained on')
-    # A name the weights do not know is a class renamed; one they have elsewhere is a class moved.
-    if any(name != trained and name in weights.class_names
-           for name, trained in zip(chosen.class_names, weights.class_names)):
-        raise ValueError(
-            f'label set {chosen.name!r} has the classes of weights {path} in another order; '
-            f'list them as the weights do: {", ".join(weights.class_names)}')
-    renamed = [f'{old} -> {new}'
-               for old, new in zip(weights.class_names, chosen.class_names) if old != new]
-    if len(renamed) == weights.classes:
-        raise ValueError(
-            f'label set {chosen.name!r} has not one of the classes of weights {path}, '
-            f'{", ".join(weights.class_names)}; give the label set they were trained on')
-    if renamed:
-        _logger.warning('classes renamed by label set %r: %s', chosen.name, ', '.join(renamed))
-    return chosen
 
 
 def _choose_network_size(network_size: tuple[int, int],

@@ -7,7 +7,7 @@ import yaml
 
 from bisenet_ros.network import BACKBONES, OUTPUT_STRIDES, VARIANTS
 from bisenet_ros.resources import config_path, user_path
-from bisenet_ros.segmentation.segmenter import PRECISIONS
+from bisenet_ros.segmentation.device import PRECISIONS
 from bisenet_ros.strict_yaml import parse_yaml
 
 _TYPES = {int: 'a whole number', float: 'a number', str: 'a text (of digits alone, in quotes)'}

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
 from bisenet_ros.resources import user_path
-from bisenet_ros.segmentation.engine_choice import is_out_of_memory
+from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 

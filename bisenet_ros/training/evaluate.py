@@ -14,11 +14,12 @@ from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.colors import color_mask
-from bisenet_ros.segmentation.engine_choice import is_out_of_memory
+from bisenet_ros.segmentation.device import choose_device, is_out_of_memory
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
+from bisenet_ros.segmentation.label_set_choice import choose_label_set
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
-from bisenet_ros.segmentation.segmenter import choose_device, choose_label_set, weights_path
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,

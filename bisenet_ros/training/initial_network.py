@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from bisenet_ros.network import BiSeNet, Weights, build_network
 from bisenet_ros.network.weights import IMAGENET_MEAN, IMAGENET_STD, load_start
+from bisenet_ros.segmentation.device import choose_device
 from bisenet_ros.segmentation.labels import LabelSet
-from bisenet_ros.segmentation.segmenter import choose_device, weights_path
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.config import ConfigError
 
 

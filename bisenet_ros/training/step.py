@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from bisenet_ros.segmentation.engine_choice import is_out_of_memory
+from bisenet_ros.segmentation.device import is_out_of_memory
 
 # Before a recording: what allocates or chooses at first must have done so (PyTorch, "CUDA
 # semantics").

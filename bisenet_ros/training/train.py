@@ -22,14 +22,14 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
-from bisenet_ros.segmentation.engine_choice import is_out_of_memory
-from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
-from bisenet_ros.segmentation.segmenter import (
+from bisenet_ros.segmentation.device import (
     choose_device,
     choose_dtype,
     cpu_computes_in_bf16,
-    weights_path,
+    is_out_of_memory,
 )
+from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.augmentation import Augmentation
 from bisenet_ros.training.config import ConfigError, flat_settings, load_config
 from bisenet_ros.training.datasets import (

@@ -379,7 +379,7 @@ def test_a_gpu_is_lost_after_a_fault_of_a_kernel():
     script = """
 import torch
 from bisenet_ros.segmentation import Segmenter
-from bisenet_ros.segmentation.segmenter import device_is_lost
+from bisenet_ros.segmentation.device import device_is_lost
 segmenter = Segmenter('camvid_xception39', device='cuda')
 assert not device_is_lost('cuda') and not device_is_lost('auto')
 torch.zeros(1, device='cuda')[torch.tensor([5], device='cuda')]

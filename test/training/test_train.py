@@ -24,7 +24,6 @@ from bisenet_ros.network import (  # noqa: E402
 )
 from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
-from bisenet_ros.segmentation import segmenter  # noqa: E402
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
 from bisenet_ros.training import evaluate, train  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
@@ -177,7 +176,8 @@ def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
 
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(segmenter, 'cpu_computes_in_bf16', lambda: True)  # slowly, it does
+    monkeypatch.setattr('bisenet_ros.segmentation.device.cpu_computes_in_bf16',
+                        lambda: True)  # slowly, it does
     overrides = ['schedule.iterations=20', 'validate_every=10', 'optimizer.name=sgd',
                  'optimizer.lr=0.01', 'loss.ohem_threshold=0.7', 'loss.class_balance=0']
     training = run(small_config, tmp_path / 'bf16', 'precision=bf16', *overrides)

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from bisenet_ros.segmentation import segmenter
+from bisenet_ros.segmentation.device import _warn_once, choose_device, device_is_lost
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this PyTorch can use the GPU')
 def test_a_gpu_that_pytorch_cannot_use_is_told(tmp_path, monkeypatch, caplog):
-    segmenter._warn_once.cache_clear()
-    monkeypatch.setattr(segmenter, 'NVIDIA_DRIVER', tmp_path / 'nvidiactl')
-    assert segmenter.choose_device('auto').type == 'cpu'
+    _warn_once.cache_clear()
+    monkeypatch.setattr('bisenet_ros.segmentation.device.NVIDIA_DRIVER', tmp_path / 'nvidiactl')
+    assert choose_device('auto').type == 'cpu'
     assert not caplog.text
     (tmp_path / 'nvidiactl').touch()
-    assert segmenter.choose_device('auto').type == 'cpu'
+    assert choose_device('auto').type == 'cpu'
     assert f'there is an NVIDIA GPU, but PyTorch {torch.__version__}' in caplog.text
 
 
@@ -32,6 +32,6 @@ def test_a_gpu_that_refuses_all_work_is_lost(monkeypatch, device, failure, lost)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr(torch.cuda, 'synchronize', synchronize)
     monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: False)
-    assert segmenter.device_is_lost(device) is False
+    assert device_is_lost(device) is False
     monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
-    assert segmenter.device_is_lost(device) is lost
+    assert device_is_lost(device) is lost
