@@ -1,9 +1,11 @@
 """Labelled images from disk, checked before training starts and kept in memory."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,6 +35,20 @@ _logger = logging.getLogger(__name__)
 
 class DatasetError(ValueError):
     """A data set that cannot be used; the message names the file and the remedy."""
+
+
+class DatasetFiles(NamedTuple):
+    """
+    What a data set is read from.
+
+    :ivar layout: one of LAYOUT_ARGUMENTS; it says what the values in labels mean.
+    :ivar root: folder of the data set.
+    :ivar pairs: image and label file of each image.
+    """
+
+    layout: str
+    root: Path
+    pairs: list[tuple[Path, Path]]
 
 
 @dataclass
@@ -91,10 +107,10 @@ def joined(parts: list[Dataset]) -> Dataset:
                    [file for part in parts for file in part.files])
 
 
-def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple[int, int],
-                 sequences: tuple[str, ...] = (), **layout_arguments: str) -> Dataset:
+def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
+               **layout_arguments: str) -> DatasetFiles:
     """
-    Read a data set and check all of it.
+    Find the images and labels of a data set, without reading any.
 
     Layouts, all below `root`:
 
@@ -103,33 +119,11 @@ def load_dataset(layout: str, root: str | Path, label_set: LabelSet, size: tuple
       become trainIds;
     - `folders`: `<images>/x.*` and `<labels>/x.png`, without splits.
 
-    :param size: (width, height) in pixels to which everything is resized.
-    :param sequences: only files whose names start with one of these; all if empty.
+    :param sequences: only images whose names start with one of these; all if empty.
     :param layout_arguments: what stands for the names in angle brackets; by default train, images,
         labels.
-    :raises DatasetError: for a missing folder or label, sizes that differ, an unreadable or
-        damaged file, an image that EXIF turns, a label value the label set does not have, labels
-        that say nothing, a name that the layout does not have, or more than fits into memory.
-    """
-    root = user_path(root)
-    pairs = find_pairs(layout, root, sequences, **layout_arguments)
-    _warn_of_unread(pairs)
-    dataset, originals = _load_pairs(root, pairs, size, _label_table(label_set, layout))
-    _warn_of_squeezing(root, dataset.files, originals, size)
-    _warn_of_darkness(root, dataset)
-    if (dataset.labels == IGNORED).all():
-        raise DatasetError(f'{root}: every pixel of its labels is ignored ({pairs[0][1]} ...)')
-    return dataset
-
-
-def find_pairs(layout: str, root: str | Path, sequences: tuple[str, ...] = (),
-               **layout_arguments: str) -> list[tuple[Path, Path]]:
-    """
-    Return image and label file of each image of a data set, without reading any.
-
-    :param layout, root, sequences, layout_arguments: as load_dataset takes them.
-    :raises DatasetError: for a missing folder, image or label, or names that the layout does not
-        have.
+    :raises DatasetError: for an unknown layout, a name that it does not have, a missing folder or
+        label, no image, or a label that is its image or that of two.
     """
     root = user_path(root)
     pairs = _pairs(layout, root, layout_arguments)
@@ -141,13 +135,34 @@ def find_pairs(layout: str, root: str | Path, sequences: tuple[str, ...] = (),
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
     _require_one_label_each(pairs)
-    return pairs
+    return DatasetFiles(layout, root, pairs)
 
 
-def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int],
+def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]) -> Dataset:
+    """
+    Read a data set and check all of it.
+
+    :param files: as find_files returns them.
+    :param size: (width, height) in pixels to which everything is resized.
+    :raises DatasetError: for a label set that is not the layout's, an unreadable or damaged file,
+        an image that EXIF turns, sizes that differ, a label value the label set does not have,
+        labels that say nothing, or more than fits into memory.
+    """
+    _warn_of_unread(files.pairs)
+    dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
+    _warn_of_squeezing(files.root, dataset.files, originals, size)
+    _warn_of_darkness(files.root, dataset)
+    if (dataset.labels == IGNORED).all():
+        raise DatasetError(f'{files.root}: every pixel of its labels is ignored '
+                           f'({files.pairs[0][1]} ...)')
+    return dataset
+
+
+def _read_files(files: DatasetFiles, size: tuple[int, int],
                 to_channel: np.ndarray) -> tuple[Dataset, list[tuple[int, int]]]:
     """Return the data set, and the sizes that its images had, (width, height)."""
     # Filled one by one: beside a list of them there would be everything twice.
+    pairs = files.pairs
     width, height = size
     try:
         images = np.empty((len(pairs), 3, height, width), np.uint8)
@@ -158,7 +173,7 @@ def _load_pairs(root: Path, pairs: list[tuple[Path, Path]], size: tuple[int, int
     with ThreadPool() as pool:
         loaded = pool.imap(lambda pair: _load_pair(*pair, size, to_channel), pairs)
         for index, (image, label, original) in enumerate(
-                tqdm(loaded, desc=f'reading {root.name}', total=len(pairs), leave=False,
+                tqdm(loaded, desc=f'reading {files.root.name}', total=len(pairs), leave=False,
                      disable=None)):
             images[index], labels[index] = image, label
             originals.append(original)

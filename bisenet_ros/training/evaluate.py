@@ -20,7 +20,7 @@ from bisenet_ros.segmentation.label_set_choice import choose_label_set
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import weights_path
-from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, load_dataset
+from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, find_files, load_dataset
 from bisenet_ros.training.metrics import (
     Predictor,
     Scores,
@@ -156,8 +156,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     layout_arguments = _layout_arguments(arguments)
     output = arguments.output or Path('runs/evaluation') / path.parent.name / path.stem
     output.mkdir(parents=True, exist_ok=True)
-    dataset = load_dataset(arguments.layout, arguments.root, label_set, tuple(size),
-                           tuple(arguments.sequences), **layout_arguments)
+    files = find_files(arguments.layout, arguments.root, arguments.sequences, **layout_arguments)
+    dataset = load_dataset(files, label_set, tuple(size))
     if arguments.mode == 'msf':
         predict = multi_scale_flip(predict, device)
     scores = score(predict, dataset, len(label_set.labels))

@@ -36,7 +36,8 @@ from bisenet_ros.training.datasets import (
     LAYOUT_ARGUMENTS,
     Dataset,
     DatasetError,
-    find_pairs,
+    DatasetFiles,
+    find_files,
     joined,
     load_dataset,
 )
@@ -72,9 +73,10 @@ class Training:
         _tell_unusual(config)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
-        _require_files(config)
-        self.val_data, _ = self._load('val')  # first, as it takes less time
-        self.train_data, self.sample_weights = self._load('train')
+        # Likewise a missing file: of all data sets, before the first is read.
+        train_files, val_files = (_find_files(config, role) for role in ('train', 'val'))
+        self.val_data, _ = self._load(val_files)  # first, as it takes less time
+        self.train_data, self.sample_weights = self._load(train_files)
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
         self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
@@ -102,12 +104,11 @@ class Training:
         if checkpoint is not None:
             self._resume(checkpoint)
 
-    def _load(self, role: str) -> tuple[Dataset, torch.Tensor]:
-        """Return the joined data sets of `train` or `val` and how often each image is drawn."""
+    def _load(self, data_sets: list[tuple[DatasetFiles, float]]) -> tuple[Dataset, torch.Tensor]:
+        """Return data sets, given with their shares, as one, and how often each image is drawn."""
         parts, weights = [], []
-        for description, share in _data_sets(self.config, role):
-            part = load_dataset(**description, label_set=self.label_set,
-                                size=tuple(self.config['image_size']))
+        for files, share in data_sets:
+            part = load_dataset(files, self.label_set, tuple(self.config['image_size']))
             parts.append(part)
             weights.append(torch.full((len(part),), share / len(part)))
         return joined(parts).to(self.device), torch.cat(weights)
@@ -284,26 +285,23 @@ class Training:
         self.history, self.best = state['history'], state['best']
 
 
-def _data_sets(config: dict, role: str) -> list[tuple[dict, float]]:
-    """Return what of each data set of `train` or `val` load_dataset takes, and its share."""
+def _find_files(config: dict, role: str) -> list[tuple[DatasetFiles, float]]:
+    """
+    Return the files of each data set of `train` or `val`, and its share.
+
+    :raises DatasetError: as find_files does, naming the role.
+    """
     data_sets = []
     for description in config['data'][role]:
         description = dict(description)
         if 'split' in LAYOUT_ARGUMENTS.get(description['layout'], ()):
             description.setdefault('split', role)
         share = description.pop('share', 1.0)
-        data_sets.append((description, share))
+        try:
+            data_sets.append((find_files(**description), share))
+        except DatasetError as error:
+            raise DatasetError(f'data.{role}: {error}') from error
     return data_sets
-
-
-def _require_files(config: dict) -> None:
-    """Refuse missing files of any data set before the first is read, which may take minutes."""
-    for role in 'train', 'val':
-        for description, _ in _data_sets(config, role):
-            try:
-                find_pairs(**description)
-            except DatasetError as error:
-                raise DatasetError(f'data.{role}: {error}') from error
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:

@@ -6,12 +6,12 @@ import pytest
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools import render_street
 from bisenet_ros.tools.street import StreetDrive
-from bisenet_ros.training.datasets import load_dataset
+from bisenet_ros.training.datasets import find_files, load_dataset
 
 
 def test_written_pictures_are_a_data_set(tmp_path):
     render_street.main([str(tmp_path), '--frames', '2', '--size', '96', '72'])
-    dataset = load_dataset('folders', tmp_path, load_label_set('camvid'), (96, 72))
+    dataset = load_dataset(find_files('folders', tmp_path), load_label_set('camvid'), (96, 72))
     assert [file.stem for file in dataset.files] == ['street0001', 'street0002']
     assert not np.array_equal(dataset.images[0], dataset.images[1])
     # Seed 1 is seen by the demo's camera: one of its frames, picture and classes alike.

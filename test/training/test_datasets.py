@@ -15,14 +15,19 @@ from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.training.augmentation import IGNORED
-from bisenet_ros.training.datasets import Dataset, DatasetError, joined, load_dataset
+from bisenet_ros.training.datasets import (
+    Dataset,
+    DatasetError,
+    find_files,
+    joined,
+    load_dataset,
+)
 
 CAMVID = load_label_set('camvid')
 
 
-def load(root, **options):
-    return load_dataset(**{'layout': 'camvid', 'root': root, 'label_set': CAMVID,
-                           'size': (96, 64), **options})
+def load(root, layout='camvid', size=(96, 64), **options):
+    return load_dataset(find_files(layout, root, **options), CAMVID, size)
 
 
 def stems(dataset):
@@ -137,8 +142,8 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     values = np.array([list(known)] * 4, np.uint8)
     cv2.imwrite(str(images / 'ulm_0_leftImg8bit.png'), np.zeros((*values.shape, 3), np.uint8))
     cv2.imwrite(str(labels / 'ulm_0_gtFine_labelIds.png'), values)
-    dataset = load_dataset('cityscapes', tmp_path, load_label_set('cityscapes'),
-                           (len(known), 4), split='val')
+    files = find_files('cityscapes', tmp_path, split='val')
+    dataset = load_dataset(files, load_label_set('cityscapes'), (len(known), 4))
     assert dataset.labels[0, 0].tolist() == list(known.values())
 
 
