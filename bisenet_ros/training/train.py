@@ -3,13 +3,10 @@
 import argparse
 import copy
 import csv
-import hashlib
 import math
-import shlex
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -31,7 +28,16 @@ from bisenet_ros.segmentation.device import (
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.augmentation import Augmentation
-from bisenet_ros.training.config import ConfigError, flat_settings, load_config
+from bisenet_ros.training.checkpoint import (
+    check_output,
+    check_pictures,
+    how_to_go_on,
+    lasting_settings,
+    load_checkpoint,
+    save_checkpoint,
+    schedule_progress,
+)
+from bisenet_ros.training.config import ConfigError, load_config
 from bisenet_ros.training.datasets import (
     LAYOUT_ARGUMENTS,
     Dataset,
@@ -46,8 +52,6 @@ from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_w
 from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
 
-# Beginnings of the names of settings that a run may change when it is resumed.
-_PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
 _LONGEST_WARMUP = 0.1  # of the schedule
 
 
@@ -159,7 +163,7 @@ class Training:
             self._validate(torch.stack(running).mean().item(), lr)
 
     def _progress(self) -> float:
-        return _progress(self.config['schedule'], self.iteration, self.seconds)
+        return schedule_progress(self.config['schedule'], self.iteration, self.seconds)
 
     def _set_learning_rate(self) -> float:
         schedule = self.config['schedule']
@@ -249,12 +253,7 @@ class Training:
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
                  'generator': self.generator.get_state(), 'iteration': self.iteration,
                  'seconds': self.seconds, 'history': self.history, 'best': self.best}
-        path = self.output / 'checkpoint.pth'
-        try:
-            with atomic_write(path) as part:
-                torch.save(state, part)
-        except RuntimeError as error:  # how PyTorch says that the disk is full
-            raise OSError(f'{path} cannot be written: {error}') from error
+        save_checkpoint(state, self.output)
         self.saved_at = self.iteration
 
     def _picture_names(self) -> dict[str, list[str]]:
@@ -262,15 +261,7 @@ class Training:
                 for role, data in (('train', self.train_data), ('val', self.val_data))}
 
     def _resume(self, state: dict) -> None:
-        pictures = self._picture_names()
-        for role, names in state.get('pictures', {}).items():  # earlier versions saved none
-            if names != pictures[role]:
-                then, now = Counter(names), Counter(pictures[role])
-                some = sorted((then - now) + (now - then))[:3]
-                raise ConfigError(
-                    f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
-                    f'{len(names)} (other: {", ".join(some)}): restore them, or '
-                    f'{_new_run(self.output)}')
+        check_pictures(state, self._picture_names(), self.output)
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -310,59 +301,6 @@ def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
     return weights @ torch.stack(counts).cpu().float()
 
 
-def _progress(schedule: dict, iteration: int, seconds: float) -> float:
-    """Return how much of the schedule is done, 0 to 1 and, where it was shortened, beyond."""
-    progress = iteration / schedule['iterations']
-    if schedule['minutes']:
-        progress = max(progress, seconds / 60 / schedule['minutes'])
-    return progress
-
-
-def lasting_settings(config: dict) -> dict:
-    """
-    Return what a run must not change when it is resumed.
-
-    With the contents of label set and teacher, not only their names.
-    """
-    lasting = {name: value for name, value in flat_settings(config).items()
-               if not name.startswith(_PASSING_SETTINGS)}
-    label_set = load_label_set(config['label_set'])
-    lasting['label_set'] = [[label.name, label.id] for label in label_set.labels]
-    lasting['ignore_id'] = label_set.ignore_id
-    if teacher := config['distillation']['teacher']:
-        path = weights_path(teacher, choose_device(config['device']))
-        lasting['distillation.teacher'] += (
-            f' (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})')
-    return lasting
-
-
-def load_checkpoint(config: dict, output: Path) -> dict:
-    """
-    Return the checkpoint in a run's output folder.
-
-    :raises ConfigError: where it is damaged, the settings are not that run's (those of the
-        schedule need not be), or the schedule is done.
-    """
-    path = output / 'checkpoint.pth'
-    new_run = _new_run(output)
-    try:
-        # To the CPU; all goes to where it belongs.
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # Damaged pickles fail in many ways.
-        raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
-    lasting, settings = lasting_settings(config), state.get('settings', {})
-    if lasting.keys() != settings.keys() or 'mean' not in state:
-        raise ConfigError(f'{path} is of another version of this package: {new_run}')
-    for name, value in lasting.items():
-        if value != settings[name]:
-            raise ConfigError(f'{name} is {value}, in the run to resume {settings[name]}: give '
-                              f'{output}/config.yaml, or {new_run}')
-    if _progress(config['schedule'], state['iteration'], state['seconds']) >= 1:
-        raise ConfigError(f'the schedule of {output} is done after {state["iteration"]} '
-                          'iterations: raise schedule.iterations or schedule.minutes to go on')
-    return state
-
-
 def _named_label_set(name_or_path: str) -> LabelSet:
     """
     Return the label set.
@@ -379,10 +317,6 @@ def _named_label_set(name_or_path: str) -> LabelSet:
         raise ConfigError(f'label_set {name_or_path} has the name {label_set.name!r}, by which '
                           'another one is shipped: give it a name of its own')
     return label_set
-
-
-def _new_run(output: Path) -> str:
-    return f'begin a new run with network.init={shlex.quote(f"{output}/last.safetensors")}'
 
 
 def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -460,7 +394,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f'train: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'train: interrupted{_how_to_go_on(output)}')
+        sys.exit(f'train: interrupted{how_to_go_on(output)}')
     except Exception as error:  # A full memory has no common type.
         if not is_out_of_memory(error):
             raise
@@ -470,7 +404,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _train(config: dict, output: Path, resume: bool) -> None:
     keep_large_blocks()
-    _check_output(output, resume)
+    check_output(output, resume)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(config, output) if resume else None
     training = Training(config, output, checkpoint)
@@ -490,24 +424,7 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     training.run()
     print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
     if training.stop:
-        print(_how_to_go_on(output))
-
-
-def _how_to_go_on(output: Path) -> str:
-    if not (output / 'checkpoint.pth').is_file():
-        return ''
-    config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
-    return f'\ngo on: train {config_path} --output {folder} --resume'
-
-
-def _check_output(output: Path, resume: bool) -> None:
-    has_run = (output / 'checkpoint.pth').is_file()
-    if has_run and not resume:
-        raise ValueError(f'{output} holds an earlier run: go on with it by --resume, or give '
-                         'another folder by --output')
-    if resume and not has_run:
-        raise ValueError(f'{output} holds no checkpoint.pth to go on with: leave --resume out, or '
-                         'give the folder of the run by --output')
+        print(how_to_go_on(output))
 
 
 if __name__ == '__main__':

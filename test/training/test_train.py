@@ -26,10 +26,11 @@ from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
 from bisenet_ros.training import evaluate, train  # noqa: E402
+from bisenet_ros.training.checkpoint import load_checkpoint  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
 from bisenet_ros.training.metrics import Scores  # noqa: E402
-from bisenet_ros.training.train import Training, load_checkpoint, main  # noqa: E402
+from bisenet_ros.training.train import Training, main  # noqa: E402
 
 
 def run(config_path, output, *overrides, resume=False, stop_after=None):
