@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
 from bisenet_ros.resources import user_path
 from bisenet_ros.transport import camera_info_topic
 
@@ -46,7 +46,7 @@ class Source:
     """
     An iterable of SourceFrame; iterating again starts again from the first frame.
 
-    Iterating raises SourceError where a frame cannot be read.
+    Iterating raises ValueError where a frame cannot be read.
 
     :ivar rate: nominal frames per second (Hz).
     :ivar live: frames come at their own pace and cannot be played again.
@@ -124,10 +124,7 @@ class FolderSource(Source):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for path in self.paths:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if image is None:
-                raise SourceError(f'{path} is not a readable image')
-            yield SourceFrame(image, 'bgr')
+            yield SourceFrame(read_image(path), 'bgr')
 
 
 class VideoSource(Source):

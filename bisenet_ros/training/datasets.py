@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
@@ -144,9 +144,10 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
 
     :param files: as find_files returns them.
     :param size: (width, height) in pixels to which everything is resized.
-    :raises DatasetError: for a label set that is not the layout's, an unreadable or damaged file,
-        an image that EXIF turns, sizes that differ, a label value the label set does not have,
-        labels that say nothing, or more than fits into memory.
+    :raises ValueError: for an image file that holds none.
+    :raises DatasetError: for a label set that is not the layout's, a damaged file, an image that
+        EXIF turns, a label file that is no PNG of class ids, sizes that differ, a label value the
+        label set does not have, labels that say nothing, or more than fits into memory.
     """
     _warn_of_unread(files.pairs)
     dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
@@ -268,19 +269,6 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
     return table
 
 
-def read_image(path: Path, flags: int) -> np.ndarray:
-    """
-    Return what cv2.imread does.
-
-    :raises DatasetError: if it is no image.
-    """
-    # As stored: EXIF, which turns images, says nothing of their labels.
-    image = cv2.imread(str(path), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DatasetError(f'{path} cannot be read as an image')
-    return image
-
-
 def _warn_of_squeezing(root: Path, files: list[Path], originals: list[tuple[int, int]],
                        size: tuple[int, int]) -> None:
     squeezed = [index for index, (width, height) in enumerate(originals)
@@ -344,7 +332,7 @@ def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
 
     And the size it had, (width, height).
     """
-    image = read_image(image_path, cv2.IMREAD_COLOR)
+    image = read_image(image_path)
     _require_whole_and_upright(image_path)
     original = image.shape[1::-1]
     values = _read_label(label_path)

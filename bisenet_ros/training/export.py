@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.atomic_write import atomic_write
-from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
@@ -23,7 +23,7 @@ from bisenet_ros.segmentation.engines import OnnxRuntimeEngine, TorchEngine
 from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import size_like_trained, weights_path
-from bisenet_ros.training.datasets import DatasetError, read_image
+from bisenet_ros.training.datasets import DatasetError
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
@@ -126,7 +126,7 @@ def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarr
     images = []
     count = min(count, len(files))
     for file in (files[index * len(files) // count] for index in range(count)):
-        image = read_image(file, cv2.IMREAD_COLOR)
+        image = read_image(file)
         size = size_like_trained(weights.network_size or (0, 0), *image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from bisenet_ros.tools.sources import SourceError, VideoSource, open_source
 
@@ -44,8 +45,15 @@ class TestFolder:
 
     def test_broken_image_is_named(self, tmp_path):
         (tmp_path / 'broken.png').write_bytes(b'no png')
-        with pytest.raises(SourceError, match='broken.png'):
+        with pytest.raises(ValueError, match='broken.png'):
             list(open_source(str(tmp_path)))
+
+    def test_exif_does_not_turn_an_image(self, tmp_path):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6  # shown on its side
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'a.jpg', exif=exif)
+        frame, = open_source(str(tmp_path))
+        assert frame.image.shape == (HEIGHT, WIDTH, 3)
 
 
 class TestVideo:
