@@ -8,6 +8,7 @@ import numpy as np
 
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.tools.pictures import Moment, Video, panel, save_strip
+from bisenet_ros.training.scores import Scores
 
 MOMENTS_KEPT = 60
 STRIP_ROWS = 3
@@ -50,11 +51,8 @@ def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> 
         pairs += np.bincount((256 * truth.astype(np.int64) + mask).ravel(), minlength=256 * 256)
     confusion = pairs.reshape(256, 256)
     confusion[NO_DECISION] = 0
-    right = np.diag(confusion)
-    present = confusion.sum(axis=1) > 0
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
-    return {'pixel_accuracy': float(right.sum() / confusion.sum()),
-            'mean_iou': float(np.mean(right[present] / union[present]))}
+    scores = Scores(confusion)
+    return {'pixel_accuracy': scores.pixel_accuracy, 'mean_iou': scores.mean_iou}
 
 
 def compare_costmaps(costmaps: Sequence[np.ndarray],

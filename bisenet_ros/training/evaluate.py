@@ -21,14 +21,9 @@ from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
 from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.datasets import LAYOUT_ARGUMENTS, Dataset, find_files, load_dataset
-from bisenet_ros.training.metrics import (
-    Predictor,
-    Scores,
-    multi_scale_flip,
-    network_predictor,
-    score,
-)
+from bisenet_ros.training.metrics import Predictor, multi_scale_flip, network_predictor, score
 from bisenet_ros.training.pictures import save_pictures
+from bisenet_ros.training.scores import Scores
 
 # Images in worst.png.
 WORST_COUNT = 4

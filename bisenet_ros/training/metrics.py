@@ -1,9 +1,7 @@
-"""How well a network segments: IoU per class and what follows from the confusion matrix."""
+"""How a network is scored on a data set, at one scale or several."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +10,7 @@ from tqdm import tqdm
 
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import Dataset
+from bisenet_ros.training.scores import Scores
 
 Predictor = Callable[[Tensor], Tensor]
 """
@@ -21,37 +20,6 @@ a common factor.
 
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """The scales of `msf`, multi-scale and flip, as in CoinCheung's and the author's evaluation."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """
-    Scores over a data set.
-
-    :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
-    :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN where
-        none counts.
-    """
-
-    confusion: np.ndarray
-    image_accuracy: np.ndarray
-
-    @property
-    def class_iou(self) -> np.ndarray:
-        """(classes,) in 0 to 1; NaN for a class neither labelled nor predicted."""
-        hits = np.diag(self.confusion).astype(float)
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean of `class_iou` over the classes that are labelled: the same ones in each score."""
-        return float(self.class_iou[self.confusion.sum(1) > 0].mean())
-
-    @property
-    def pixel_accuracy(self) -> float:
-        """Share of counted pixels that are right."""
-        return float(np.trace(self.confusion) / self.confusion.sum())
 
 
 def network_predictor(network: torch.nn.Module, mean: Sequence[float],

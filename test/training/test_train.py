@@ -29,7 +29,7 @@ from bisenet_ros.training import evaluate, train  # noqa: E402
 from bisenet_ros.training.checkpoint import load_checkpoint  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
-from bisenet_ros.training.metrics import Scores  # noqa: E402
+from bisenet_ros.training.scores import Scores  # noqa: E402
 from bisenet_ros.training.train import Training, main  # noqa: E402
 
 
@@ -522,7 +522,7 @@ def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
 
 def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
     """No right pixel in val is bad, but no reason to leave without weights."""
-    all_wrong = Scores(np.array([[0, 9], [9, 0]]), np.zeros(2))
+    all_wrong = Scores(np.array([[0, 9], [9, 0]]))
     monkeypatch.setattr(train, 'score', lambda *_: all_wrong)
     assert run(small_config, tmp_path / 'run').best == 0
     load_weights(tmp_path / 'run' / 'best.safetensors')

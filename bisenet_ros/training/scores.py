@@ -1,0 +1,36 @@
+"""How well masks were segmented: IoU per class and what follows from the confusion matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    Scores over a data set.
+
+    :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
+    :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN where
+        none counts. None if nobody asks for it.
+    """
+
+    confusion: np.ndarray
+    image_accuracy: np.ndarray | None = None
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """(classes,) in 0 to 1; NaN for a class neither labelled nor predicted."""
+        hits = np.diag(self.confusion).astype(float)
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `class_iou` over the classes that are labelled: the same ones in each score."""
+        return float(self.class_iou[self.confusion.sum(1) > 0].mean())
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of counted pixels that are right."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
