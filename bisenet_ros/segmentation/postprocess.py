@@ -12,7 +12,7 @@ from bisenet_ros.segmentation.labels import NO_DECISION
 # exp() of less is denormal, with which processors compute 20 times as slowly.
 LOWEST_LOGIT = -80.0
 # From this size on a mask is made in strips; a smaller one's float planes stay in the cache.
-LEAST_PIXELS_FOR_STRIPS = 500_000
+_LEAST_PIXELS_FOR_STRIPS = 500_000
 # Of a strip, for the same reason.
 _STRIP_PIXELS = 32_768
 
@@ -44,7 +44,7 @@ def classify(logits: np.ndarray, size: tuple[int, int], channel_ids: np.ndarray,
     is_extreme = with_likelihood and logits.min() < LOWEST_LOGIT  # not if one is NaN: it stays one
     class_ids = np.full((height, width), NO_DECISION, np.uint8)
     confidence = np.empty((height, width), np.uint8) if with_confidence else None
-    in_strips = is_finite and width * height >= LEAST_PIXELS_FOR_STRIPS
+    in_strips = is_finite and width * height >= _LEAST_PIXELS_FOR_STRIPS
     for rows, enlarge in (_strips if in_strips else _whole)(logits, size):
         ids = class_ids[rows]
         value, total = np.zeros((2, *ids.shape), np.float32)
