@@ -86,7 +86,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ValueError(f'--count is {arguments.count}; give at least 1')
     output.parent.mkdir(parents=True, exist_ok=True)
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
-    network = DeployedNetwork(weights).eval()
+    network = DeployedNetwork(weights)
     images = _images_as_seen(arguments.images, arguments.count, weights)
     model = (_onnx_model(weights, network, images, arguments.int8) if output.suffix == '.onnx'
              else None)
