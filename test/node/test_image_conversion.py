@@ -1,16 +1,18 @@
 """ROS images to arrays: right pixels for each encoding, no copy where none is needed."""
 
+import io
 import struct
 import zlib
 from array import array
 
 import cv2
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2 messages')
 
-from helpers import with_exif_orientation  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -143,8 +145,11 @@ def test_exif_does_not_turn_an_image():
     """camera_info describes the image as the sensor saw it."""
     upright = np.zeros((16, 16, 3), np.uint8)
     upright[:8] = 255
-    jpeg = cv2.imencode('.jpg', upright)[1].tobytes()
-    turned = with_exif_orientation(jpeg, 3)  # upside down
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = 3  # upside down
+    file = io.BytesIO()
+    PIL.Image.fromarray(upright).save(file, 'JPEG', exif=exif)
+    turned = file.getvalue()
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[0, 0, 0] < 50
     image = to_color_image(CompressedImage(format='jpeg', data=array('B', turned)))
     assert image.pixels[0, 0, 0] > 200
