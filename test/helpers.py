@@ -2,6 +2,11 @@
 
 import time
 
+import pytest
+import torch
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+
 
 def wait_for(condition, timeout=60.0, meanwhile=lambda: time.sleep(0.05), state=lambda: ''):
     """

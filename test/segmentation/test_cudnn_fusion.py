@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import needs_gpu
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
@@ -10,7 +11,6 @@ from bisenet_ros.segmentation.cudnn_fusion import Conv2dAddReLU, Conv2dReLU, fus
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 NETWORKS = pytest.mark.parametrize('variant, backbone, with_relu, with_sum', [
     # Spatial path 4, refinement 2, context path 3, fusion 1, head 1: 11 beside the backbone's;
     # the paper's fusion has one more, in its gate.

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import needs_gpu
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
@@ -33,7 +34,6 @@ from bisenet_ros.segmentation.onnx_model import export_onnx
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 
 IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 
 
 # What may go wrong between streams can only be seen on a GPU.

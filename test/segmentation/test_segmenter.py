@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import needs_gpu
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights, save_weights
@@ -373,7 +374,7 @@ def test_weights_trained_at_any_size(camvid_weights, tmp_path):
     assert Segmenter(path, device='cpu').network_size_for(1920, 1080) == (480, 272)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+@needs_gpu
 def test_a_gpu_is_lost_after_a_fault_of_a_kernel():
     """In a process of its own, which the fault spoils."""
     script = """

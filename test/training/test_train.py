@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import needs_gpu
 
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
@@ -214,9 +215,6 @@ def test_a_run_of_another_device_steps_as_this_one_does(small_config, tmp_path):
     for group in resumed.optimizer.param_groups:
         assert (group['fused'], group['capturable']) == (False, False)
         assert isinstance(group['lr'], float)
-
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 
 
 @needs_gpu
