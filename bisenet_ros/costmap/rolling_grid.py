@@ -17,7 +17,8 @@ _MEMORY = 4.0
 # Seconds that this takes at 15 masks a second, and in which a person walks on by her own width.
 # Where masks come less often, ground on which an obstacle is seen anew keeps only so much, or who
 # walks would be in another place before ever being marked; and no less than _LEAST_MEMORY
-# observations.
+# observations. All that is of observations as sure as the new one: networks are less sure of
+# obstacles than of ground, but not less often right.
 _MEMORY_TIME = 0.27
 _LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
@@ -102,11 +103,13 @@ class RollingGrid:
         self._unit = np.empty(size, np.float32)
         # Seconds on the clock of the stamps; never seen is never too old.
         self._seen = np.empty(size)
+        # When it was hidden with evidence that it keeps for a while, if it was not seen since.
+        self._hidden = np.empty(size)
         self._costs = np.empty(size, np.int8)
         self._holds_obstacle = np.empty(size, bool)
         self._initial_values = (
             (self._evidence, 0), (self._total, 0), (self._unit, 1), (self._seen, np.inf),
-            (self._costs, UNKNOWN), (self._holds_obstacle, False))
+            (self._hidden, np.inf), (self._costs, UNKNOWN), (self._holds_obstacle, False))
         self._set_corner(_corner_around(0.0, 0.0, resolution, self._shape))
         self.clear()
 
@@ -114,7 +117,7 @@ class RollingGrid:
         """Forget everything."""
         for planes, initial in self._initial_values:
             planes.fill(initial)
-        # When cells were hidden, and which of them keep the evidence of an obstacle.
+        # When cells were hidden, and which of them kept the evidence of an obstacle.
         self._kept_hidden: deque[tuple[float, np.ndarray]] = deque()
         self._now = -math.inf
 
@@ -228,7 +231,7 @@ class RollingGrid:
             self._forget(np.flatnonzero(self._seen < stamp - self._decay_time))
             while self._kept_hidden and self._kept_hidden[0][0] < stamp - _HIDDEN_KEPT:
                 hidden_at, stored = self._kept_hidden.popleft()
-                self._forget(stored[self._seen.take(stored) == hidden_at])
+                self._forget(stored[self._hidden.take(stored) == hidden_at])
 
     def add(self, cells: np.ndarray, classes: np.ndarray, weights: np.ndarray,
             stamp: float) -> None:
@@ -244,10 +247,11 @@ class RollingGrid:
             return
         stored = self._stored(cells)
         elapsed, unit = self._see(stored, stamp)
-        memory = self._memory(stored, classes, elapsed)
+        memory = self._memory(stored, classes, weights, elapsed)
         unit *= memory / np.maximum(unit * self._total.take(stored), memory)
         self._renew_units(stored, unit)
         self._unit[stored] = unit
+        self._hidden[stored] = np.inf
         # Flat indices take half the time of pairs.
         self._evidence.reshape(-1)[classes * len(self._total) + stored] += weights / unit
         self._decide(stored)
@@ -281,7 +285,9 @@ class RollingGrid:
         evidence[:, evidence.sum(axis=0) * unit < _LEAST_HIDDEN] = 0
         self._evidence[:, stored] = evidence
         self._decide(stored)
-        self._kept_hidden.append((stamp, stored[self._total.take(stored) > 0]))
+        kept = stored[self._total.take(stored) > 0]
+        self._hidden[kept] = stamp
+        self._kept_hidden.append((stamp, kept))
 
     def _see(self, stored, stamp):
         """
@@ -298,13 +304,13 @@ class RollingGrid:
         unit *= np.exp(elapsed * (-_DECAY_CONSTANTS / self._decay_time))
         return elapsed, unit
 
-    def _memory(self, stored, classes, elapsed):
+    def _memory(self, stored, classes, weights, elapsed):
         """Return how many observations what cells hold weighs at most, (N,) float32."""
         memory = np.full(len(stored), _MEMORY, np.float32)
         # No others: one mask that errs frees no obstacle, however rare masks are.
         arrived = np.flatnonzero(
             self._rule.are_obstacles.take(classes) & ~self._holds_obstacle.take(stored))
-        memory[arrived] = np.maximum(
+        memory[arrived] = np.maximum(weights[arrived], _TRACE) * np.maximum(
             _MEMORY_TIME / np.maximum(elapsed[arrived], _MEMORY_TIME / _MEMORY), _LEAST_MEMORY)
         return memory
 

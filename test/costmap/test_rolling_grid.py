@@ -82,13 +82,14 @@ class SlowGrid:
         elapsed = max(stamp - last, 0)
         fade = math.exp(-3 * elapsed / self.decay_time)
         memory = 4.0
-        if elapsed and KINDS[class_id][1] and not any(
+        if KINDS[class_id][1] and not any(
                 obstacle for _, obstacle in self.decided(counts, 0)):
-            memory = min(4.0, max(0.5, 0.27 / elapsed))
+            memory = weight * min(4.0, max(0.5, 0.27 / elapsed if elapsed else math.inf))
         bound = min(1.0, memory / (fade * sum(counts))) if sum(counts) else 1.0
         counts = [count * fade * bound for count in counts]
         counts[class_id] += weight
         self.cells[key] = (max(last, stamp), counts)
+        self.kept = [(hidden_at, other) for hidden_at, other in self.kept if other != key]
 
     def remove(self, key, classes):
         if key in self.cells:
@@ -263,7 +264,7 @@ def test_points_outside_have_no_cell():
 
 def test_probabilities_are_dirichlet_posterior_means():
     rolling = grid()
-    for class_id, weight in ((1, 1.0), (1, 0.5), (3, 0.25)):
+    for class_id, weight in ((3, 0.25), (1, 1.0), (1, 0.5)):
         add(rolling, (0.0, 0.0), class_id, weight)
     found = [at(rolling, plane, (0, 0)) for plane in rolling.all_percent()]
     # One prior observation, a fifth of it for each class: of 2.75, 0.2, 1.7, 0.2, 0.45, 0.2.
