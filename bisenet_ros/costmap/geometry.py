@@ -36,10 +36,8 @@ def pose_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
     """
     if len(xyz) != 3 or len(rpy) != 3 or not np.isfinite([*xyz, *rpy]).all():
         raise PoseError(f'pose xyz={list(xyz)} rpy={list(rpy)}: give three finite numbers each')
-    (sr, cr), (sp, cp), (sy, cy) = ((math.sin(angle), math.cos(angle)) for angle in rpy)
-    roll = np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
-    pitch = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
-    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    roll, pitch, yaw = (
+        cv2.Rodrigues(angle * axis)[0] for angle, axis in zip(rpy, np.eye(3)))
     return _rigid(yaw @ pitch @ roll, xyz)
 
 

@@ -112,7 +112,7 @@ class GroundTable:
                 'base frame), which it must be above: check its pose and ground_z')
         self.camera = camera
         self.pose = np.array(pose)
-        self.camera_xy = pose[:2, 3]
+        self.camera_xy = self.pose[:2, 3]
         self.angle_step, self._sample_step = polar.angle_step, polar.sample_step
         # On the optical axis.
         self.pixel_angle = 1 / max(camera.focal_length)

@@ -123,11 +123,11 @@ class RollingGrid:
 
     def costs(self) -> np.ndarray:
         """Return the cost of each cell, as the rule decides it, (height, width) int8."""
-        return self._in_window(self._costs)
+        return self._unrolled(self._costs)
 
     def obstacles(self) -> np.ndarray:
         """Return the cells in which an obstacle stands, as the rule decides it, (N,) int."""
-        return np.flatnonzero(self._in_window(self._holds_obstacle))
+        return np.flatnonzero(self._unrolled(self._holds_obstacle))
 
     def hold_obstacle(self, cells: np.ndarray) -> np.ndarray:
         """Return in which cells (N,) an obstacle stands, as the rule decides it, (N,) bool."""
@@ -149,11 +149,11 @@ class RollingGrid:
 
     def percent(self, index: int) -> np.ndarray:
         """Return how probable a class is, (height, width) int8; UNKNOWN where nothing is held."""
-        return self._in_window(next(self._percents([index])))
+        return self._unrolled(next(self._percents([index])))
 
     def all_percent(self) -> np.ndarray:
         """Return how probable every class is, as percent does, (classes, height, width) int8."""
-        return self._in_window(np.stack(list(self._percents(range(len(self._evidence))))))
+        return self._unrolled(np.stack(list(self._percents(range(len(self._evidence))))))
 
     def _percents(self, indices):
         """Yield how probable classes are, stored planes int8."""
@@ -324,7 +324,7 @@ class RollingGrid:
         self._costs[stored] = costs
         self._holds_obstacle[stored] = holds_obstacle
 
-    def _in_window(self, planes):
+    def _unrolled(self, planes):
         """Return stored planes (..., size) as (..., height, width) of the window."""
         planes = np.concatenate(
             [planes[..., self._first_stored:], planes[..., :self._first_stored]], axis=-1)

@@ -341,8 +341,26 @@ class SemanticCostmap:
                        >= np.ceil(255 * confidence_threshold))
         samples_of_box = self._samples_of_cells(table, camera_xy, yaw, box)
         observed = self._in_window(ground.reshape(-1).take(samples_of_box), box)
+        contact_cells, contact_samples, arrived = self._place_obstacles(
+            table, classes, contacts, without_contact, rotation, camera_xy)
+        observed[contact_cells] = True
+        hidden = self._hidden_cells(arrived, ground, samples_of_box, box, observed)
+        nearest_sample = self._in_window(samples_of_box, box)
+        nearest_sample[contact_cells] = contact_samples
+        cells = np.flatnonzero(observed)
+        samples = nearest_sample[cells]
+        weights = table.values(confidence, samples) * np.float32(1 / 255)
+        indices = self._index_of_id.take(classes.reshape(-1).take(samples))
+        return _Observation(stamp, cells, indices, weights, hidden)
 
-        # What was not there before may stand on what it hides, too.
+    def _place_obstacles(self, table, classes, contacts, without_contact, rotation, camera_xy):
+        """
+        Return the cells obstacles touch, a contact's sample of each, and which starts are new.
+
+        :param contacts, without_contact: as _find_contacts returns them.
+        :returns: cells and samples, (N,) int; and samples, (M,) int, where something starts that
+            was not there before: it may stand on what it hides, too.
+        """
         starts = np.concatenate([contacts, without_contact])
         points, usable = table.borders(*np.divmod(starts, classes.shape[1]))
         points = points @ rotation.T + camera_xy
@@ -354,16 +372,9 @@ class SemanticCostmap:
         are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
         between, contacts_nearby = self._cells_between(
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
-        contact_cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
-        observed[contact_cells] = True
-        hidden = self._hidden_cells(starts[arrived], ground, samples_of_box, box, observed)
-        nearest_sample = self._in_window(samples_of_box, box)
-        nearest_sample[contact_cells] = np.concatenate([contacts_nearby, contacts[are_inside]])
-        cells = np.flatnonzero(observed)
-        samples = nearest_sample[cells]
-        weights = table.values(confidence, samples) * np.float32(1 / 255)
-        indices = self._index_of_id.take(classes.reshape(-1).take(samples))
-        return _Observation(stamp, cells, indices, weights, hidden)
+        cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
+        samples = np.concatenate([contacts_nearby, contacts[are_inside]])
+        return cells, samples, starts[arrived]
 
     def _find_contacts(self, table, class_ids, classes):
         """
