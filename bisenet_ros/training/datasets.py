@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,13 +171,16 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
     except MemoryError as error:
         raise _too_large(len(pairs), height, width, _IN_MEMORY) from error
     originals = []
-    with ThreadPool() as pool:
-        loaded = pool.imap(lambda pair: _load_pair(*pair, size, to_channel), pairs)
+    threads = ThreadPoolExecutor()
+    try:
+        loaded = threads.map(lambda pair: _load_pair(*pair, size, to_channel), pairs)
         for index, (image, label, original) in enumerate(
                 tqdm(loaded, desc=f'reading {files.root.name}', total=len(pairs), leave=False,
                      disable=None)):
             images[index], labels[index] = image, label
             originals.append(original)
+    finally:  # A thread that outlives the interpreter may abort the process.
+        threads.shutdown(cancel_futures=True)
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
                    [image for image, _ in pairs]), originals
 

@@ -1,6 +1,8 @@
 """Data sets: what is read, and how each fault is named before training starts."""
 
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL import ExifTags, Image
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
+from bisenet_ros.training import datasets
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import (
     Dataset,
@@ -164,6 +167,20 @@ def test_a_wrong_value_is_named(camvid_like):
     cv2.imwrite(str(path), labels)
     with pytest.raises(DatasetError, match=r'B_1\.png holds \[12, 77\]'):
         load(camvid_like)
+
+
+def test_no_thread_reads_on_after_an_error(camvid_like, monkeypatch):
+    """One that did would abort the process, which ends with that error."""
+    def read_slowly(path):
+        time.sleep(0.2)
+        return cv2.imread(str(path))
+
+    before = threading.active_count()
+    (camvid_like / 'train' / 'A_0.png').write_bytes(b'nothing')
+    monkeypatch.setattr(datasets, 'read_image', read_slowly)
+    with pytest.raises(DatasetError, match='A_0.png'):
+        load(camvid_like)
+    assert threading.active_count() == before
 
 
 def test_sizes_that_differ_are_named(camvid_like):
