@@ -21,7 +21,7 @@ help:
 
 .PHONY: demo
 demo: setup
-	@$(VENV)/bin/python -m bisenet_ros.tools.demo $(if $(SOURCE),'$(SOURCE)') $(ARGS)
+	@$(VENV)/bin/python -m bisenet_ros demo $(if $(SOURCE),'$(SOURCE)') $(ARGS)
 
 test_interfaces := $(CURDIR)/build/test_interfaces
 .PHONY: test

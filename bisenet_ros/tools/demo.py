@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     :raises RuntimeError, ValueError, OSError: saying what to check.
     """
     folder = options.output
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # A camera can be opened only once, which is for the player to do.
     source = None if options.source.isdecimal() else open_source_arguments(options)
     camera_pose = options.camera_pose or (source.camera_pose if source else None)
@@ -187,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'\ndemo: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print()
-        return 128 + signal.SIGINT
+        print()  # below the live line
+        return interrupted('demo')
     return 0
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.tools.street.camera import DISTORTION_MODELS
@@ -24,7 +25,7 @@ def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: 
     :param first_seed: of the streets; the demo drives through street 0, which is best left out.
     """
     for folder in ('images', 'labels'):
-        (output / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(output / folder)
     ignore_id = load_label_set('camvid').ignore_id
     for seed in tqdm(range(first_seed, first_seed + frames), desc='rendering'):
         random = np.random.default_rng(seed)
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'render_street: {error}')
     except KeyboardInterrupt:
-        sys.exit('render_street: interrupted')
+        sys.exit(interrupted('render_street'))
 
 
 if __name__ == '__main__':

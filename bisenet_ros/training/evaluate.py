@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.resources import user_path
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'evaluate: {error}')
     except KeyboardInterrupt:
-        sys.exit('evaluate: interrupted')
+        sys.exit(interrupted('evaluate'))
     except Exception as error:  # A full memory has no common type.
         if not is_out_of_memory(error):
             raise
@@ -150,7 +151,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     label_set = choose_label_set(arguments.label_set, weights, path)
     layout_arguments = _layout_arguments(arguments)
     output = arguments.output or Path('runs/evaluation') / path.parent.name / path.stem
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     files = find_files(arguments.layout, arguments.root, arguments.sequences, **layout_arguments)
     dataset = load_dataset(files, label_set, tuple(size))
     if arguments.mode == 'msf':

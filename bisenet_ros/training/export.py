@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.atomic_write import atomic_write
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'export: {error}')
     except KeyboardInterrupt:
-        sys.exit('export: interrupted')
+        sys.exit(interrupted('export'))
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -84,7 +85,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ValueError('ONNX models need the packages onnx and onnxruntime: install them')
     if arguments.count < 1:
         raise ValueError(f'--count is {arguments.count}; give at least 1')
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
     network = DeployedNetwork(weights)
     images = _images_as_seen(arguments.images, arguments.count, weights)

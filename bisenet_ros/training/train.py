@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import (
@@ -394,7 +395,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f'train: {error}')
     except KeyboardInterrupt:
-        sys.exit(f'train: interrupted{how_to_go_on(output)}')
+        sys.exit(interrupted('train', how_to_go_on(output)))
     except Exception as error:  # A full memory has no common type.
         if not is_out_of_memory(error):
             raise
@@ -405,7 +406,7 @@ def main(argv: list[str] | None = None) -> None:
 def _train(config: dict, output: Path, resume: bool) -> None:
     keep_large_blocks()
     check_output(output, resume)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     checkpoint = load_checkpoint(config, output) if resume else None
     training = Training(config, output, checkpoint)
     del checkpoint

@@ -270,9 +270,9 @@ def measuring(folder):
         process.kill()
 
 
-def test_interrupt_ends_quietly(tmp_path):
+def test_an_interrupt_is_told_in_a_word(tmp_path):
     with measuring(tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it started
         _, errors = process.communicate(timeout=60.0)
     assert process.returncode == 130
-    assert errors == ''
+    assert errors == 'benchmark: interrupted\n'

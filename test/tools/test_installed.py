@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,7 +17,7 @@ AT_ONCE = 2  # each loads torch
 def test_installed_executables_answer(tmp_path):
     ament = pytest.importorskip('ament_index_python', reason='needs ROS 2')
     folder = Path(ament.get_package_prefix('bisenet_ros')) / 'lib' / 'bisenet_ros'
-    names = re.findall(r'^install_executable\((\w+) ', (ROOT / 'CMakeLists.txt').read_text(),
+    names = re.findall(r'^install_executable\((\w+)\)', (ROOT / 'CMakeLists.txt').read_text(),
                        re.MULTILINE)
     names.remove('segmentation_node')  # which has ROS's arguments, and would run
 
@@ -30,9 +31,12 @@ def test_installed_executables_answer(tmp_path):
             assert done.stdout.startswith('usage: '), name
 
 
-def test_commands_of_the_python_package_exist():
+def test_commands_of_the_python_package_answer(monkeypatch, capsys):
     tomllib = pytest.importorskip('tomllib', reason='Python 3.10 reads no TOML')
     pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
     scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']
     for name, target in scripts.items():
-        assert callable(EntryPoint(name, target, 'console_scripts').load())
+        monkeypatch.setattr(sys, 'argv', [name, '--help'])
+        with pytest.raises(SystemExit, match='^0$'):
+            EntryPoint(name, target, 'console_scripts').load()()
+        assert capsys.readouterr().out.startswith(f'usage: {name.removeprefix("bisenet_ros_")} ')

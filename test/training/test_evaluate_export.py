@@ -166,12 +166,13 @@ def test_a_size_that_cannot_be_is_told(weights, camvid_like, tmp_path):
 
 @pytest.mark.parametrize('command, work, arguments', [
     (evaluate, '_evaluate', ['weights', 'root']), (export, '_export', ['weights', 'images', 'x'])])
-def test_an_interruption_is_told_in_a_word(monkeypatch, command, work, arguments):
+def test_an_interruption_is_told_in_a_word(monkeypatch, capsys, command, work, arguments):
     def interrupt(_):
         raise KeyboardInterrupt
     monkeypatch.setattr(command, work, interrupt)
-    with pytest.raises(SystemExit, match='interrupted'):
+    with pytest.raises(SystemExit, match='130'):
         command.main(arguments)
+    assert capsys.readouterr().err.endswith(': interrupted\n')
 
 
 def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch):

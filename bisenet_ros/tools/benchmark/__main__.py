@@ -7,13 +7,13 @@ busy machine compare ratios, not times.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.command_line import interrupted, make_folder
 from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import write_json
 
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'benchmark: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print()
-        return 128 + signal.SIGINT
+        print()  # below the live line
+        return interrupted('benchmark')
     return 0
 
 
@@ -66,7 +66,7 @@ def measure(measurement: str, arguments: Sequence[str]) -> None:
     module.add_arguments(parser)
     parser.add_argument('--output', type=Path, default=Path('benchmark_output'), metavar='FOLDER')
     options = parser.parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     keep_large_blocks()
     report = module.run(options)
     command = ' '.join(['benchmark', measurement, *arguments])
