@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     # A camera can be opened only once, which is for the player to do.
     source = None if options.source.isdecimal() else open_source_arguments(options)
     camera_pose = options.camera_pose or (source.camera_pose if source else None)
+    require_calibration(options, source, camera_pose)
     choose_transport()
     with ExitStack() as stack:
         node = start_node(node_parameters(options, source, camera_pose), folder)
@@ -57,12 +58,29 @@ def run(options: argparse.Namespace) -> None:
         wait_until(lambda: monitor.frames_out, 'waiting for the first mask', monitor, processes)
         recording = record(monitor, processes, folder, options.duration)
         figures = run_figures(monitor, options)
+        if monitor.is_failing:
+            print(f'demo: the node says: {monitor.health}', file=sys.stderr)
     label_set = load_label_set(monitor.diagnostics['label_set'] if options.label_set == 'auto'
                                else options.label_set)
     if isinstance(source, StreetSource) and label_set.name == 'camvid':
         figures |= compare_with_truth(recording.moments, source, label_set)
     write_report(folder, figures, recording, label_set)
     print(f'see {folder}/: {recording.video.path.name}, strip.png, report.md')
+
+
+def require_calibration(options: argparse.Namespace, source: Source | None,
+                        camera_pose: Sequence[float] | None) -> None:
+    """
+    Say so where there will be no costmap though one seems to be wanted.
+
+    :raises ValueError: if the camera's pose is given, and no calibration is.
+    """
+    is_calibrated = options.camera_info or (source and source.camera_info)
+    if options.camera_pose and not is_calibrated:
+        raise ValueError(f'--camera-pose is of no use without a calibration, and {options.source} '
+                         'has none: give --camera-info, too')
+    if is_calibrated and not camera_pose:
+        print('no costmap: give --camera-pose, too')
 
 
 def choose_transport() -> None:
@@ -142,6 +160,7 @@ def run_figures(monitor: Monitor, options: argparse.Namespace) -> dict:
         'rate_out_hz': monitor.frames_out / options.duration,
         'latency_p50_ms': 1e3 * median,
         'latency_p99_ms': 1e3 * p99,
+        'the_node_says': monitor.health,
         **{key: monitor.diagnostics.get(key, 'unknown')
            for key in ('weights', 'engine', 'device')},
     }

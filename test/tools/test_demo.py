@@ -99,6 +99,18 @@ def test_leaves_video_strip_and_report(folder, tmp_path):
     assert not processes_mentioning(str(tmp_path))
 
 
+def test_a_calibration_that_does_not_fit_is_told(folder, tmp_path):
+    output = tmp_path / 'output'
+    calibration = tmp_path / 'calibration.yaml'
+    calibration.write_text(CALIBRATION.replace('plumb_bob', 'pinhole'))
+    done = run_demo(folder, '--rate', '5', '--duration', '6', '--output', str(output),
+                    '--camera-info', str(calibration), '--camera-pose', *'001000')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / 'report.json').read_text())
+    assert 'pinhole' in report['the_node_says']
+    assert done.stderr.endswith(f'demo: the node says: {report["the_node_says"]}\n')
+
+
 def test_the_street_is_recognised_in_a_domain_of_its_own(sparse_street, tmp_path, monkeypatch):
     """As `make demo`, but shorter."""
     for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE'):
@@ -117,6 +129,24 @@ def test_weights_that_are_not_there(folder, tmp_path):
     assert done.returncode == 1
     assert 'demo: ' in done.stderr and 'no_such_weights' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+def test_a_camera_pose_without_a_calibration_is_refused(folder, tmp_path):
+    done = run_demo(folder, '--output', str(tmp_path / 'output'), '--camera-pose', *'001000')
+    assert done.returncode == 1
+    assert f'demo: --camera-pose is of no use without a calibration, and {folder}' in done.stderr
+    assert 'give --camera-info' in done.stderr
+    assert not (tmp_path / 'output' / 'node.log').exists()
+
+
+def test_a_calibration_without_a_camera_pose_is_told(folder, tmp_path):
+    calibration = tmp_path / 'calibration.yaml'
+    calibration.write_text(CALIBRATION)
+    done = run_demo(folder, '--duration', '1', '--output', str(tmp_path / 'output'),
+                    '--camera-info', str(calibration))
+    assert done.returncode == 0, done.stderr
+    assert 'no costmap: give --camera-pose, too\n' in done.stdout
+    assert 'the node says' not in done.stderr
 
 
 def test_source_that_is_not_there(tmp_path):

@@ -192,11 +192,14 @@ def test_what_has_no_pose_is_left_out(graph):
 
 @pytest.mark.parametrize('graph', [False], indirect=True)
 def test_diagnostics(graph):
-    for name, state in [('segmentation', 'active'), ('other', 'broken')]:
+    for name, state, level in [('segmentation', 'active', DiagnosticStatus.WARN),
+                               ('other', 'broken', DiagnosticStatus.ERROR)]:
         graph.publishers['diagnostics'].publish(DiagnosticArray(status=[DiagnosticStatus(
-            name=name, message=f'is {state}', values=[KeyValue(key='state', value=state)])]))
+            name=name, level=level, message=f'is {state}',
+            values=[KeyValue(key='state', value=state)])]))
     graph.spin_until(lambda: graph.monitor.diagnostics)
     for _ in range(5):
         graph.executor.spin_once(timeout_sec=0.02)
     assert graph.monitor.diagnostics == {'state': 'active'}
     assert graph.monitor.health == 'is active'
+    assert not graph.monitor.is_failing
