@@ -59,6 +59,7 @@ class Player(Node):
     def __init__(self, source: Source, options: argparse.Namespace) -> None:
         super().__init__('player', start_parameter_services=False)
         self._source = source
+        self._name = options.source
         self._frame_id = options.frame_id
         self._compressed = options.compressed
         topic = options.image_topic
@@ -92,11 +93,28 @@ class Player(Node):
         """Publish every frame at the source's rate; live sources at their own pace."""
         due = time.monotonic()
         with closing(self._prepared_ahead(loop)) as prepared:
-            for frame, message in prepared:
+            for number, (frame, message) in enumerate(prepared):
+                if number == 0:
+                    self._tell_what_plays(frame)
                 if not self._source.live:
                     due = self._wait_until(due)
                 self._publish(frame, message)
         self._images.wait_for_all_acked(Duration(seconds=2))
+        self.get_logger().info('played once; --loop repeats it')
+
+    def _tell_what_plays(self, frame: SourceFrame) -> None:
+        height, width = frame.image.shape[:2]
+        pace = "the camera's pace" if self._source.live else f'{self._source.rate:g} Hz'
+        beside = []
+        if self._calibration is not None:
+            beside.append(f'calibration on {self._calibrations.topic_name}')
+        if self._plays_motion:
+            beside.append('odometry on /odom')
+            if TFMessage is not None:
+                beside.append('transforms on /tf and /tf_static')
+        self.get_logger().info(
+            f'playing {self._name}: {width}x{height} at {pace} on {self._images.topic_name}; '
+            f'{", ".join(beside) or "neither calibration nor odometry"}')
 
     def _wait_until(self, due: float) -> float:
         """Return when the next frame is due after this one; on the monotonic clock, s."""

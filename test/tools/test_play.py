@@ -167,10 +167,12 @@ def test_calibration_goes_with_every_image(folder, calibration_file, listener):
 def test_rgb_images_and_the_odometry_of_each(listener):
     images = listener.subscribe(Image, '/camera/image_raw')
     odometry = listener.subscribe(Odometry, '/odom')
-    with playing(sys.executable, '-c', PLAY_A_POSED_CAMERA):
+    with playing(sys.executable, '-c', PLAY_A_POSED_CAMERA, stderr=subprocess.PIPE,
+                 text=True) as process:
         listener.wait_for(lambda: odometry)
         images.clear()
         listener.wait_for(lambda: len(images) >= 2 and stamps(images[:2]) <= stamps(odometry))
+    assert ' 8x8 at 15 Hz on /camera/image_raw; odometry on /odom' in process.stderr.read()
     assert images[0].encoding == 'rgb8'
     assert (pixels(images[0]) == (200, 100, 50)).all()
     assert (odometry[0].header.frame_id, odometry[0].child_frame_id) == ('odom', 'base_link')
@@ -229,8 +231,12 @@ def test_best_effort_is_offered(folder, listener):
     assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
-def test_ends_with_the_source(folder):
-    subprocess.run([*PLAY, folder, '--rate', '50'], check=True, timeout=TIMEOUT)
+def test_tells_what_it_plays_and_ends_with_the_source(folder, calibration_file):
+    done = subprocess.run([*PLAY, folder, '--rate', '50', '--camera-info', calibration_file],
+                          check=True, capture_output=True, text=True, timeout=TIMEOUT)
+    assert (f'playing {folder}: {WIDTH}x{HEIGHT} at 50 Hz on /camera/image_raw; '
+            'calibration on /camera/camera_info\n') in done.stderr
+    assert done.stderr.endswith('played once; --loop repeats it\n')
 
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
