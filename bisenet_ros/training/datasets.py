@@ -127,6 +127,7 @@ def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
     """
     root = user_path(root)
     pairs = _pairs(layout, root, layout_arguments)
+    _warn_of_labels_without_image(layout, pairs)
     if sequences:
         pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
     if not pairs:
@@ -205,10 +206,13 @@ def _folder_pairs(root: Path, images: str, labels: str) -> list[tuple[Path, Path
     return [(image, root / labels / f'{image.stem}.png') for image in _image_files(root / images)]
 
 
+_CITYSCAPES_LABEL_SUFFIX = '_gtFine_labelIds.png'
+
+
 def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     suffix = '_leftImg8bit.png'
     return [(image, root / 'gtFine' / split / image.parent.name
-             / image.name.replace(suffix, '_gtFine_labelIds.png'))
+             / image.name.replace(suffix, _CITYSCAPES_LABEL_SUFFIX))
             for city in _subfolders(root / 'leftImg8bit' / split)
             for image in _image_files(city) if image.name.endswith(suffix)]
 
@@ -217,6 +221,16 @@ _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _
 # Of each layout, the names in its paths that may be given, and what they are if not.
 LAYOUT_ARGUMENTS = {'camvid': {'split': 'train'}, 'cityscapes': {'split': 'train'},
                     'folders': {'images': 'images', 'labels': 'labels'}}
+
+
+def _warn_of_labels_without_image(layout: str, pairs: list[tuple[Path, Path]]) -> None:
+    suffix = _CITYSCAPES_LABEL_SUFFIX if layout == 'cityscapes' else '.png'
+    used = {label for _, label in pairs}
+    for folder in sorted({label.parent for label in used}):
+        unused = sorted(path.name for path in folder.glob(f'[!.]*{suffix}') if path not in used)
+        if unused:
+            _logger.warning('%s: %d labels in it have no image and are not used, such as %s',
+                            folder, len(unused), unused[0])
 
 
 def _require_one_label_each(pairs: list[tuple[Path, Path]]) -> None:

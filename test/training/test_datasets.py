@@ -308,6 +308,16 @@ def test_files_that_are_not_read_are_told(camvid_like, caplog):
         in caplog.text
 
 
+def test_labels_without_an_image_are_told(camvid_like, caplog):
+    load(camvid_like, sequences=('B',))
+    assert 'no image' not in caplog.text, 'the others are left out on purpose'
+    for name in 'A_2', 'B_3':
+        (camvid_like / 'train' / f'{name}.png').unlink()
+    load(camvid_like)
+    assert (f'{camvid_like}/trainannot: 2 labels in it have no image and are not used, '
+            'such as A_2.png') in caplog.text
+
+
 def test_a_folder_of_labels_among_the_images_is_not_told(tmp_path, caplog):
     (tmp_path / 'labels').mkdir()
     cv2.imwrite(str(tmp_path / 'a.jpg'), np.full((64, 96, 3), 200, np.uint8))
