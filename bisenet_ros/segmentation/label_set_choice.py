@@ -1,6 +1,7 @@
 """Which label set goes with which weights."""
 
 import logging
+from itertools import combinations
 from pathlib import Path
 
 from bisenet_ros.network import Weights
@@ -33,9 +34,19 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
         if not is_auto:
             raise
         raise ValueError(f"label_set 'auto': weights {path} were trained with the label set "
-                         f'{label_set!r}, but: {error}') from error
+                         f'{label_set!r}, which is not shipped: give its YAML file (parameter '
+                         'label_set, --label-set)') from error
     _check_class_names(chosen, weights, path, may_rename=not is_auto)
+    _warn_of_equal_colors(chosen)
     return chosen
+
+
+def _warn_of_equal_colors(label_set: LabelSet) -> None:
+    for first, second in combinations(label_set.labels, 2):
+        if first.color == second.color:
+            _logger.warning('label set %r gives %s and %s one colour, %s: pictures do not tell '
+                            'them apart', label_set.name, first.name, second.name,
+                            list(first.color))
 
 
 def _check_class_names(label_set: LabelSet, weights: Weights | OnnxModel, path: Path,

@@ -28,6 +28,7 @@ from bisenet_ros.training.scores import Scores
 
 # Images in worst.png.
 WORST_COUNT = 4
+_MODES = {'ss': 'single scale (ss)', 'msf': 'multi-scale and flip (msf)'}
 
 
 def onnx_predictor(model: OnnxModel) -> Predictor:
@@ -110,12 +111,13 @@ def main(argv: list[str] | None = None) -> None:
                         help="name or YAML file (the one the weights name)")
     parser.add_argument('--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'),
                         help="of the images (the weights' own)")
-    parser.add_argument('--mode', choices=('ss', 'msf'), default='ss',
-                        help='single scale, or multi-scale and flip')
+    parser.add_argument('--mode', choices=_MODES, default='ss',
+                        help=' or '.join(_MODES.values()))
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--output', type=user_path,
                         help='folder for scores.json, confusion.png and worst.png '
-                        '(runs/evaluation/<folder of the weights>/<their name>)')
+                        '(runs/evaluation/<folder of the weights>/<their name>); of msf '
+                        'scores_msf.json and so on')
     arguments = parser.parse_args(argv)
     try:
         _evaluate(arguments)
@@ -158,15 +160,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         predict = multi_scale_flip(predict, device)
     scores = score(predict, dataset, len(label_set.labels))
 
-    print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}')
+    print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}, {_MODES[arguments.mode]}')
     print(table(scores, label_set))
-    (output / 'scores.json').write_text(as_json(
+    suffix = '' if arguments.mode == 'ss' else f'_{arguments.mode}'
+    (output / f'scores{suffix}.json').write_text(as_json(
         scores, label_set, weights=arguments.weights, root=arguments.root, layout=arguments.layout,
         places=layout_arguments, sequences=arguments.sequences, size=size, mode=arguments.mode,
         images=len(dataset)))
-    confusion_figure(scores, label_set).savefig(output / 'confusion.png', dpi=100)
-    save_worst(output / 'worst.png', scores, predict, dataset, label_set)
-    print(f'written: {output}/scores.json, confusion.png, worst.png')
+    confusion_figure(scores, label_set).savefig(output / f'confusion{suffix}.png', dpi=100)
+    save_worst(output / f'worst{suffix}.png', scores, predict, dataset, label_set)
+    print(f'written: {output}/scores{suffix}.json, confusion{suffix}.png, worst{suffix}.png')
 
 
 def _layout_arguments(arguments: argparse.Namespace) -> dict[str, str]:

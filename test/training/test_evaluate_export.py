@@ -121,8 +121,8 @@ def test_pytorch_does_not_run_an_onnx_file(weights, camvid_like, tmp_path):
 def test_a_label_set_of_ones_own_is_asked_for(weights, camvid_like, tmp_path):
     loaded = load_weights(weights)
     save_weights(tmp_path / 'mine.safetensors', dataclasses.replace(loaded, label_set='garden'))
-    with pytest.raises(SystemExit, match="trained with the label set 'garden', but: label set "
-                                         "'garden' is not shipped.*YAML file"):
+    with pytest.raises(SystemExit, match="trained with the label set 'garden', which is not "
+                                         'shipped: give its YAML file .*--label-set'):
         run_evaluate(str(tmp_path / 'mine.safetensors'), camvid_like, tmp_path / 'out')
 
 
@@ -190,13 +190,16 @@ def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch)
     assert tuple(shown['prediction'][0][-1, 0]) == tuple(colors[3])  # It knows the road.
 
 
-def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path):
-    scores = run_evaluate(weights, camvid_like, tmp_path / 'msf', '--mode', 'msf',
-                          '--split', 'train', '--sequences', 'A')
-    assert scores['images'] == 3
-    single = run_evaluate(weights, camvid_like, tmp_path / 'ss', '--split', 'train',
-                          '--sequences', 'A')
+def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path, capsys):
+    output, some = tmp_path / 'out', ('--split', 'train', '--sequences', 'A')
+    single = run_evaluate(weights, camvid_like, output, *some)
+    assert '3 pictures, scored at 96x64, single scale (ss)\n' in capsys.readouterr().out
+    assert run_evaluate(weights, camvid_like, output, *some, '--mode', 'msf') == single, 'kept'
+    assert 'scored at 96x64, multi-scale and flip (msf)\n' in capsys.readouterr().out
+    scores = json.loads((output / 'scores_msf.json').read_text())
+    assert (scores['mode'], scores['images']) == ('msf', 3)
     assert single['confusion'] != scores['confusion']
+    assert (output / 'confusion_msf.png').is_file() and (output / 'worst_msf.png').is_file()
 
 
 @needs_onnx
