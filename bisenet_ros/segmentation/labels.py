@@ -89,10 +89,11 @@ def load_label_set(name_or_path: str | Path) -> LabelSet:
         raise LabelSetError(f'label set {path}: name is {name!r}; give a text')
     ignore_id = _integer(path, 'ignore_id', content['ignore_id'], 0, 255)
     entries = content['classes']
-    # Of one class alone a network is always certain.
-    if not isinstance(entries, list) or len(entries) < 2:
-        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of at '
-                            'least two classes')
+    if not isinstance(entries, list):
+        raise LabelSetError(f'label set {path}: classes is {entries!r}; give a list of classes')
+    if len(entries) < 2:
+        raise LabelSetError(f'label set {path}: classes has {len(entries)} of them; give at least '
+                            'two, as of one alone a network is always certain')
     labels = tuple(_label(path, index, entry) for index, entry in enumerate(entries))
     _check_together(path, labels, ignore_id)
     return LabelSet(name, labels, ignore_id)
@@ -103,7 +104,8 @@ def _find(name_or_path: str | Path) -> Path:
     if path.suffix in ('.yaml', '.yml') or len(path.parts) > 1:
         if path.is_file():
             return path
-        raise LabelSetError(f'label set {path} does not exist; give the path of a YAML file')
+        raise LabelSetError(f'label set {path.absolute()} does not exist; give the path of a '
+                            'YAML file')
     try:
         return config_path(f'labels/{name_or_path}.yaml')
     except FileNotFoundError:
@@ -149,15 +151,16 @@ def _label(path: Path, index: int, entry) -> Label:
 def _check_keys(path: Path, where: str, mapping, keys: tuple[str, ...]):
     """Refuse missing and unknown keys: a misspelt `obstacle` must not make a wall harmless."""
     if not isinstance(mapping, dict):
-        raise LabelSetError(f'label set {path}: {where} is {mapping!r}; '
+        found = 'empty' if mapping is None else repr(mapping)
+        raise LabelSetError(f'label set {path}: {where} is {found}; '
                             f'give a mapping with the keys {", ".join(keys)}')
-    missing = [key for key in keys if key not in mapping]
-    if missing:
-        raise LabelSetError(f'label set {path}: {where} lacks {", ".join(missing)}; add it')
-    unknown = [str(key) for key in mapping if key not in keys]
-    if unknown:
-        raise LabelSetError(f'label set {path}: {where} has unknown {", ".join(unknown)}; '
-                            f'the keys are {", ".join(keys)}')
+    missing = ', '.join(key for key in keys if key not in mapping)
+    unknown = ', '.join(str(key) for key in mapping if key not in keys)
+    # Both at once: a key that is misspelt is missing, too.
+    wrong = ' and '.join(f'{what} {names}' for what, names in (
+        ('lacks', missing), ('has unknown', unknown)) if names)
+    if wrong:
+        raise LabelSetError(f'label set {path}: {where} {wrong}; the keys are {", ".join(keys)}')
 
 
 def _integer(path: Path, where: str, value, lowest: int, highest: int) -> int:

@@ -1,5 +1,8 @@
 """Label sets: what is shipped, and that every mistake in one is named."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -62,11 +65,14 @@ def spoilt(change):
     (lambda c: c.update(name=''), ['name', "''"]),
     (lambda c: c.update(ignore_id=256), ['ignore_id', '256', '255']),
     (lambda c: c.update(ignore_id=7), ['ignore_id 7', "'hedge'"]),
-    (lambda c: c.update(classes=[]), ['classes', '[]']),
-    (lambda c: c.update(classes=c['classes'][:1]), ["'grass'", 'at least two']),
+    (lambda c: c.update(classes='grass'), ['classes', "'grass'"]),
+    (lambda c: c.update(classes=[]), ['classes has 0 of them', 'at least two']),
+    (lambda c: c.update(classes=c['classes'][:1]), ['classes has 1 of them', 'at least two']),
     (lambda c: c.update(classes=['grass', 'hedge']), ['class number 1', "'grass'"]),
     (lambda c: c['classes'][1].pop('ground'), ['class number 2', 'ground']),
-    (lambda c: c['classes'][1].update(obstacel=True), ['class number 2', 'obstacel']),
+    (lambda c: c['classes'][1].update(obstacel=True), ['class number 2', 'has unknown obstacel']),
+    (lambda c: c['classes'][1].update(obstacel=c['classes'][1].pop('obstacle')),
+     ['class number 2 lacks obstacle and has unknown obstacel']),
     (lambda c: c['classes'][1].update(id=255), ["'hedge'", 'id', '255', '254']),
     (lambda c: c['classes'][1].update(id=-1), ["'hedge'", '-1']),
     (lambda c: c['classes'][1].update(id=True), ["'hedge'", 'True']),
@@ -95,10 +101,12 @@ def test_mistake_is_named(tmp_path, change, told):
         assert part in message
 
 
-@pytest.mark.parametrize('text', ['[1, 2', '', '- a\n- b'])
-def test_file_that_is_no_mapping_is_named(tmp_path, text):
+@pytest.mark.parametrize('text, told', [
+    ('[1, 2', ' cannot be read: '), ('', ': the file is empty; '),
+    ('- a\n- b', ": the file is ['")])
+def test_file_that_is_no_mapping_is_named(tmp_path, text, told):
     path = write(tmp_path, text)
-    with pytest.raises(LabelSetError, match=str(path)):
+    with pytest.raises(LabelSetError, match=re.escape(f'{path}{told}')):
         load_label_set(path)
 
 
@@ -130,7 +138,7 @@ def test_what_is_no_mapping_of_names_is_refused(tmp_path, text):
 
 
 def test_missing_file_and_unknown_name():
-    with pytest.raises(LabelSetError, match='nowhere/own.yaml'):
+    with pytest.raises(LabelSetError, match=f'label set {Path.cwd()}/nowhere/own.yaml does not'):
         load_label_set('nowhere/own.yaml')
     with pytest.raises(LabelSetError, match='~no_such_user/own.yaml does not exist'):
         load_label_set('~no_such_user/own.yaml')
