@@ -191,7 +191,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     elif path.suffix in ('.pth', '.pt'):
         state, metadata = _read_torch(path), {}
     else:
-        raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt')
+        raise WeightsError(f'{path}: weights end in .safetensors, .pth or .pt; only node, demo '
+                           'and evaluate take what `export` writes as .onnx, too')
     return {key.removeprefix('module.'): value for key, value in state.items()}, metadata
 
 

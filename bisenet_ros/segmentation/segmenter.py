@@ -56,8 +56,8 @@ class Segmenter:
         self.weights = path.stem
         loaded = load_onnx_model(path) if path.suffix == '.onnx' else load_weights(path)
         self.label_set = choose_label_set(label_set, loaded, path)
-        self._keeps_aspect = tuple(network_size) == (0, 0)
         self.network_size = _choose_network_size(network_size, loaded)
+        self._keeps_aspect = tuple(network_size) == (0, 0)
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
         self.engine, self.pipeline = make_chosen_pipeline(
             engine, loaded, self._device, dtype, channel_ids)
@@ -93,6 +93,8 @@ class Segmenter:
         if channel_order not in ('rgb', 'bgr'):
             raise ValueError(f"channel_order is {channel_order!r}; give 'rgb' or 'bgr'")
         for image in images:
+            if not isinstance(image, np.ndarray):  # cv2.imread returns None for no image
+                raise ValueError(f'image is {image!r}; give (height, width, 3) uint8')
             if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape \
                     or image.dtype != np.uint8:
                 raise ValueError(f'image is {image.shape} {image.dtype}; '
@@ -152,6 +154,9 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
     if str(weights) in shipped:
         return shipped[str(weights)]
     path = user_path(weights)
+    if path.is_dir():
+        raise FileNotFoundError(f'weights {str(weights)!r} are a folder: give a file in it, such '
+                                'as best.safetensors')
     if not path.is_file():
         raise FileNotFoundError(
             f'weights {str(weights)!r}: neither a file nor shipped weights (shipped: {names})')
@@ -160,7 +165,10 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
 
 def _choose_network_size(network_size: tuple[int, int],
                          weights: Weights | OnnxModel) -> tuple[int, int]:
-    width, height = network_size
+    try:
+        width, height = network_size
+    except (TypeError, ValueError):
+        raise ValueError(f'network_size is {network_size!r}; give (width, height)') from None
     if (width, height) == (0, 0):  # The weights' own may be any: size_like_trained rounds it.
         return weights.network_size or (0, 0)
     if min(width, height) < 32 or width % 8 or height % 8:

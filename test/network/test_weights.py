@@ -203,5 +203,5 @@ def test_no_file(tmp_path):
 
 def test_an_unknown_suffix_is_refused(tmp_path):
     (tmp_path / 'a.onnx').write_bytes(b'x')
-    with pytest.raises(WeightsError, match=r'\.safetensors'):
+    with pytest.raises(WeightsError, match=r'\.safetensors, .* \.onnx, too'):
         load_weights(tmp_path / 'a.onnx')

@@ -259,6 +259,8 @@ def test_fusing_batch_norms_changes_nothing(camvid_weights):
     ({'network_size': (100, 100)}, '100x100.*multiples of 8'),
     ({'network_size': (16, 320)}, '16x320'),
     ({'network_size': (0, 320)}, '0x320'),
+    ({'network_size': 640}, r'network_size is 640; give \(width, height\)'),
+    ({'network_size': (1, 2, 3)}, 'network_size is .1, 2, 3.; give'),
     ({'label_set': 'cityscapes'}, "11 classes.*'cityscapes' has 19"),
 ])
 def test_wrong_settings_are_named(camvid_weights, arguments, told):
@@ -307,6 +309,11 @@ def test_missing_weights_list_the_shipped_ones():
         assert part in str(caught.value)
 
 
+def test_a_folder_is_no_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="weights '.*' are a folder: give a file in it"):
+        Segmenter(tmp_path, device='cpu')
+
+
 def test_weights_without_label_set_need_one(unlabelled_weights):
     with pytest.raises(ValueError, match="label_set 'auto'.*unlabelled.safetensors.*3 classes"):
         Segmenter(unlabelled_weights, device='cpu')
@@ -326,6 +333,18 @@ def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weig
     caplog.clear()
     save_weights(path, dataclasses.replace(weights, class_names=tuple(names)))
     assert Segmenter(path, device='cpu').label_set.name == 'camvid'
+    assert not caplog.text
+
+
+def test_classes_of_one_colour_are_told(tmp_path, caplog):
+    content = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
+    content['classes'][1]['color'] = content['classes'][0]['color']
+    path = tmp_path / 'gaudy.yaml'
+    path.write_text(yaml.safe_dump(content))
+    Segmenter('camvid_xception39', label_set=path, device='cpu')
+    assert "label set 'camvid' gives sky and building one colour, [" in caplog.text
+    caplog.clear()
+    Segmenter('camvid_xception39', device='cpu')
     assert not caplog.text
 
 
@@ -353,7 +372,7 @@ def test_the_weights_classes_in_another_order_are_refused(tmp_path):
 
 @pytest.mark.parametrize('image', [
     np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
-    np.zeros((0, 4, 3), np.uint8)])
+    np.zeros((0, 4, 3), np.uint8), None])
 def test_wrong_images_are_named(segmenter, image):
     with pytest.raises(ValueError, match='give .height, width, 3. uint8'):
         segmenter.segment([image])
