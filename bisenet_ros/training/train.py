@@ -344,8 +344,8 @@ def _tell_unusual(config: dict) -> None:
         print(f'{crop} is filled to {100 * filled:.0f} % at the smallest augmentation.scale, the '
               'rest is of one colour: better no larger than image_size')
     if config['batch_size'] < 4:
-        print(f'batch_size {config["batch_size"]}: of so few values batch norm leaves the pooled '
-              'branch little more than a sign: better at least 4')
+        print(f'batch_size {config["batch_size"]} is too small for batch norm to work well (after '
+              'global pooling it has one value of each picture): better at least 4')
 
 
 def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tuple,

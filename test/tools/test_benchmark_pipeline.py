@@ -247,6 +247,12 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
     assert f'argument {arguments[1]}: ' in capsys.readouterr().err
 
 
+def test_only_the_measurement_is_required(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main([])
+    assert 'the following arguments are required: measurement\n' in capsys.readouterr().err
+
+
 def test_nan_is_null_in_json(tmp_path):
     write_json(tmp_path / 'report.json', {'rows': [{0.5: float('nan')}, (1, 'a', None, 2.5)]})
     text = (tmp_path / 'report.json').read_text()

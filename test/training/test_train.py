@@ -426,7 +426,7 @@ def test_how_many_pictures_there_are_is_told(small_config, tmp_path, capsys):
     ('augmentation.crop=[64, 48]', ''),
     ('augmentation.crop=[48, 32]', '48x32 shows 25 % of a picture of 96x64'),
     ('augmentation.crop=[192, 128]', '192x128 is filled to 16 % at the smallest'),
-    ('batch_size=2', 'batch_size 2: of so few values')])
+    ('batch_size=2', 'batch_size 2 is too small for batch norm')])
 def test_unusual_settings_are_told(small_config, tmp_path, capsys, override, told):
     Training(load_config(str(small_config), ['batch_size=4', override]), tmp_path)
     printed = capsys.readouterr().out

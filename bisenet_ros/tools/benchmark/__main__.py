@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='\n'.join(f'{name:12}{what}' for name, what in MEASUREMENTS.items()))
     parser.add_argument('measurement', choices=MEASUREMENTS)
-    parser.add_argument('arguments', nargs=argparse.REMAINDER,
-                        help='benchmark <measurement> --help lists them')
+    arguments = parser.add_argument('arguments', nargs=argparse.REMAINDER,
+                                    help='benchmark <measurement> --help lists them')
+    arguments.required = False  # which argparse knows by itself from Python 3.12 on
     chosen = parser.parse_args(argv)
     try:
         measure(chosen.measurement, chosen.arguments)
