@@ -18,7 +18,8 @@ from std_msgs.msg import Header
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError, CameraModel
 from bisenet_ros.costmap.cost_rule import UNKNOWN
 from bisenet_ros.costmap.rolling_grid import GridInfo
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.msg import ClassCostmaps
 from bisenet_ros.node.camera_info import calibration_values
 from bisenet_ros.node.camera_input import Frame

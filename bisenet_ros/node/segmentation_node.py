@@ -26,7 +26,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
 from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap

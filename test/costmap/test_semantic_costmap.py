@@ -9,7 +9,8 @@ from lens_formulas import lens
 from bisenet_ros.costmap.camera_model import Calibration
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, PoseError, pose_from_rpy
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation.labels import Label, LabelSet, load_label_set
 
 LABELS = load_label_set('camvid')
@@ -27,8 +28,8 @@ LEVEL, BEHIND = (pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, yaw)) @ BODY_FROM_O
 RESOLUTION = 0.05
 
 
-def costmap(labels=LABELS, **settings):
-    return SemanticCostmap(CostmapSettings(**settings), labels)
+def costmap(labels=LABELS, footprint_radius=0.0, **settings):
+    return SemanticCostmap(CostmapSettings(footprint_radius=footprint_radius, **settings), labels)
 
 
 def road():
@@ -405,7 +406,7 @@ def test_one_mask_that_errs_frees_no_wall(rate):
 
 
 def test_what_one_camera_hides_another_sees_at_the_same_instant():
-    """Cameras triggered by one signal; then nobody looks there for longer than hidden things stay."""
+    """Cameras of one trigger; then nobody looks there for longer than what is hidden stays."""
     target = costmap()
     near, far = row_at(2.5), row_at(3.5)
     start = show(target, *[road()] * 20)

@@ -11,7 +11,8 @@ import pytest
 from street_views import LENSES, class_ids_and_points, lens_camera, visible
 
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.tools.benchmark.driving_costmap import camera_model
 from bisenet_ros.tools.street import Street, StreetDrive, camera_pose, things

@@ -21,7 +21,8 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap  # noqa: E402
+from bisenet_ros.costmap.semantic_costmap import SemanticCostmap  # noqa: E402
+from bisenet_ros.costmap.settings import CostmapSettings  # noqa: E402
 from bisenet_ros.node import costmap_output  # noqa: E402
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
@@ -438,8 +439,8 @@ def output():
     node = LifecycleNode('segmentation', context=context)
     poses = RobotPoses(node, 'odom', 'base_link', 'topic', 'odom', {'': DOWNWARDS})
     output = CostmapOutput(
-        node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0), load_label_set('camvid'), poses,
-        [''], [])
+        node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0, footprint_radius=0.0),
+        load_label_set('camvid'), poses, [''], [])
 
     def tell(tenths, x=0.0):
         for tenth in tenths:

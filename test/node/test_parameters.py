@@ -11,7 +11,7 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings  # noqa: E402
+from bisenet_ros.costmap.settings import CostmapSettings  # noqa: E402
 from bisenet_ros.node.parameters import ParameterError, Parameters  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 
@@ -70,10 +70,11 @@ def test_what_is_ignored_is_told(make_parameters, capfd):
     assert 'parameter costmap.obstacle_probabilty is ignored' in told[0] + told[1]
 
 
-def test_every_setting_of_the_costmap_is_a_parameter(make_parameters):
+def test_every_setting_of_the_costmap_is_a_parameter_with_the_same_default(make_parameters):
     _, parameters = make_parameters()
-    settings = {f'costmap.{field.name}' for field in fields(CostmapSettings)}
-    assert settings <= set(parameters._specifications)
+    for field in fields(CostmapSettings):
+        default = parameters._specifications[f'costmap.{field.name}'].default
+        assert default == (list(field.default) if field.name == 'size' else field.default)
 
 
 def test_every_parameter_is_described(make_parameters):

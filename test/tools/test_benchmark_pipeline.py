@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import wait_for
 
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.network import load_weights
 from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set
 from bisenet_ros.segmentation.cudnn_fusion import fuse_activations

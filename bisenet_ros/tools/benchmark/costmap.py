@@ -8,7 +8,7 @@ grid rolls, and has driven so long before that what is forgotten is forgotten.
 import argparse
 from collections.abc import Callable
 
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image

@@ -6,7 +6,8 @@ import numpy as np
 
 from bisenet_ros.costmap.camera_model import Calibration, CameraModel
 from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings, SemanticCostmap
+from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import LabelSet, Segmentation
 from bisenet_ros.tools.street import StreetCamera, StreetDrive
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.network import OUTPUT_STRIDES, load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork

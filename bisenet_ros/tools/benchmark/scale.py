@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from bisenet_ros.costmap.semantic_costmap import CostmapSettings
+from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.postprocess import classify
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
