@@ -15,7 +15,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -27,6 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.costmap.settings import CostmapSettings
+from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
 from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
@@ -106,6 +107,7 @@ class SegmentationNode(LifecycleNode):
             with repeated(self._say_configuring, DIAGNOSTICS_PERIOD):
                 self._configure()
         except Exception as error:  # Devices and engines fail in many ways; the node lives on.
+            raise_if_signalled()
             self._transition_error = self._faults.report(f'not configured: {describe(error)}')
         else:
             self._transition_error = ''
@@ -433,14 +435,17 @@ class RosLogHandler(logging.Handler):
 
 def spin(node: Node) -> None:
     """
-    Do the node's work until the context ends.
+    Do the node's work until the context ends, or a signal asks this process to end.
 
     In Jazzy, asking a lifecycle node for a transition that its state does not allow raises here
     (rclpy issue 1209); nobody who does so may end the node.
     """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     while rclpy.ok():
+        raise_if_signalled()
         try:
-            rclpy.spin(node)
+            executor.spin_once()
         except rclpy_implementation.RCLError as error:
             if 'lifecycle state machine transition' not in str(error):
                 raise
@@ -450,16 +455,13 @@ def spin(node: Node) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     keep_large_blocks()
-    # Our own handlers: rclpy's would take the context away before the node can say goodbye. SIGINT
-    # explicitly, because a script's background jobs start with it ignored.
+    # Our own handlers: rclpy's would take the context away before the node can say goodbye.
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
-    node = SegmentationNode()
-    logging.getLogger('bisenet_ros').addHandler(RosLogHandler(node.get_logger()))
+    handle_end_signals()
+    node = None
     try:
+        node = SegmentationNode()
+        logging.getLogger('bisenet_ros').addHandler(RosLogHandler(node.get_logger()))
         node.autostart()
         spin(node)
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
@@ -469,10 +471,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         # that is already ending.
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        node.close()
-        node.destroy_node()
+        if node is not None:
+            node.close()
+            node.destroy_node()
         rclpy.try_shutdown()
-    if node.device_lost:
+    if node is not None and node.device_lost:
         sys.exit(1)  # which those who restart what failed look at
 
 

@@ -10,7 +10,6 @@ A source that knows how its camera moved, as the rendered street does, publishes
 import argparse
 import math
 import os
-import signal
 import sys
 import time
 from array import array
@@ -35,6 +34,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.end_signals import handle_end_signals
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.calibration import load_calibration
@@ -257,12 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     keep_large_blocks()
     os.environ.update(large_image_environment(os.environ))
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    # An end without goodbye leaves the shared memory of the transport behind. SIGINT explicitly,
-    # because a script's background jobs start with it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+    # An end without goodbye leaves the shared memory of the transport behind.
+    handle_end_signals()
     try:
         source = open_source_arguments(options)
         player = Player(source, options)

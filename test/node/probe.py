@@ -90,17 +90,22 @@ class Probe(Node):
 
 
 class NodeProcess:
-    """The node under test in a process of its own."""
+    """
+    The node under test in a process of its own.
 
-    def __init__(self, namespace: str, parameters: dict, log_path) -> None:
+    :param program: what Python runs, and its arguments.
+    """
+
+    def __init__(self, namespace: str, parameters: dict, log_path,
+                 program=('-m', 'bisenet_ros.node.segmentation_node')) -> None:
         arguments = ['-r', f'__ns:={namespace}']
         for name, value in parameters.items():
             arguments += ['-p', f'{name}:={value}']
         self._log_path = log_path
         with open(log_path, 'w') as log:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'bisenet_ros.node.segmentation_node', '--ros-args',
-                 *arguments], stdout=log, stderr=subprocess.STDOUT)
+                [sys.executable, *program, '--ros-args', *arguments], stdout=log,
+                stderr=subprocess.STDOUT)
 
     def running(self) -> bool:
         return self._process.poll() is None
