@@ -40,3 +40,10 @@ def test_overlay_of_a_smaller_mask():
     picture = overlay(image, mask, CAMVID, alpha=1.0)
     assert (picture[:, :3] == COLORS[3]).all()
     assert (picture[:, 3:] == COLORS[8]).all()
+
+
+def test_overlay_of_one_pixel():
+    image = np.array([[[10, 20, 30]]], np.uint8)
+    for class_id, color in (3, COLORS[3]), (NO_DECISION, (10, 20, 30)):
+        picture = overlay(image, np.array([[class_id]], np.uint8), CAMVID, alpha=1.0)
+        np.testing.assert_array_equal(picture, [[color]])
