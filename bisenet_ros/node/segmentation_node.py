@@ -324,6 +324,10 @@ class SegmentationNode(LifecycleNode):
     # Services, parameters, diagnostics; in the executor's thread
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
+        if self._finalized:
+            response.success = False
+            response.message = 'the node was shut down: start its process again'
+            return response
         self._paused = not request.data
         if self._active:
             self._transition_error = ''  # of the last time

@@ -253,6 +253,8 @@ def test_a_node_that_was_shut_down_says_so(start_node):
     _, probe = start_node(costmap__enabled=False)
     assert change_state(probe, Transition.TRANSITION_ACTIVE_SHUTDOWN)
     probe.wait(lambda: probe.diagnostics()['state'] == 'finalized')
+    refusal = probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=True))
+    assert not refusal.success and 'was shut down' in refusal.message
 
 
 def test_without_autostart_it_waits_for_a_manager(start_node):
