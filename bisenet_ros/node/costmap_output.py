@@ -27,6 +27,7 @@ from bisenet_ros.node.costmap_messages import class_costmaps, obstacle_cloud, oc
 from bisenet_ros.node.faults import describe
 from bisenet_ros.node.outputs import LATCHED_QOS
 from bisenet_ros.node.poses import RobotPoses
+from bisenet_ros.node.statistics import Rate
 from bisenet_ros.segmentation import LabelSet, Segmentation
 
 COSTMAP_TOPIC = 'segmentation/costmap'
@@ -95,6 +96,8 @@ class CostmapOutput:
         self._label_set = label_set
         self._costmap = SemanticCostmap(settings, label_set)
         self._decay_time = settings.decay_time
+        self._publishing_time = 0.0
+        self._publishing_share = Rate()
         self._lock = threading.Lock()
         self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
         self._stamp = Time().to_msg()
@@ -207,6 +210,7 @@ class CostmapOutput:
 
     def publish(self, stale_after: float) -> None:
         """Publish what the cameras saw that still add masks; unknown if none does."""
+        began = time.monotonic()
         with self._lock:
             missing = self.missing(stale_after)
             for name in missing:
@@ -215,6 +219,11 @@ class CostmapOutput:
             self.publish_unknown()
         elif self.wanted():
             self._publish_known()
+        self._publishing_time += time.monotonic() - began
+
+    def publishing_share(self) -> float:
+        """Return the share of the executor's time since the last call that `publish` took."""
+        return self._publishing_share.update(self._publishing_time)  # seconds per second
 
     def expire(self, stale_after: float) -> None:
         """Publish unknown where no camera adds masks any more, however low the rate is."""

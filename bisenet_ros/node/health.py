@@ -12,6 +12,7 @@ from bisenet_ros.node.frame_processor import FrameProcessor
 from bisenet_ros.node.worker import Worker
 
 LOSS_TO_WARN_OF = 0.2
+PUBLISHING_SHARE_TO_WARN_OF = 0.5
 SEE_LARGE_IMAGES = 'see "Large images" in the README'
 SEE_LARGE_IMAGES_OR_WAIT = (
     f'{SEE_LARGE_IMAGES}; if the camera is that slow, make stale_after larger')
@@ -36,16 +37,27 @@ class Health:
         :param stale_after: seconds without a result that are too long.
         """
         errors, warnings = self._camera_troubles(stale_after)
+        overload = self._costmap_overload()
         busy_for = self._worker.busy_for()
         if busy_for > stale_after:
             errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
                           'for the first of a size; a smaller network_size is faster')
-        if errors or warnings:
+        # The overload first: where there is one, it explains the others.
+        if troubles := overload + errors + warnings:
             return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
-                    '; '.join(errors + warnings))
+                    '; '.join(troubles))
         if not any(self._processor.wanted(camera) for camera in self._inputs):
             return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
         return DiagnosticStatus.OK, 'segmenting'
+
+    def _costmap_overload(self) -> list[str]:
+        """Return that publishing costmaps keeps the node from receiving, where it does."""
+        share = 0.0 if self._costmap is None else self._costmap.publishing_share()
+        if share <= PUBLISHING_SHARE_TO_WARN_OF:
+            return []
+        return [f'publishing costmaps takes {share:.0%} of the time, so that images and odometry '
+                'come late: lower costmap.rate or costmap.size, or make costmap.resolution '
+                'coarser']
 
     def _camera_troubles(self, stale_after: float) -> tuple[list[str], list[str]]:
         """Return errors and warnings; of each camera the first that explains the others."""

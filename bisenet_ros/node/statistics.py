@@ -60,7 +60,7 @@ class Rate:
         self._last_count = 0
         self._last_time = time.monotonic()
 
-    def update(self, count: int) -> float:
+    def update(self, count: float) -> float:
         """Return the rate (Hz) since the last call, `count` being the counter's value now."""
         now = time.monotonic()
         rate = (count - self._last_count) / max(now - self._last_time, 1e-9)

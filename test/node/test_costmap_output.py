@@ -431,6 +431,23 @@ def test_a_wrong_clock_is_told_beside_what_the_costmap_lacks(driving):
         odometry=False)
 
 
+def test_costmaps_too_large_for_their_rate_are_told(start_node):
+    """And no longer once nobody listens, for then they are not made."""
+    robot = Robot(*start_node(**{
+        'costmap.camera_pose.source': 'parameters', 'costmap.odometry.source': 'none',
+        'costmap.camera_pose.rpy': list(StreetDrive.camera_rpy), 'costmap.size': [50.0, 50.0],
+        'costmap.rate': 100.0}))
+
+    def told():
+        return 'lower costmap.rate' in robot.probe.diagnostics()['message']
+    # Not kept: each has 11 MB.
+    listener = robot.probe.create_subscription(
+        ClassCostmaps, 'segmentation/class_costmaps', lambda _: None, LATCHED)
+    robot.send_until(told)
+    robot.probe.release(robot.probe.destroy_subscription, listener)
+    robot.send_until(lambda: not told())
+
+
 @pytest.fixture
 def output():
     """Return a CostmapOutput of a node without DDS between, and what tells it of odometry."""
