@@ -23,11 +23,9 @@ def costmap() -> dict:
 @pytest.fixture
 def published() -> dict:
     """Return the topics of a node that is configured, and their types."""
-    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
-    from bisenet_ros.node.segmentation_node import SegmentationNode
-    rclpy.init()
-    try:
-        node = SegmentationNode()
+    pytest.importorskip('rclpy', reason='needs ROS 2')
+    from node_in_process import node_in_process
+    with node_in_process() as node:
         node.trigger_configure()
 
         def topics():
@@ -35,9 +33,6 @@ def published() -> dict:
         # DDS tells a moment later.
         wait_for(lambda: {each.topic_name for each in node.publishers} <= topics().keys())
         yield topics()
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def with_topic(part) -> list[dict]:

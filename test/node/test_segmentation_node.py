@@ -19,6 +19,7 @@ from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
+from node_in_process import node_in_process  # noqa: E402
 from probe import (  # noqa: E402
     LATCHED,
     START_TIMEOUT,
@@ -39,7 +40,7 @@ from bisenet_ros.node import frame_processor, segmentation_node  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
-from bisenet_ros.node.segmentation_node import SegmentationNode, spin  # noqa: E402
+from bisenet_ros.node.segmentation_node import spin  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, color_mask, load_label_set  # noqa: E402
 
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -429,9 +430,7 @@ def test_a_costmap_that_cannot_be_is_taken_back_all_the_same(start_node):
 
 def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch):
     """A GPU may have too little memory for one of several cameras' images."""
-    rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]'])
-    try:
-        node = SegmentationNode()
+    with node_in_process('cameras:=[front, rear]') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         segment = node._segmenter.segment
 
@@ -448,19 +447,14 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
         assert [frame.camera for frame, _, _ in segmented] == ['rear']
         assert 'CUDA out of memory' in node._faults.camera_fault('front')
         assert node._faults.camera_fault('rear') == ''
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 @pytest.mark.parametrize('lost', [True, False])
 def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
     """So that it is started again; a failure that passes, of memory for example, does not."""
-    rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]'])
     killed = []
     monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
-    try:
-        node = SegmentationNode()
+    with node_in_process('cameras:=[front, rear]') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
@@ -471,9 +465,6 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 @pytest.mark.parametrize('lost', [True, False])
@@ -490,25 +481,18 @@ def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
     monkeypatch.setattr(segmentation_node, 'Segmenter', fail)
     monkeypatch.setattr(segmentation_node, 'device_is_lost', device_is_lost)
     monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
-    rclpy.init(args=['--ros-args', '-p', 'device:=cuda:0'])
-    try:
-        node = SegmentationNode()
+    with node_in_process('device:=cuda:0') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert asked == ['cuda:0']
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
         assert 'unspecified launch failure' in node._assess()[1]
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
     """A device may hang; and what comes of the frame in the end is not published."""
-    rclpy.init()
     began, may_end = threading.Event(), threading.Event()
-    try:
-        node = SegmentationNode()
+    with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         segment, masks = node._segmenter.segment, []
 
@@ -536,22 +520,17 @@ def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
         wait_for(lambda: masks, meanwhile=lambda: rclpy.spin_once(node, timeout_sec=0.1))
         wait_for(lambda: node._processor.throughput.published)
         assert len(masks) == node._processor.throughput.published == 1
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
     """Or those of the others grow old while they wait behind it."""
-    rclpy.init(args=['--ros-args', '-p', 'cameras:=[front, rear]', '-p', 'device:=cpu'])
     taken, came = [], threading.Semaphore(0)
 
     def process(_, frames):
         taken.append([frame.camera for frame in frames])
         came.release()
     monkeypatch.setattr(FrameProcessor, 'process', process)
-    try:
-        node = SegmentationNode()
+    with node_in_process('cameras:=[front, rear]', 'device:=cpu') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         with node._new_frame:
@@ -559,16 +538,11 @@ def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
                 camera._on_image(Image(), {'publication_sequence_number': 1})
         assert came.acquire(timeout=30) and came.acquire(timeout=30)
         assert taken == [['front'], ['rear']]
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def test_images_lost_on_the_way_are_told(monkeypatch):
     """If they are more than a few, with the remedy."""
-    rclpy.init(args=['--ros-args', '-p', 'stale_after:=60.0'])
-    try:
-        node = SegmentationNode()
+    with node_in_process('stale_after:=60.0') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         camera = node._inputs['']
@@ -590,24 +564,16 @@ def test_images_lost_on_the_way_are_told(monkeypatch):
             patch.setattr(node._faults, 'camera_fault', lambda camera: 'no mask')
             assert assess(range(36, 42)) == (DiagnosticStatus.ERROR, 'no mask')  # 5 of 11
         assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # Those are lost long since.
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
-    rclpy.init()
-    try:
-        node = SegmentationNode()
+    with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
         frame = Frame('', Image(), Calibrations(), rectified=False, received=0.0)
         node._processor.process([frame])
         fault = node._faults.camera_fault('')
         assert 'not segmented: ZeroDivisionError: division by zero (' in fault
-        node.close()
-    finally:
-        rclpy.shutdown()
 
 
 def test_compressed_images(start_node, street_image):
