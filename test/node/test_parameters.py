@@ -79,9 +79,10 @@ def test_every_setting_of_the_costmap_is_a_parameter_with_the_same_default(make_
 
 def test_every_parameter_is_described(make_parameters):
     node, parameters = make_parameters()
-    for name in parameters._specifications:
+    for name, specification in parameters._specifications.items():
+        assert len(specification.description) > 10, name
         descriptor = node.describe_parameter(name)
-        assert len(descriptor.description) > 20, name
+        assert descriptor.description.startswith(specification.description), name
         assert descriptor.type != 0, name
 
 
