@@ -123,11 +123,12 @@ class CameraInput:
         self._last_receipt = self._last_wanted = time.monotonic()
         self.follow_publishers()
 
-    def follow(self, wanted: bool) -> None:
+    def follow_demand(self, wanted: bool) -> None:
         """Subscribe as the publishers offer, or rest; call it now and then once started."""
         if wanted and not self._subscriptions:
             self.start()
-        elif wanted:
+            return
+        if wanted:
             self._last_wanted = time.monotonic()
         if self._last_receipt - self._last_wanted > REST_AFTER:
             self.stop()
@@ -155,8 +156,8 @@ class CameraInput:
         if not self._has_one_publisher and self.publisher_count() <= 1:
             self._has_one_publisher = True
             self._last_sequence_number = None
-        self._follow(self._image_name, self._message_type, self._on_image, self._reliability)
-        self._follow(self._camera_info_name, CameraInfo, self.calibrations.add, 'auto')
+        self._subscribe(self._image_name, self._message_type, self._on_image, self._reliability)
+        self._subscribe(self._camera_info_name, CameraInfo, self.calibrations.add, 'auto')
 
     def publisher_count(self) -> int:
         """Return how many publishers the image topic has."""
@@ -192,7 +193,8 @@ class CameraInput:
         frame, self._newest = self._newest, None
         return frame
 
-    def _follow(self, name: str, message_type: type, callback, reliability: str) -> None:
+    def _subscribe(self, name: str, message_type: type, callback, reliability: str) -> None:
+        """Subscribe as the publishers offer, unless that is so already."""
         qos = self._matching_qos(name, reliability)
         subscription, current = self._subscriptions.get(message_type, (None, None))
         if current == qos:

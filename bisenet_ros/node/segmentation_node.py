@@ -375,7 +375,7 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         if self._health is not None:
             for name, camera in self._inputs.items():
-                camera.follow(self._processor.wanted(name))
+                camera.follow_demand(self._processor.wanted(name))
             if self._costmap is not None:
                 self._costmap.expire(self._settings['stale_after'])
 

@@ -127,22 +127,22 @@ def test_images_that_nobody_wants_are_not_subscribed_for_long(make_input, monkey
     camera.start()
     for now, number, wanted in (1004.0, 1, False), (1008.0, 2, True), (1012.0, 3, False):
         image_comes(number)
-        camera.follow(wanted)
+        camera.follow_demand(wanted)
         assert subscribed()
     now = 1020.0
-    camera.follow(False)
+    camera.follow_demand(False)
     assert subscribed() and camera.silent_for() == 8.0
     image_comes(4)
     for now in 1020.5, 1100.0:
-        camera.follow(False)
+        camera.follow_demand(False)
         assert not subscribed() and camera.take() is None
         assert (camera.silent_for(), camera.stamp_age) == (0.0, 0.0)
-    camera.follow(True)
+    camera.follow_demand(True)
     assert subscribed() and camera.silent_for() == 0.0
     image_comes(99)
     assert camera.lost_lately() == 0
     now = 1104.0
-    camera.follow(False)
+    camera.follow_demand(False)
     assert subscribed() and camera.silent_for() == 4.0
 
 
