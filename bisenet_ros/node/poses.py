@@ -93,7 +93,7 @@ class TransformSource:
             raise PoseUnavailableError(
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
-        self._buffer.use(frame, child)
+        self._buffer.watch(frame, child)
         try:
             transform = self._buffer.lookup_transform(
                 frame, child, stamp,
@@ -110,12 +110,31 @@ class TransformSource:
 
     def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
         """Return whether TF may have between two instants, ns; see PoseGaps."""
-        return self._listener is not None and self._buffer.may_have_begun_anew(
-            frame, child, start, end)
+        return self._buffer.may_have_begun_anew(frame, child, start, end)
 
     def newest(self, frame: str, child: str) -> int | None:
         """Return up to which instant, ns, TF knows a pose; None if it does not change."""
-        return None if self._listener is None else self._buffer.newest(frame, child)
+        return self._buffer.newest(frame, child)
+
+
+class TransformOdometry:
+    """The robot's motion from TF, with what OdometryTopic offers."""
+
+    def __init__(self, transforms: TransformSource, frame: str, base_frame: str) -> None:
+        self._transforms = transforms
+        self._frames = (frame, base_frame)
+
+    def pose(self, stamp: Time, camera: str) -> np.ndarray:
+        """Return the 4x4 pose of the base in the odometry frame; see TransformSource.pose."""
+        return self._transforms.pose(*self._frames, stamp, camera)
+
+    def may_have_begun_anew(self, start: float, end: float) -> bool:
+        """Return whether odometry may have between two instants, ns; see PoseGaps."""
+        return self._transforms.may_have_begun_anew(*self._frames, start, end)
+
+    def newest(self) -> int | None:
+        """Return up to which instant, ns, a pose is known; None if nothing moves it."""
+        return self._transforms.newest(*self._frames)
 
 
 class OdometryTopic:
@@ -223,19 +242,21 @@ class RobotPoses:
     def __init__(self, node: LifecycleNode, frame: str, base_frame: str, odometry_source: str,
                  odometry_topic: str, fixed_camera_poses: dict[str, np.ndarray | None]) -> None:
         self.grid_frame = grid_frame(frame, base_frame, odometry_source)
-        self._frame, self._base_frame = frame, base_frame
+        self._base_frame = base_frame
         self._fixed_camera_poses = fixed_camera_poses
-        self._odometry_source = odometry_source
-        self._transforms = self._odometry = None
+        self._topic = self._transforms = None
         if odometry_source == 'topic':
-            self._odometry = OdometryTopic(node, odometry_topic, frame, base_frame)
+            self._topic = OdometryTopic(node, odometry_topic, frame, base_frame)
         if odometry_source == 'tf' or any(
                 pose is None for pose in fixed_camera_poses.values()):
             self._transforms = TransformSource(node)
+        self._odometry = self._topic
+        if odometry_source == 'tf':
+            self._odometry = TransformOdometry(self._transforms, frame, base_frame)
 
     def destroy(self) -> None:
         """Stop listening."""
-        for source in (self._transforms, self._odometry):
+        for source in (self._transforms, self._topic):
             if source is not None:
                 source.destroy()
 
@@ -257,11 +278,7 @@ class RobotPoses:
         :param camera: whose image is to be placed.
         :raises PoseUnavailableError: if it is not known at the stamp.
         """
-        if self._odometry is not None:
-            return self._odometry.pose(stamp, camera)
-        if self._transforms is not None and self._odometry_source == 'tf':
-            return self._transforms.pose(self._frame, self._base_frame, stamp, camera)
-        return None
+        return None if self._odometry is None else self._odometry.pose(stamp, camera)
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """
@@ -271,18 +288,11 @@ class RobotPoses:
 
         :param start, end: ns, of images for which `base` gave a pose.
         """
-        if self._odometry is not None:
-            return self._odometry.may_have_begun_anew(start, end)
-        return self._odometry_source == 'tf' and self._transforms.may_have_begun_anew(
-            self._frame, self._base_frame, start, end)
+        return self._odometry is not None and self._odometry.may_have_begun_anew(start, end)
 
     def age(self, stamp: Time) -> float:
         """Return how much older than the newest odometry an image is, s; 0 without odometry."""
-        newest = None
-        if self._odometry is not None:
-            newest = self._odometry.newest()
-        elif self._odometry_source == 'tf':
-            newest = self._transforms.newest(self._frame, self._base_frame)
+        newest = None if self._odometry is None else self._odometry.newest()
         return 0.0 if newest is None else max(0.0, 1e-9 * (newest - stamp.nanoseconds))
 
 

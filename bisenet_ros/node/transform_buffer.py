@@ -13,7 +13,7 @@ class TransformBuffer(tf2_ros.Buffer):
     """
     A tf2 buffer that forgets the moving transforms when time jumps back, and remembers gaps.
 
-    One transform in use that jumps back is enough; what nobody uses here may be late.
+    One watched transform that jumps back is enough; the others may be late.
 
     Time jumps back where a bag loops or a simulation starts again. tf2 would mix the new ones with
     the old, and refuse those older than its cache of 10 s. tf2_ros clears it only when a simulated
@@ -25,7 +25,7 @@ class TransformBuffer(tf2_ros.Buffer):
     def __init__(self, largest_gap: float) -> None:
         super().__init__()
         self._parents: dict[str, str] = {}
-        self._used: set[tuple[str, str]] = set()
+        self._watched: set[tuple[str, str]] = set()
         # Of each child frame that moves.
         self._gaps: dict[str, PoseGaps] = defaultdict(lambda: PoseGaps(largest_gap))
 
@@ -33,7 +33,7 @@ class TransformBuffer(tf2_ros.Buffer):
         """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
         child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
         gaps, pose = self._gaps[child], transform.transform
-        if gaps.add(instant, pose.translation, pose.rotation) and self._is_of_use(child):
+        if gaps.add(instant, pose.translation, pose.rotation) and self._is_watched(child):
             self.clear()
             self._gaps.clear()
             self._gaps[child] = gaps
@@ -69,13 +69,14 @@ class TransformBuffer(tf2_ros.Buffer):
         """Return up to which instant, ns, all is told about a pose; None if nothing moves it."""
         return min((gaps.last for gaps in self._gaps_between(frame, child)), default=None)
 
-    def use(self, frame: str, child: str) -> None:
+    def watch(self, frame: str, child: str) -> None:
         """Say that the pose of `child` in `frame` is wanted: only jumps on the way to it count."""
-        self._used.add((frame, child))
+        self._watched.add((frame, child))
 
-    def _is_of_use(self, child: str) -> bool:
+    def _is_watched(self, child: str) -> bool:
         """Return whether a transform is on the way of a pose that is wanted, or none is yet."""
-        return not self._used or any(child in self._links(*pair) for pair in list(self._used))
+        return not self._watched or any(
+            child in self._links(*pair) for pair in list(self._watched))
 
     def _gaps_between(self, frame: str, child: str) -> list[PoseGaps]:
         """Return the gaps of what moves on the way between two frames."""

@@ -281,7 +281,7 @@ def test_a_jump_of_what_nobody_uses_erases_nothing():
     """Two detectors tell of one dock, one of them late."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
-    buffer.use('odom', 'base_link')
+    buffer.watch('odom', 'base_link')
     for stamp, dock_stamp in (5.0, 5.0), (5.1, 3.0):
         buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
         buffer.set_transform(transform('odom', 'dock', dock_stamp, *still), 'test')
