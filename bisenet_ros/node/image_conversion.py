@@ -39,6 +39,12 @@ class ColorImage:
     pixels: np.ndarray
     channel_order: str
 
+    def in_order(self, channel_order: str) -> np.ndarray:
+        """Return the pixels in a channel order, rgb or bgr; maybe still a view of the message."""
+        if channel_order == self.channel_order:
+            return self.pixels
+        return cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR)  # which is BGR2RGB, too
+
 
 def to_color_image(message: Image | CompressedImage) -> ColorImage:
     """

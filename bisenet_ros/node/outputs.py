@@ -125,6 +125,4 @@ def _rgb_of_size(image: ColorImage, shape: tuple[int, int]) -> np.ndarray:
     pixels = np.ascontiguousarray(image.pixels)
     if pixels.shape[:2] != shape:
         pixels = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA)
-    if image.channel_order == 'bgr':
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return pixels
+    return ColorImage(pixels, image.channel_order).in_order('rgb')

@@ -111,7 +111,8 @@ class Monitor(DiagnosticsListener):
         if image is None or mask is None or not self._knows_pose(stamp):
             return
         moment = Moment(
-            stamp=stamp * 1e-9, image=_rgb(image), overlay=_rgb(message),
+            stamp=stamp * 1e-9, image=to_color_image(image).in_order('rgb'),
+            overlay=to_color_image(message).in_order('rgb'),
             class_ids=np.array(mask.data, np.uint8).reshape(mask.height, mask.width),
             costmap=None, base_pose=self._base_poses.get(stamp))
         if not self._with_costmap:
@@ -160,8 +161,3 @@ def _take(messages: OrderedDict, stamp: int) -> Image | None:
     for older in [other for other in messages if other < stamp]:
         del messages[older]
     return messages.pop(stamp, None)
-
-
-def _rgb(message: Image) -> np.ndarray:
-    image = to_color_image(message)
-    return image.pixels if image.channel_order == 'rgb' else image.pixels[..., ::-1]

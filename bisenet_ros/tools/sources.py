@@ -247,12 +247,9 @@ class BagSource(Source):
     def _image(self, message) -> np.ndarray:
         from bisenet_ros.node.image_conversion import ImageConversionError, to_color_image
         try:
-            image = to_color_image(message)
+            return to_color_image(message).in_order('bgr')
         except ImageConversionError as error:
             raise SourceError(f'{self.path}, {self.topic}: {error}') from None
-        if image.channel_order == 'bgr':
-            return image.pixels
-        return cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR)
 
 
 def open_source(name: str, rate: float | None = None, bag_topic: str | None = None) -> Source:
