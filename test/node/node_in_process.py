@@ -1,5 +1,6 @@
 """The node in the test's own process, where its parts can be reached."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ def node_in_process(*parameters: str) -> Iterator[SegmentationNode]:
 
     :param parameters: as in 'max_rate:=5.0'.
     """
+    gc.collect()  # A node before holds itself, and so stays on the graph under the same name.
     rclpy.init(args=['--ros-args', *(word for each in parameters for word in ('-p', each))])
     try:
         node = SegmentationNode()
