@@ -15,12 +15,16 @@ class Diagnostics:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 10)
 
-    def publish(self, level: bytes, message: str, hardware: str,
-                values: Mapping[str, object]) -> None:
-        """Publish the state; floats are shown with two decimals, None as unknown."""
+    def publish(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
+        """
+        Publish the state.
+
+        :param values: floats are shown with two decimals, None as unknown; `device` is the
+            hardware's id, too.
+        """
         status = DiagnosticStatus(
             level=level, name=self._node.get_fully_qualified_name().lstrip('/'),
-            message=message, hardware_id=hardware,
+            message=message, hardware_id=str(values.get('device', '')),
             values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()])
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()

@@ -179,7 +179,7 @@ class SegmentationNode(LifecycleNode):
             self._outputs[name] = SegmentationOutputs(self, name, label_set)
         if parameters['costmap.enabled']:
             self._configure_costmap()
-        self._apply_live_parameters()
+        self._apply_max_rate()
         topics = {name: each.image_topic for name, each in self._inputs.items()}
         if self._costmap is not None:
             self._costmap_feeder = CostmapFeeder(self._costmap, topics, self._faults)
@@ -199,7 +199,7 @@ class SegmentationNode(LifecycleNode):
         with suppress(rclpy_implementation.RCLError):  # The context may have been shut down.
             self._diagnostics.publish(
                 DiagnosticStatus.WARN, 'configuring: loading weights and preparing the device, '
-                'for which a GPU may need minutes', '', {'state': 'configuring'})
+                'for which a GPU may need minutes', {'state': 'configuring'})
 
     def _costmap_settings(self) -> CostmapSettings:
         return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
@@ -364,11 +364,11 @@ class SegmentationNode(LifecycleNode):
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
         if self._segmenter is not None:
-            self._apply_live_parameters()
+            self._apply_max_rate()
             if any(change.name == 'confidence_threshold' for change in changes):
                 self._label_info.publish(self._settings['confidence_threshold'])
 
-    def _apply_live_parameters(self) -> None:
+    def _apply_max_rate(self) -> None:
         for camera in self._inputs.values():
             camera.max_rate = self._settings['max_rate']
 
@@ -387,7 +387,7 @@ class SegmentationNode(LifecycleNode):
         throughput = self._processor.throughput if self._processor else Throughput()
         median, p99 = throughput.latency_percentiles()
         segmenter = self._segmenter
-        self._diagnostics.publish(level, message, segmenter.device if segmenter else '', {
+        self._diagnostics.publish(level, message, {
             'state': self._state_name(),
             'rate_in_hz': self._rate_in.update(received),
             'rate_out_hz': self._rate_out.update(throughput.published),
