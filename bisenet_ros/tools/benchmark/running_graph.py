@@ -126,9 +126,13 @@ class Graph:
         return failure(what, self.monitor, [self._node, self._player])
 
     def wait_for_diagnostics(self) -> None:
-        """Return once the node has said what it runs."""
-        while 'device' not in self.monitor.diagnostics:
-            self.sleep(POLL)
+        """
+        Return once the node has said what it runs.
+
+        :raises GraphError: if it does not.
+        """
+        wait_until(lambda: 'device' in self.monitor.diagnostics, 'waiting for diagnostics',
+                   self.monitor, [self._node, self._player])
 
     def measure(self, rate: float, seconds: float, name: str) -> Window:
         """Play at `rate` (Hz), and measure for `seconds` once that has settled."""
