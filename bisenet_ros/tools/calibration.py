@@ -4,6 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from bisenet_ros.resources import user_path
+
 _MATRICES = {'k': ('camera_matrix', 9), 'r': ('rectification_matrix', 9),
              'p': ('projection_matrix', 12), 'd': ('distortion_coefficients', None)}
 
@@ -17,7 +19,7 @@ def load_calibration(path: str | Path) -> dict:
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: naming the file and the entry that is missing or wrong.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no calibration file {path}')
     try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--weights', default='auto', help='shipped name, or a file')
     parser.add_argument('--label-set', default='auto', help='shipped name, or a YAML file')
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:N or cpu')
-    parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER')
+    parser.add_argument('--output', type=user_path, default=Path('demo_output'), metavar='FOLDER')
     options = parser.parse_args(argv)
     if not options.duration > 0:
         parser.error(f'--duration is {options.duration}; it must be above 0 s')

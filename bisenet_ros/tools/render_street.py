@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.tools.street.camera import DISTORTION_MODELS
@@ -50,7 +51,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog='render_street', description=__doc__)
-    parser.add_argument('output', type=Path, help='folder to write images/ and labels/ into')
+    parser.add_argument('output', type=user_path, help='folder to write images/ and labels/ into')
     parser.add_argument('--frames', type=int, default=80)
     parser.add_argument('--size', type=int, nargs=2, default=(480, 360),
                         metavar=('WIDTH', 'HEIGHT'))

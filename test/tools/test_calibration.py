@@ -27,6 +27,12 @@ projection_matrix:
 """
 
 
+def test_a_file_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'calibration.yaml').write_text(CALIBRATION)
+    assert load_calibration('~/calibration.yaml')['width'] == 640
+
+
 def test_every_field(tmp_path):
     path = tmp_path / 'calibration.yaml'
     path.write_text(CALIBRATION)

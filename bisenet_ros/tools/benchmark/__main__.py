@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.resources import user_path
 from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import write_json
 
@@ -65,7 +66,8 @@ def measure(measurement: str, arguments: Sequence[str]) -> None:
         prog=f'benchmark {measurement}', description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(parser)
-    parser.add_argument('--output', type=Path, default=Path('benchmark_output'), metavar='FOLDER')
+    parser.add_argument('--output', type=user_path, default=Path('benchmark_output'),
+                        metavar='FOLDER')
     options = parser.parse_args(arguments)
     make_folder(options.output)
     keep_large_blocks()
