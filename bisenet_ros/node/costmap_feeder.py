@@ -11,9 +11,9 @@ from bisenet_ros.node.worker import Worker
 from bisenet_ros.segmentation import Segmentation
 
 
-class Observation(NamedTuple):
+class SegmentedFrame(NamedTuple):
     """
-    What CostmapOutput.observe takes.
+    A frame with its mask: what CostmapOutput.observe takes.
 
     :ivar image_size: (width, height) of the image as it came.
     """
@@ -39,7 +39,7 @@ class CostmapFeeder:
         self._topics = topics
         self._faults = faults
         self._offered = threading.Condition()
-        self._newest: dict[str, Observation] = {}
+        self._newest: dict[str, SegmentedFrame] = {}
         self._worker: Worker | None = None
 
     def start(self) -> None:
@@ -59,22 +59,22 @@ class CostmapFeeder:
         """Return whether anybody subscribes to the costmap."""
         return self._costmap.wanted()
 
-    def offer(self, observation: Observation) -> None:
+    def offer(self, segmented: SegmentedFrame) -> None:
         """Hand over a mask, in place of that camera's last if that has not had its turn."""
         with self._offered:
-            self._newest[observation.frame.camera] = observation
+            self._newest[segmented.frame.camera] = segmented
             self._offered.notify()
 
-    def _take(self) -> list[Observation]:
-        observations = list(self._newest.values())
+    def _take(self) -> list[SegmentedFrame]:
+        newest = list(self._newest.values())
         self._newest.clear()
-        return observations
+        return newest
 
-    def _observe(self, observations: list[Observation]) -> None:
-        for observation in observations:
-            camera = observation.frame.camera
+    def _observe(self, newest: list[SegmentedFrame]) -> None:
+        for segmented in newest:
+            camera = segmented.frame.camera
             try:
-                self._costmap.observe(*observation)
+                self._costmap.observe(*segmented)
             except Exception as error:  # Whatever it is, other cameras' costmap goes on.
                 self._faults.report_throttled(
                     camera, 'costmap', f'costmap: {self._topics[camera]}: {describe(error)}')

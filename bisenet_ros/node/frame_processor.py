@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bisenet_ros.node.camera_input import Frame
-from bisenet_ros.node.costmap_feeder import CostmapFeeder, Observation
+from bisenet_ros.node.costmap_feeder import CostmapFeeder, SegmentedFrame
 from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.image_conversion import ColorImage, ImageConversionError, to_color_image
 from bisenet_ros.node.outputs import SegmentationOutputs
@@ -164,7 +164,7 @@ class FrameProcessor:
                     return
                 self._publish(frame, image, segmentation, confidence_threshold)
                 if costmap_wanted:
-                    self._costmap.offer(Observation(
+                    self._costmap.offer(SegmentedFrame(
                         frame, image.pixels.shape[1::-1], segmentation, confidence_threshold))
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,

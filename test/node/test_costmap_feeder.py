@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from bisenet_ros.node.costmap_feeder import CostmapFeeder, Observation  # noqa: E402
+from bisenet_ros.node.costmap_feeder import CostmapFeeder, SegmentedFrame  # noqa: E402
 from bisenet_ros.node.faults import Faults  # noqa: E402
 
 
 class SlowCostmap:
-    """Takes each observation only when it is let; refuses those of number 13."""
+    """Takes each frame only when it is let; refuses those of number 13."""
 
     def __init__(self):
         self.let = threading.Semaphore(0)
@@ -28,8 +28,8 @@ class SlowCostmap:
         self.seen.append((frame.camera, segmentation))
 
 
-def observation(number, camera='front'):
-    return Observation(SimpleNamespace(camera=camera), (640, 480), number, 0.0)
+def segmented(number, camera='front'):
+    return SegmentedFrame(SimpleNamespace(camera=camera), (640, 480), number, 0.0)
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def feeder(costmap, logged):
 
 
 def test_of_what_comes_meanwhile_the_newest_is_taken(feeder, costmap):
-    feeder.offer(observation(1))
+    feeder.offer(segmented(1))
     assert costmap.began.acquire(timeout=30)
     for number in 2, 3:
-        feeder.offer(observation(number))
-    feeder.offer(observation(4, 'rear'))
+        feeder.offer(segmented(number))
+    feeder.offer(segmented(4, 'rear'))
     for _ in range(2):
         costmap.let.release()
         assert costmap.began.acquire(timeout=30)
@@ -68,9 +68,9 @@ def test_of_what_comes_meanwhile_the_newest_is_taken(feeder, costmap):
 
 def test_one_camera_s_failure_is_said_and_the_others_go_on(feeder, costmap, logged):
     costmap.let.release(100)
-    feeder.offer(observation(13))
+    feeder.offer(segmented(13))
     assert costmap.began.acquire(timeout=30)
-    feeder.offer(observation(5, 'rear'))
+    feeder.offer(segmented(5, 'rear'))
     assert costmap.began.acquire(timeout=30)
     feeder.stop()
     assert costmap.seen == [('rear', 5)]
@@ -78,9 +78,9 @@ def test_one_camera_s_failure_is_said_and_the_others_go_on(feeder, costmap, logg
 
 
 def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
-    feeder.offer(observation(1))
+    feeder.offer(segmented(1))
     assert costmap.began.acquire(timeout=30)
-    feeder.offer(observation(2))
+    feeder.offer(segmented(2))
     stopping = threading.Thread(target=feeder.stop)
     stopping.start()
     while not feeder._worker._stopping:
@@ -89,7 +89,7 @@ def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
     stopping.join()
     feeder.start()
     # Of the other camera: it would not take the forgotten one's place.
-    feeder.offer(observation(3, 'rear'))
+    feeder.offer(segmented(3, 'rear'))
     assert costmap.began.acquire(timeout=30)
     feeder.stop()
     assert costmap.seen == [('front', 1), ('rear', 3)]
