@@ -159,7 +159,7 @@ class CameraSource(Source):
 
     live = True
 
-    def __init__(self, index: int, rate: float | None = None) -> None:
+    def __init__(self, index: int, rate: float | None) -> None:
         self._name = f'camera {index}'
         self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
@@ -180,7 +180,7 @@ class CameraSource(Source):
 class BagSource(Source):
     """One image topic of a rosbag2 recording, with the calibration recorded beside it."""
 
-    def __init__(self, path: Path, topic: str | None = None) -> None:
+    def __init__(self, path: Path, topic: str | None) -> None:
         self.path = path
         with self._open() as reader:
             self.topic = self._choose_topic(reader, topic)
