@@ -34,6 +34,7 @@ from bisenet_ros.node.poses import (  # noqa: E402
     fixed_camera_pose,
 )
 from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set  # noqa: E402
+from bisenet_ros.tools.play import odometry_message  # noqa: E402
 from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -63,16 +64,10 @@ class Robot:
         """Send one frame with its calibration and the robot's pose."""
         self.stamp += 1
         self.calibrations.publish(calibration or self.calibration)
-        pose = Odometry(child_frame_id='base_link')
-        pose.header.frame_id = 'odom'
-        pose.pose.pose.position.x, pose.pose.pose.position.y = self.x, self.y
-        pose.pose.pose.orientation.z = math.sin(self.yaw / 2)
-        pose.pose.pose.orientation.w = math.cos(self.yaw / 2)
         # Four a second: after a silence of more than half a second odometry may have begun anew.
         for quarter in range(4 * self.stamp - 3, 4 * self.stamp + 1) if odometry else ():
-            pose.header.stamp.sec, rest = divmod(quarter, 4)
-            pose.header.stamp.nanosec = rest * 25 * 10 ** 7
-            self.odometry.publish(pose)
+            stamp = Time(nanoseconds=quarter * 25 * 10 ** 7).to_msg()
+            self.odometry.publish(odometry_message(stamp, (self.x, self.y, self.yaw)))
         self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
 
     def send_until(self, condition, **what):
@@ -239,10 +234,10 @@ def test_without_odometry_for_the_image_it_is_unknown(driving):
 @pytest.mark.parametrize('fault, said', [('nan', 'nan'), ('frame', 'elsewhere')])
 def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
     driving.send_until(known(driving))
-    wrong = Odometry(child_frame_id='base_link' if fault == 'nan' else 'elsewhere')
-    wrong.header.frame_id = 'odom'
-    if fault == 'nan':
-        wrong.pose.pose.position.x = float('nan')
+    x = float('nan') if fault == 'nan' else 0.0
+    wrong = odometry_message(Time().to_msg(), (x, 0.0, 0.0))
+    if fault == 'frame':
+        wrong.child_frame_id = 'elsewhere'
 
     def send():
         driving.send(odometry=False)
@@ -461,12 +456,8 @@ def output():
 
     def tell(tenths, x=0.0):
         for tenth in tenths:
-            message = Odometry(child_frame_id='base_link')
-            message.header.frame_id = 'odom'
-            message.header.stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
-            message.pose.pose.position.x = x
-            message.pose.pose.orientation.w = 1.0
-            poses._odometry._on_odometry(message)
+            stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
+            poses._odometry._on_odometry(odometry_message(stamp, (x, 0.0, 0.0)))
     yield output, tell
     output.destroy()
     node.destroy_node()

@@ -1,6 +1,5 @@
 """The robot's pose from odometry messages, without DDS between."""
 
-import math
 import threading
 import time
 
@@ -9,12 +8,13 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from nav_msgs.msg import Odometry  # noqa: E402
+import builtin_interfaces.msg  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
 from bisenet_ros.node import poses  # noqa: E402
 from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError  # noqa: E402
+from bisenet_ros.tools.play import odometry_message  # noqa: E402
 
 
 @pytest.fixture
@@ -27,13 +27,9 @@ def odometry():
 
 
 def tell(odometry, nanoseconds, x, yaw=0.0):
-    message = Odometry(child_frame_id='base_link')
-    message.header.frame_id = 'odom'
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(nanoseconds, 10 ** 9)
-    message.pose.pose.position.x = x
-    message.pose.pose.orientation.z = math.sin(yaw / 2)
-    message.pose.pose.orientation.w = math.cos(yaw / 2)
-    odometry._on_odometry(message)
+    seconds, rest = divmod(nanoseconds, 10 ** 9)
+    stamp = builtin_interfaces.msg.Time(sec=seconds, nanosec=rest)
+    odometry._on_odometry(odometry_message(stamp, (x, 0.0, yaw)))
 
 
 @pytest.mark.parametrize('rate, times', [(5, 1), (50, 1), (50, 2), (1000, 1)])

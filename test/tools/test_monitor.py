@@ -19,6 +19,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 from bisenet_ros.node.image_conversion import to_image_message  # noqa: E402
 from bisenet_ros.tools.monitor import Monitor  # noqa: E402
+from bisenet_ros.tools.play import odometry_message  # noqa: E402
 
 TOPICS = {
     'image': (Image, '/camera/image_raw'), 'mask': (Image, '/segmentation/mask'),
@@ -56,11 +57,8 @@ class Graph:
         self.publishers[name].publish(to_image_message(pixels, encoding, self.header(number)))
 
     def publish_odometry(self, number, x, yaw):
-        message = Odometry(header=self.header(number))
-        message.pose.pose.position.x = x
-        message.pose.pose.orientation.z = np.sin(yaw / 2)
-        message.pose.pose.orientation.w = np.cos(yaw / 2)
-        self.publishers['odometry'].publish(message)
+        self.publishers['odometry'].publish(
+            odometry_message(self.header(number).stamp, (x, 0.0, yaw)))
 
     def publish_costmap(self, number, costs):
         message = OccupancyGrid(header=self.header(number), data=array('b', costs))
