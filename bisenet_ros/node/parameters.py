@@ -274,8 +274,9 @@ class Parameters:
         self._specifications[name] = specification
 
     def _warn_of_what_is_ignored(self) -> None:
-        # rclpy has no public way to what was given, and drops what was not declared.
-        for name in self._node._parameter_overrides:
+        # rclpy has no public way to what was given, and drops what was not declared. Nothing is
+        # told where a later one keeps it elsewhere.
+        for name in getattr(self._node, '_parameter_overrides', {}):
             if not (self._node.has_parameter(name) or name.startswith('qos_overrides.')):
                 self._node.get_logger().warning(
                     f'parameter {name} is ignored, for there is none of this name: is it spelt '
