@@ -98,9 +98,13 @@ def main():
 def test_an_installed_executable_can_spawn(module, tmp_path):
     """The child imports the script, which is not to run its main() again."""
     lines = re.findall(r'^    "(.*)"\)?$', (ROOT / 'CMakeLists.txt').read_text(), re.MULTILINE)
-    assert 'from ${module} import main\\n\\n' in lines
+    text = ''.join(lines).replace('\\n', '\n').replace('${name}', 'spawns')
+    starts = 'from bisenet_ros.__main__ import run\n'
+    assert starts in text
     script = tmp_path / 'executable'
-    script.write_text(''.join(lines).replace('\\n', '\n').replace('${module}', module(SPAWNS)))
+    script.write_text(text.replace(
+        starts, f'from bisenet_ros.__main__ import COMMANDS, run\n'
+                f'COMMANDS["spawns"] = {module(SPAWNS)!r}\n'))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True,
                           timeout=TIMEOUT)
     assert (done.returncode, done.stdout) == (0, 'main got [3]\n'), done.stderr
