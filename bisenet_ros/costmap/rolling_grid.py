@@ -14,12 +14,12 @@ _PRIOR = 1.0
 # what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
 # reason: Hornung et al., Autonomous Robots 2013, section 3.2.
 _MEMORY = 4.0
-# Seconds that this takes at 15 masks a second, and in which a person walks on by her own width.
-# Where masks come less often, ground on which an obstacle is seen anew keeps only so much, or who
-# walks would be in another place before ever being marked; and no less than _LEAST_MEMORY
+# Seconds. Ground on which an obstacle is seen anew keeps no more than what comes in this time, or
+# who runs would be in another place before ever being marked; and no less than _LEAST_MEMORY
 # observations. All that is of observations as sure as the new one: networks are less sure of
-# obstacles than of ground, but not less often right.
-_MEMORY_TIME = 0.27
+# obstacles than of ground, but not less often right. At 10 masks a second one alone is not
+# believed, at 5 it is.
+_MEMORY_TIME = 0.22
 _LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3

@@ -84,7 +84,7 @@ class SlowGrid:
         memory = 4.0
         if KINDS[class_id][1] and not any(
                 obstacle for _, obstacle in self.decided(counts, 0)):
-            memory = weight * min(4.0, max(0.5, 0.27 / elapsed if elapsed else math.inf))
+            memory = weight * min(4.0, max(0.5, 0.22 / elapsed if elapsed else math.inf))
         bound = min(1.0, memory / (fade * sum(counts))) if sum(counts) else 1.0
         counts = [count * fade * bound for count in counts]
         counts[class_id] += weight

@@ -371,13 +371,22 @@ def show_person(rate, places, confidence, ground_confidence):
 
 @pytest.mark.parametrize('confidence, ground_confidence', [(0.7, 0.7), (0.5, 1.0)])
 @pytest.mark.parametrize('rate', [2, 3, 4, 5, 10])
-def test_who_crosses_is_marked_however_rare_masks_are(rate, confidence, ground_confidence):
+def test_who_walks_across_is_marked_however_rare_masks_are(rate, confidence, ground_confidence):
     """
     At 1.4 m/s she is on any ground for a third of a second.
 
     Networks are less sure where she touches the ground than of that.
     """
-    places = [(3.0, -1.5 + 1.4 * step / rate) for step in range(2 * rate)]
+    check_marked_across(rate, 1.4, confidence, ground_confidence)
+
+
+@pytest.mark.parametrize('rate, speed, confidence', [(3, 2.5, 0.6), (5, 4.0, 0.6), (15, 4.0, 0.6)])
+def test_who_runs_across_is_marked(rate, speed, confidence):
+    check_marked_across(rate, speed, confidence, 1.0)
+
+
+def check_marked_across(rate, speed, confidence, ground_confidence):
+    places = [(3.0, -1.5 + speed * step / rate) for step in range(int(3 * rate / speed))]
     for step, marked in enumerate(show_person(rate, places, confidence, ground_confidence)):
         off = np.abs(marked - (distance_of(row_at(3.0)), places[step][1]))
         at_feet = (off[:, 0] < 2 * RESOLUTION) & (off[:, 1] < 0.225 + RESOLUTION)
