@@ -310,6 +310,7 @@ class RollingGrid:
         # No others: one mask that errs frees no obstacle, however rare masks are.
         arrived = np.flatnonzero(
             self._rule.are_obstacles.take(classes) & ~self._holds_obstacle.take(stored))
+        # Not 0 where the network is not sure at all: units are scaled by it.
         memory[arrived] = np.maximum(weights[arrived], _TRACE) * np.maximum(
             _MEMORY_TIME / np.maximum(elapsed[arrived], _MEMORY_TIME / _MEMORY), _LEAST_MEMORY)
         return memory
