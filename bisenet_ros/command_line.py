@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -9,6 +11,23 @@ def interrupted(command: str, remark: str = '') -> int:
     """Say that Ctrl-C ended the command; return the exit code for that."""
     print(f'{command}: interrupted{remark}', file=sys.stderr)
     return 128 + signal.SIGINT
+
+
+@contextmanager
+def ending_in_a_line(command: str) -> Iterator[None]:
+    """
+    End the process with a line, not a traceback, where the block fails as users can make it fail.
+
+    What a KeyboardInterrupt was raised with is said, too.
+
+    :raises SystemExit: after a ValueError or OSError, with what sys.exit takes, or Ctrl-C.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f'{command}: {error}')
+    except KeyboardInterrupt as interrupt:
+        sys.exit(interrupted(command, str(interrupt)))
 
 
 def make_folder(path: Path) -> None:

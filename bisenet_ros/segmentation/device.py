@@ -2,6 +2,8 @@
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -121,3 +123,18 @@ def is_out_of_memory(error: Exception) -> bool:
     """Return whether memory is full, a GPU's or the computer's, whichever library says so."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def naming_full_memory(remedy: str) -> Iterator[None]:
+    """
+    Say that memory is full, and what to do, where it is in the block.
+
+    :raises ValueError: in place of what the libraries raise then, which has no common type.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(f'too little memory: {remedy}') from error

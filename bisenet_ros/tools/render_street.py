@@ -1,14 +1,13 @@
 """Command `render_street`: labelled pictures of the rendered street, to train on with others."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import ending_in_a_line, make_folder
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
@@ -57,13 +56,9 @@ def main(argv: list[str] | None = None) -> None:
                         metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--first-seed', type=int, default=1, help="0 is the demo's street")
     arguments = parser.parse_args(argv)
-    try:
+    with ending_in_a_line('render_street'):
         render_street(arguments.output, arguments.frames, tuple(arguments.size),
                       arguments.first_seed)
-    except (ValueError, OSError) as error:
-        sys.exit(f'render_street: {error}')
-    except KeyboardInterrupt:
-        sys.exit(interrupted('render_street'))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import ending_in_a_line, make_folder
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.colors import color_mask
-from bisenet_ros.segmentation.device import choose_device, is_out_of_memory
+from bisenet_ros.segmentation.device import choose_device, naming_full_memory
 from bisenet_ros.segmentation.engines import OnnxRuntimeEngine
 from bisenet_ros.segmentation.label_set_choice import choose_label_set
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
@@ -119,16 +118,9 @@ def main(argv: list[str] | None = None) -> None:
                         '(runs/evaluation/<folder of the weights>/<their name>); of msf '
                         'scores_msf.json and so on')
     arguments = parser.parse_args(argv)
-    try:
+    with ending_in_a_line('evaluate'), naming_full_memory(
+            'give a smaller --size, or on a GPU --device cpu'):
         _evaluate(arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f'evaluate: {error}')
-    except KeyboardInterrupt:
-        sys.exit(interrupted('evaluate'))
-    except Exception as error:  # A full memory has no common type.
-        if not is_out_of_memory(error):
-            raise
-        sys.exit('evaluate: too little memory: give a smaller --size, or on a GPU --device cpu')
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

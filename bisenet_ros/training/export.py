@@ -5,7 +5,6 @@ The node takes the file as its `weights`.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.atomic_write import atomic_write
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import ending_in_a_line, make_folder
 from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
@@ -68,12 +67,8 @@ def main(argv: list[str] | None = None) -> None:
                         help='.onnx with convolutions in 8 bits, scaled by the images, which '
                         'should then be like those the network was trained on')
     arguments = parser.parse_args(argv)
-    try:
+    with ending_in_a_line('export'):
         _export(arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f'export: {error}')
-    except KeyboardInterrupt:
-        sys.exit(interrupted('export'))
 
 
 def _export(arguments: argparse.Namespace) -> None:

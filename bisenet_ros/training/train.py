@@ -5,7 +5,6 @@ import copy
 import csv
 import math
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from tqdm import tqdm
 
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import ending_in_a_line, make_folder
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import (
     choose_device,
     choose_dtype,
     cpu_computes_in_bf16,
-    is_out_of_memory,
+    naming_full_memory,
 )
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.segmenter import weights_path
@@ -196,8 +195,8 @@ class Training:
 
     def _require_finite(self, loss: float) -> float:
         if not math.isfinite(loss):
-            raise ArithmeticError(f'the loss is {loss} at iteration {self.iteration}: '
-                                  'lower optimizer.lr or lengthen schedule.warmup')
+            raise ValueError(f'the loss is {loss} at iteration {self.iteration}: '
+                             'lower optimizer.lr or lengthen schedule.warmup')
         return loss
 
     def _validate(self, loss: float, lr: float) -> None:
@@ -390,17 +389,13 @@ def main(argv: list[str] | None = None) -> None:
                         help='go on from the checkpoint in the output folder')
     arguments = parser.parse_args(argv)
     output = arguments.output or Path('runs') / Path(arguments.config).stem
-    try:
-        _train(load_config(arguments.config, arguments.set), output, arguments.resume)
-    except (ValueError, OSError, ArithmeticError) as error:
-        sys.exit(f'train: {error}')
-    except KeyboardInterrupt:
-        sys.exit(interrupted('train', how_to_go_on(output)))
-    except Exception as error:  # A full memory has no common type.
-        if not is_out_of_memory(error):
-            raise
-        sys.exit('train: too little memory: lower batch_size or augmentation.crop (image_size '
-                 'saves only the memory for pictures and their scores)')
+    with ending_in_a_line('train'), naming_full_memory(
+            'lower batch_size or augmentation.crop (image_size saves only the memory for pictures '
+            'and their scores)'):
+        try:
+            _train(load_config(arguments.config, arguments.set), output, arguments.resume)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(how_to_go_on(output)) from None
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:
