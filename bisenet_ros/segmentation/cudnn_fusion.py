@@ -1,10 +1,24 @@
-"""Convolution, bias, sum and ReLU as the one kernel that cuDNN has for them."""
+"""cuDNN's fast ways: one kernel for convolution, bias, sum and ReLU, and the fastest for each."""
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+
+
+@contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Have cuDNN try its kernels for each new shape in the block, and take the fastest."""
+    cudnn = torch.backends.cudnn
+    # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
+    benchmark, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = benchmark
 
 
 class _FusedConv2d(nn.Module):

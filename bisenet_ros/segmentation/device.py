@@ -11,10 +11,11 @@ import torch
 # Exists where NVIDIA's driver is loaded.
 NVIDIA_DRIVER = Path('/dev/nvidiactl')
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-# The words of CUDA, of cuBLAS and cuDNN, of PyTorch on a CPU, of OpenCV, and of PyTorch on a GPU
-# where NVML, which it asks for figures, is not that of a PC (Jetson; pytorch/pytorch#185240).
-_OUT_OF_MEMORY = ('CUDA error: out of memory', 'ALLOC_FAILED', "can't allocate memory",
-                  'Insufficient memory', 'NVML_SUCCESS')
+# The words of CUDA, of cuBLAS and cuDNN, of cuDNN from 9 on, of PyTorch on a CPU, of OpenCV, and
+# of PyTorch on a GPU where NVML, which it asks for figures, is not that of a PC (Jetson;
+# pytorch/pytorch#185240).
+_OUT_OF_MEMORY = ('CUDA error: out of memory', 'ALLOC_FAILED', 'ALLOCATION_FAILED',
+                  "can't allocate memory", 'Insufficient memory', 'NVML_SUCCESS')
 
 _logger = logging.getLogger(__name__)
 

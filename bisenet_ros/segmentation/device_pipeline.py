@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bisenet_ros.segmentation.cudnn_fusion import fastest_kernels
+from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
@@ -51,6 +53,7 @@ class DevicePipeline:
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
+        self._without_graph: set[_Shape] = set()
 
     def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
@@ -111,21 +114,37 @@ class DevicePipeline:
         """Make one; where that fails, once more with the memory that other shapes hold."""
         try:
             return self._try_batch(shape)
-        except RuntimeError:
-            self._batches = {shape: []}
+        except RuntimeError as error:
+            self._drop_others(shape, error)
         # Not in the clause: the error would hold memory of the device.
         with contextlib.suppress(RuntimeError):  # after a failed capture, see below
             torch.cuda.empty_cache()
         return self._try_batch(shape)
 
+    def _drop_others(self, shape: '_Shape', error: RuntimeError) -> None:
+        """
+        Give back what all other shapes hold; if for memory, they have no graph from now on.
+
+        Graphs do not share memory. Where it is too small for those of two cameras, each image of
+        one would undo what was captured for the other.
+        """
+        others = {other for other, batches in self._batches.items() if batches}
+        if self.captures and _is_for_memory(error) and others - self._without_graph:
+            _logger.warning('%d sizes or numbers of images go without a CUDA graph from now on, '
+                            'which is slower, to make room for another: %s', len(others), error)
+            self._without_graph |= others
+        self._batches = {shape: []}
+
     def _try_batch(self, shape: '_Shape') -> '_Batch':
+        captures = self.captures and shape not in self._without_graph
         try:
-            return _Batch(shape, self.device, self._compute, self.captures)
+            return _Batch(shape, self.device, self._compute, captures)
         except CaptureError as error:
-            # PyTorch up to 2.11 may take a capture that failed for one that is still going on
-            # (pytorch/pytorch#180395): no further one would succeed.
-            _logger.warning('no CUDA graphs from now on, which is slower: %s', error)
-            self.captures = False
+            if not _is_for_memory(error):
+                # PyTorch up to 2.11 may take a capture that failed for one that is still going on
+                # (pytorch/pytorch#180395): no further one would succeed.
+                _logger.warning('no CUDA graphs from now on, which is slower: %s', error)
+                self.captures = False
             raise
 
     def _compute(self, shape: '_Shape', pixels: Tensor, channels: Tensor) -> Tensor:
@@ -156,6 +175,11 @@ class DevicePipeline:
             _logger.warning('no kernel for post-processing, which is slower without: %s', error)
             return classify
         return classify_kernel.classify
+
+
+def _is_for_memory(error: RuntimeError) -> bool:
+    """Return whether memory was too small, perhaps for a capture only."""
+    return is_out_of_memory(error.__cause__ if isinstance(error, CaptureError) else error)
 
 
 class _Shape(NamedTuple):
@@ -245,23 +269,17 @@ def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cud
 
     :raises CaptureError: where it runs, but cannot be captured.
     """
-    cudnn = torch.backends.cudnn
-    # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
-    benchmark, cudnn.benchmark = cudnn.benchmark, True
-    try:
-        # The outer one gives the stream's device, and this thread's stream back if that fails.
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
+    # The stream gives its device, too, and this thread's stream back if a capture fails.
+    with fastest_kernels(), torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            compute()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads of the process may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
                 compute()
-            graph = torch.cuda.CUDAGraph()
-            try:
-                # Other threads of the process may use the GPU meanwhile.
-                with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
-                    compute()
-            except RuntimeError as error:
-                raise CaptureError(error) from error
-    finally:
-        cudnn.benchmark = benchmark
+        except RuntimeError as error:
+            raise CaptureError(error) from error
     return graph
 
 

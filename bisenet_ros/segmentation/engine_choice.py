@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bisenet_ros.network import Weights
-from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
+from bisenet_ros.segmentation.cudnn_fusion import fastest_kernels, fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
@@ -101,7 +101,7 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
     try:
         fuse_activations(network.fused_network)
         width, height = weights.network_size or (64, 64)
-        with torch.inference_mode():
+        with torch.inference_mode(), fastest_kernels():  # as when graphs are captured
             network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
     except RuntimeError as error:  # a cuDNN without these kernels, or none
         if is_out_of_memory(error):

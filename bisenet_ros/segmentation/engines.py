@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+# Bytes (nvinfer1::IExecutionContext::setTensorAddress).
+_TENSORRT_ALIGNMENT = 256
 _INSTEAD = "device 'cpu' or, if the weights are no .onnx file, engine 'torch'"
 
 
@@ -94,7 +96,7 @@ class OnnxRuntimeDeviceEngine:
         if images.is_floating_point():
             images = images.round().to(torch.uint8)
         # One by one: TensorRT would build an engine for every number of cameras with a new image.
-        return torch.cat([self._run(image) for image in images.contiguous().split(1)])
+        return torch.cat([self._run(_aligned(image)) for image in images.contiguous().split(1)])
 
     def _run(self, image: Tensor) -> Tensor:
         _, height, width, _ = image.shape
@@ -108,6 +110,11 @@ class OnnxRuntimeDeviceEngine:
             torch.cuda.current_stream(self._device).synchronize()
         self._session.run_with_iobinding(binding)
         return logits
+
+
+def _aligned(image: Tensor) -> Tensor:
+    """Return an image at an address that TensorRT takes; in a batch only the first surely is."""
+    return image.clone() if image.data_ptr() % _TENSORRT_ALIGNMENT else image
 
 
 def _open_session(model: bytes, providers: list) -> 'onnxruntime.InferenceSession':

@@ -21,6 +21,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(tmp_path, monkeypatch, caplog):
     ('auto', 'CUDA error: an illegal memory access was encountered', True),
     ('cuda', 'CUDA error: unspecified launch failure', True),
     ('cuda:0', 'CUDA error: out of memory', False),  # of what other processes take
+    ('cuda:0', 'cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED', False),
     ('cuda', None, False),
     ('cuda:7', 'not asked', False),
     ('cpu', 'not asked', False)])

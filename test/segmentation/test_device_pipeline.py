@@ -199,6 +199,24 @@ def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_i
     assert pipeline.captures  # That was not the fault.
 
 
+def test_sizes_whose_graphs_do_not_fit_together_do_not_take_turns(network, colorful_image,
+                                                                  monkeypatch, caplog):
+    captured = []
+
+    def one_graph_fits(pipeline, captures):
+        if captures and any(pipeline._batches.values()):
+            # The warm-ups may pass: a capture takes memory of its own.
+            raise CaptureError('CUDA out of memory') from torch.OutOfMemoryError()
+        captured.append(captures)
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_graph_fits)
+    for width in 64, 160, 64, 160, 64:
+        pipeline.segment([SegmentationRequest(colorful_image, (width, 96), (9, 9))], False, True)
+    assert captured == [True, True, False]
+    assert pipeline.captures  # A third camera's may succeed.
+    assert caplog.text.count('go without a CUDA graph') == 1
+
+
 def test_where_graphs_cannot_be_captured_frames_go_without(network, colorful_image, monkeypatch,
                                                            caplog):
     tries = []
@@ -315,6 +333,20 @@ def test_onnx_runtime_whose_tensorrt_does_not_load_takes_the_next(network, monke
         engines._open_session(model, [('TensorrtExecutionProvider', {})])
 
 
+def test_onnx_runtime_gets_images_where_tensorrt_takes_them(network, tmp_path, monkeypatch):
+    """That is at multiples of 256 bytes, to which CUDA's memory lies; here's lies to 64."""
+    pytest.importorskip('onnxruntime')
+    engine = OnnxRuntimeDeviceEngine(
+        export_onnx(network), 8, torch.device('cpu'), half=False, cache=tmp_path)
+    addresses, run = [], engine._run
+    monkeypatch.setattr(
+        engine, '_run', lambda image: addresses.append(image.data_ptr()) or run(image))
+    images = torch.zeros((3, 72, 90, 3), dtype=torch.uint8)
+    assert images[0].nbytes % 64
+    engine(images)
+    assert [address % 64 for address in addresses] == [0, 0, 0]
+
+
 @pytest.mark.parametrize('output_stride', [8, 2])
 def test_onnx_runtime_on_a_devices_tensors(output_stride, tmp_path):
     """TensorRT and CUDA are reached by the same calls as the CPU here."""
@@ -347,6 +379,18 @@ def test_half_precision_on_a_gpu(street_images, name, dtype):
         results = pipeline.segment(frames, False, True)
         for result, reference in zip(results, expected, strict=True):
             assert (result.class_ids == reference.class_ids).mean() >= 0.995
+
+
+@needs_gpu
+def test_a_graph_without_the_kernel(network, colorful_image):
+    frame = SegmentationRequest(colorful_image, (160, 96), (200, 120))
+    with_kernel, without = (make_pipeline(network, 'cuda:0') for _ in range(2))
+    without._classify = classify  # as where there is no Triton
+    (expected,), (result,) = (
+        pipeline.segment([frame], False, True) for pipeline in (with_kernel, without))
+    assert without.captures
+    assert (result.class_ids == expected.class_ids).mean() > 0.999
+    assert np.abs(result.confidence.astype(int) - expected.confidence).max() <= 1
 
 
 @needs_gpu
