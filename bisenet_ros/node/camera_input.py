@@ -151,7 +151,7 @@ class CameraInput:
 
         A reliable subscription never matches a best-effort camera, a best-effort one loses most
         of a reliable camera's large frames, and only a transient-local one gets a calibration
-        that was published once.
+        that was published once; of images it would get one that may be old.
         """
         if not self._has_one_publisher and self.publisher_count() <= 1:
             self._has_one_publisher = True
@@ -195,7 +195,7 @@ class CameraInput:
 
     def _subscribe(self, name: str, message_type: type, callback, reliability: str) -> None:
         """Subscribe as the publishers offer, unless that is so already."""
-        qos = self._matching_qos(name, reliability)
+        qos = self._matching_qos(name, reliability, takes_latched=message_type is CameraInfo)
         subscription, current = self._subscriptions.get(message_type, (None, None))
         if current == qos:
             return
@@ -205,17 +205,17 @@ class CameraInput:
         self._subscriptions[message_type] = (
             self._node.create_subscription(message_type, name, callback, qos), qos)
 
-    def _matching_qos(self, name: str, reliability: str) -> QoSProfile:
+    def _matching_qos(self, name: str, reliability: str, takes_latched: bool) -> QoSProfile:
         offered = [info.qos_profile for info in self._node.get_publishers_info_by_topic(name)]
         all_reliable = bool(offered) and all(
             qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
-        all_latched = bool(offered) and all(
+        latched = takes_latched and bool(offered) and all(
             qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
         reliable = all_reliable if reliability == 'auto' else reliability == 'reliable'
         return QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=QUEUE_DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=(DurabilityPolicy.TRANSIENT_LOCAL if all_latched
+            durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched
                         else DurabilityPolicy.VOLATILE))
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:

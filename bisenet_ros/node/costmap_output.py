@@ -113,7 +113,7 @@ class CostmapOutput:
             ClassCostmaps, CLASS_COSTMAPS_TOPIC, LATCHED_QOS)
         self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
         self._publishers = (
-            self._combined, *self._classes.values(), self._class_costmaps, self._obstacles)
+            self._combined, *self._classes.values(), self._obstacles, self._class_costmaps)
         # Those whose last message is not unknown; at first there is none.
         self._holding_data = set(self._publishers)
         self.publish_unknown()
@@ -225,23 +225,27 @@ class CostmapOutput:
         """Return the share of the executor's time since the last call that `publish` took."""
         return self._publishing_share.update(self._publishing_time)  # seconds per second
 
-    def expire(self, stale_after: float) -> None:
-        """Publish unknown where no camera adds masks any more, however low the rate is."""
-        if self._holding_data and len(self.missing(stale_after)) == len(self._observed_at):
-            self.publish_unknown()
+    @property
+    def holds_data(self) -> bool:
+        """Whether the last message of any topic is not unknown."""
+        return bool(self._holding_data)
+
+    def is_stale(self, stale_after: float) -> bool:
+        """Return whether something is known to listeners, but no camera adds masks any more."""
+        return self.holds_data and len(self.missing(stale_after)) == len(self._observed_at)
 
     def publish_unknown(self) -> None:
         """
         Publish all topics as unknown.
 
         When repeated, publish only the grids, where somebody subscribes: Nav2's ObstacleLayer
-        would take another empty cloud for a sign of life.
+        would take another empty cloud for a sign of life. Where one topic fails, the others are
+        published all the same; what failed, if any, is raised in the end.
         """
         with self._lock:
             info = self._costmap.info
-        publishers = self._holding_data | (self._subscribed() - {self._obstacles})
-        self._holding_data = set()
-        self._publish_unknown_on(publishers, info)
+        self._publish_unknown_on(
+            self._holding_data | (self._subscribed() - {self._obstacles}), info)
 
     def _subscribed(self) -> set[Publisher]:
         return {publisher for publisher in self._publishers
@@ -252,37 +256,46 @@ class CostmapOutput:
             return
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
-        grid = _unknown_grid(header, info)
-        for publisher in publishers:
-            if publisher is self._class_costmaps:
-                shape = len(self._label_set.labels), info.height, info.width
-                publisher.publish(class_costmaps(
-                    header, info, self._label_set, np.full(shape, UNKNOWN, np.int8)))
-            elif publisher is self._obstacles:
-                publisher.publish(_no_obstacles(header))
+        errors = []
+        for publisher in (each for each in self._publishers if each in publishers):
+            try:
+                publisher.publish(self._unknown_message(publisher, header, info))
+            except Exception as error:  # A full memory, or whatever a middleware raises.
+                errors.append(error)
             else:
-                publisher.publish(grid)
+                self._holding_data.discard(publisher)
+        if errors:
+            raise errors[0]
+
+    def _unknown_message(self, publisher: Publisher, header: Header,
+                         info: GridInfo) -> OccupancyGrid | ClassCostmaps | PointCloud2:
+        if publisher is self._obstacles:
+            return _no_obstacles(header)
+        if publisher is self._class_costmaps:
+            shape = len(self._label_set.labels), info.height, info.width
+            return class_costmaps(
+                header, info, self._label_set, np.full(shape, UNKNOWN, np.int8))
+        return _unknown_grid(header, info)
 
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
             subscribed = self._subscribed()
             costmap, info = self._costmap, self._costmap.info
-            # Latched: who subscribes in an hour must not get what was seen now.
-            if unsubscribed := self._holding_data - subscribed:
-                self._publish_unknown_on(unsubscribed, info)
-            self._holding_data = subscribed
+            self._holding_data |= subscribed
             header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
             if self._combined in subscribed:
                 self._combined.publish(occupancy_grid(header, info, costmap.combined()))
             for name, publisher in self._classes.items():
                 if publisher in subscribed:
                     publisher.publish(occupancy_grid(header, info, costmap.class_grid(name)))
-            if self._class_costmaps in subscribed:
-                self._class_costmaps.publish(class_costmaps(
-                    header, info, self._label_set, costmap.class_grids()))
             if self._obstacles in subscribed:
                 self._obstacles.publish(obstacle_cloud(header, *costmap.obstacle_points()))
+            if self._class_costmaps in subscribed:  # the largest, with most to fail
+                self._class_costmaps.publish(class_costmaps(
+                    header, info, self._label_set, costmap.class_grids()))
+            # Latched: who subscribes in an hour must not get what was seen now.
+            self._publish_unknown_on(self._holding_data - subscribed, info)
 
     def _camera_model(self, frame: Frame, image_size: tuple[int, int],
                       mask_size: tuple[int, int]) -> CameraModel:

@@ -241,6 +241,12 @@ class RobotPoses:
 
     def __init__(self, node: LifecycleNode, frame: str, base_frame: str, odometry_source: str,
                  odometry_topic: str, fixed_camera_poses: dict[str, np.ndarray | None]) -> None:
+        """:raises ValueError: where the two frames are one, though the robot's motion is known."""
+        if frame == base_frame and odometry_source != 'none':
+            raise ValueError(
+                f'costmap.frame and costmap.base_frame are both {frame!r}, in which the robot '
+                'never moves: set costmap.frame to the frame of the odometry, or '
+                'costmap.odometry.source to none')
         self.grid_frame = grid_frame(frame, base_frame, odometry_source)
         self._base_frame = base_frame
         self._fixed_camera_poses = fixed_camera_poses

@@ -45,6 +45,8 @@ from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
+# Seconds for which the frame in work may hold up what is released: ros2 launch kills after ten.
+RELEASE_TIMEOUT = 8.0
 
 
 class SegmentationNode(LifecycleNode):
@@ -291,19 +293,35 @@ class SegmentationNode(LifecycleNode):
         self._health = None
         for camera in self._inputs.values():
             camera.stop()
+        # Before waiting for a mask that is being published: a far listener may hold that up.
+        self._make_costmap_unknown()
         if self._processor is not None:
             self._processor.stop()
-        try:
-            if self._costmap is not None:
-                self._costmap.publish_unknown()
-        except Exception as error:  # Whatever a middleware raises; the node must come to rest.
-            self._faults.report(f'the costmap was not made unknown: {describe(error)}')
         if self._costmap_feeder is not None:
             self._costmap_feeder.stop()
 
+    def _make_costmap_unknown(self) -> None:
+        try:
+            if self._costmap is not None:
+                self._costmap.publish_unknown()
+        except Exception as error:  # Whatever a middleware raises; _watch tries again.
+            self._faults.report(f'the costmap was not made unknown: {describe(error)}')
+
+    def _end_at_once(self) -> None:
+        """End the process though a frame is in work, whose memory cannot be released."""
+        self.get_logger().fatal(
+            f'still at work on a frame after {RELEASE_TIMEOUT:.0f} s, as where a GPU hangs or '
+            'compiles for a new image size, so this process ends. The launch file starts it '
+            'again, unless it was asked to end')
+        if self._costmap is not None:
+            self._costmap.destroy()  # It waits until its last words, unknown, have arrived.
+        os._exit(1)
+
     def _release(self) -> None:
         if self._worker is not None:
-            self._worker.stop()  # What the frame in work uses goes now.
+            # What the frame in work uses goes now.
+            if not self._worker.stop(RELEASE_TIMEOUT):
+                self._end_at_once()
             self._worker = None
         releases = [part.destroy for part in (
             *self._outputs.values(), self._label_info, self._costmap) if part is not None]
@@ -359,8 +377,13 @@ class SegmentationNode(LifecycleNode):
         return response
 
     def _publish_costmap(self) -> None:
-        if self._health is not None:
+        if self._health is None:
+            return
+        try:
             self._costmap.publish(self._settings['stale_after'])
+        except Exception as error:  # A full memory, or whatever a middleware raises.
+            self._faults.report_throttled(
+                '', 'costmap', f'the costmap was not published: {describe(error)}')
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
         if self._segmenter is not None:
@@ -376,8 +399,10 @@ class SegmentationNode(LifecycleNode):
         if self._health is not None:
             for name, camera in self._inputs.items():
                 camera.follow_demand(self._processor.wanted(name))
-            if self._costmap is not None:
-                self._costmap.expire(self._settings['stale_after'])
+            if self._costmap is not None and self._costmap.is_stale(self._settings['stale_after']):
+                self._make_costmap_unknown()
+        elif self._costmap is not None and self._costmap.holds_data:
+            self._make_costmap_unknown()
 
     def _publish_diagnostics(self) -> None:
         level, message = self._assess()

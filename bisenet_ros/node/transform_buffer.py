@@ -1,5 +1,6 @@
 """A TF buffer that knows when time jumped back, and when a transform jumped or was silent."""
 
+import math
 from collections import defaultdict
 
 import tf2_ros
@@ -7,6 +8,9 @@ from geometry_msgs.msg import TransformStamped
 
 from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
+
+# Of the squared length of a quaternion that tf2 takes (tf2/src/buffer_core.cpp).
+_LENGTH_TOLERANCE = 0.01
 
 
 class TransformBuffer(tf2_ros.Buffer):
@@ -31,7 +35,10 @@ class TransformBuffer(tf2_ros.Buffer):
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
-        child, instant = transform.child_frame_id, nanoseconds(transform.header.stamp)
+        parent, child = _frames(transform)
+        if not _is_taken(transform, parent, child):
+            return  # Else a source that sends what is no pose would not count as silent.
+        instant = nanoseconds(transform.header.stamp)
         gaps, pose = self._gaps[child], transform.transform
         if gaps.add(instant, pose.translation, pose.rotation) and self._is_watched(child):
             self.clear()
@@ -40,12 +47,13 @@ class TransformBuffer(tf2_ros.Buffer):
         if instant < gaps.last:
             # tf2 would mix what a source started again says with what it has said before.
             return
-        self._parents[child] = transform.header.frame_id
+        self._parents[child] = parent
         super().set_transform(transform, authority)
 
     def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
         """Add a fixed transform; called by tf2_ros.TransformListener."""
-        self._parents[transform.child_frame_id] = transform.header.frame_id
+        parent, child = _frames(transform)
+        self._parents[child] = parent
         super().set_transform_static(transform, authority)
 
     def gap(self, frame: str, child: str, instant: int) -> str:
@@ -94,3 +102,18 @@ class TransformBuffer(tf2_ros.Buffer):
             way.add(child)
             child = self._parents[child]
         return way
+
+
+def _frames(transform: TransformStamped) -> tuple[str, str]:
+    """Return the names of parent and child as tf2 reads them: without a slash in front."""
+    return (transform.header.frame_id.removeprefix('/'),
+            transform.child_frame_id.removeprefix('/'))
+
+
+def _is_taken(transform: TransformStamped, parent: str, child: str) -> bool:
+    """Return whether a transform is one that tf2 does not refuse, and finite."""
+    translation, rotation = transform.transform.translation, transform.transform.rotation
+    quaternion = rotation.x, rotation.y, rotation.z, rotation.w
+    return (parent != child and '' not in (parent, child)
+            and all(map(math.isfinite, (translation.x, translation.y, translation.z)))
+            and abs(sum(value * value for value in quaternion) - 1) < _LENGTH_TOLERANCE)

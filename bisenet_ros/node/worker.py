@@ -25,19 +25,28 @@ class Worker(Generic[Item]):
         self._process = process
         self._stopping = False
         self._busy_since: float | None = None
+        self._at_rest = threading.Event()
+        self._at_rest.set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to take items."""
+        self._at_rest.clear()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Return once the items in work are done; none is processed afterwards."""
+    def stop(self, timeout: float | None = None) -> bool:
+        """
+        Wait until the items in work are done; none is processed afterwards.
+
+        :param timeout: seconds, None: for ever.
+        :returns: whether they are done.
+        """
         with self._new_item:
             self._stopping = True
             self._new_item.notify()
-        if self._thread.is_alive():  # It may not have been started.
-            self._thread.join()
+        # Not by join(): where a signal interrupts that, Python up to 3.12 takes the thread for
+        # ended.
+        return self._at_rest.wait(timeout)
 
     def busy_for(self) -> float:
         """Return for how long (s) it has been at work on the items in hand; 0 if on none."""
@@ -45,10 +54,13 @@ class Worker(Generic[Item]):
         return 0.0 if busy_since is None else time.monotonic() - busy_since
 
     def _run(self) -> None:
-        while items := self._wait_for_items():
-            self._busy_since = time.monotonic()
-            self._process(items)
-            self._busy_since = None
+        try:
+            while items := self._wait_for_items():
+                self._busy_since = time.monotonic()
+                self._process(items)
+                self._busy_since = None
+        finally:
+            self._at_rest.set()
 
     def _wait_for_items(self) -> list[Item]:
         """Return the newest items; none means stop."""

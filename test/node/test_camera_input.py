@@ -162,8 +162,11 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
     assert said in mismatch and bool(said) == bool(mismatch)
 
 
-def test_a_calibration_that_was_published_once_is_heard(make_input):
+def test_a_calibration_that_was_published_once_is_heard_an_image_is_not(make_input):
+    """Of the image nobody knows how old it is."""
     camera, node = make_input()
+    images = node.create_publisher(Image, camera.image_topic, LATCHED)
+    images.publish(image_at(1))
     publisher = node.create_publisher(CameraInfo, camera_info_topic(camera, node), LATCHED)
     publisher.publish(CameraInfo(width=7))
     executor = SingleThreadedExecutor(context=node.context)
@@ -173,6 +176,9 @@ def test_a_calibration_that_was_published_once_is_heard(make_input):
         camera.follow_publishers()
         executor.spin_once(timeout_sec=0.1)
     assert wait_for(lambda: camera.calibrations.at(Time()), meanwhile=follow_and_spin).width == 7
+    images.publish(image_at(2))
+    assert wait_for(camera.take, meanwhile=follow_and_spin).message.header.stamp.sec == 2
+    assert camera.counts.received == 1
 
 
 @pytest.mark.parametrize(('max_rate', 'expected'), [(10.0, 100), (20.0, 200), (0.0, 300)])

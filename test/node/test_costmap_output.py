@@ -11,6 +11,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
+from helpers import wait_for  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import LATCHED, image_message, pixels_of  # noqa: E402
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
@@ -571,6 +572,31 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     tell([16])
     observe(output, 1.6, 'road')
     assert output.missing(60.0) == {}
+
+
+def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatch):
+    """And it is tried again."""
+    output, tell = output
+    listener = rclpy.create_node('listener', context=output._node.context)
+    for publisher in output._publishers:
+        listener.create_subscription(publisher.msg_type, publisher.topic_name, print, LATCHED)
+    wait_for(lambda: output._subscribed() == set(output._publishers))
+    tell(range(10, 16))
+    observe(output, 1.5, 'road')
+    output.publish(60.0)
+    assert output._holding_data == set(output._publishers)
+
+    def fail(_):
+        raise MemoryError
+    for failing in output._publishers:
+        output.publish(60.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(failing, 'publish', fail)
+            with pytest.raises(MemoryError):
+                output.publish_unknown()
+        assert output._holding_data == {failing} and output.holds_data
+    output.publish_unknown()
+    assert not output.holds_data
 
 
 def test_what_is_missing_is_excused_only_without_a_fault(output):

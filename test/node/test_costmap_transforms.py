@@ -249,12 +249,15 @@ def test_silence_between_two_branches_of_the_tree():
     assert buffer.newest('base_link', 'base_footprint') is None
 
 
-def test_a_jump_on_the_way_between_two_frames_is_told():
+@pytest.mark.parametrize('slash', ['', '/'])
+def test_a_jump_on_the_way_between_two_frames_is_told(slash):
+    """Also by old broadcasters, whose names begin with a slash."""
     buffer = TransformBuffer(largest_gap=0.5)
     level = Quaternion(w=1.0)
     for tenth, x in enumerate((5.9, 6.0, 0.0, 0.1)):
         stamp = 1 + tenth / 10
-        buffer.set_transform(transform('odom', 'base_link', stamp, (x, 0.0, 0.0), level), 'test')
+        buffer.set_transform(transform(
+            f'{slash}odom', f'{slash}base_link', stamp, (x, 0.0, 0.0), level), 'test')
         buffer.set_transform(transform('base_link', 'mast', stamp, (0.0, 0.0, 1.0), level), 'test')
     assert 'jumped' in buffer.gap('odom', 'mast', 1_150_000_000)
     assert buffer.gap('odom', 'mast', 1_050_000_000) == ''
@@ -262,6 +265,19 @@ def test_a_jump_on_the_way_between_two_frames_is_told():
     assert buffer.may_have_begun_anew('odom', 'mast', 1.1e9, 1.2e9)
     assert not buffer.may_have_begun_anew('base_link', 'mast', 1e9, 1.3e9)
     assert not buffer.may_have_begun_anew('odom', 'base_link', 1.2e9, 1.3e9)
+
+
+@pytest.mark.parametrize('x, w', [(math.nan, 1.0), (0.0, 0.0), (math.inf, 1.0), (0.0, math.nan)])
+def test_what_is_no_pose_is_no_sign_of_life(x, w):
+    """tf2 refuses it, and draws a line from the last pose before it to the first after it."""
+    buffer = TransformBuffer(largest_gap=0.5)
+    for tenth in range(31):
+        broken = 10 < tenth < 20
+        buffer.set_transform(transform(
+            'odom', 'base_link', tenth / 10, (x if broken else 6.0 * (tenth < 15), 0.0, 0.0),
+            Quaternion(w=w if broken else 1.0)), 'test')
+    assert buffer.gap('odom', 'base_link', 1_500_000_000) == 'was silent for 1.00 s'
+    assert buffer.may_have_begun_anew('odom', 'base_link', 1e9, 2e9)
 
 
 def test_what_a_source_started_again_repeats_is_not_mixed_with_what_it_said():

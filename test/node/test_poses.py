@@ -13,7 +13,7 @@ from rclpy.time import Time  # noqa: E402
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
 from bisenet_ros.node import poses  # noqa: E402
-from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError  # noqa: E402
+from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError, RobotPoses  # noqa: E402
 from bisenet_ros.tools.play import odometry_message  # noqa: E402
 
 
@@ -103,3 +103,11 @@ def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry, mon
     message.start()
     pose = odometry.pose(Time(nanoseconds=10 ** 18 + 5 * 10 ** 7), 'on time')
     assert pose[0, 3] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize('source', ['tf', 'topic'])
+def test_the_robot_does_not_move_in_its_own_frame(source):
+    """TF would give the same pose for any time, and obstacles would be carried along."""
+    with pytest.raises(ValueError, match="both 'base_link'.*costmap.odometry.source to none"):
+        RobotPoses(None, 'base_link', 'base_link', source, 'odom', {})
+    assert RobotPoses(None, 'base_link', 'base_link', 'none', '', {}).grid_frame == 'base_link'

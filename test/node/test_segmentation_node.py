@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -520,6 +521,70 @@ def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
         wait_for(lambda: masks, meanwhile=lambda: rclpy.spin_once(node, timeout_sec=0.1))
         wait_for(lambda: node._processor.throughput.published)
         assert len(masks) == node._processor.throughput.published == 1
+
+
+@contextmanager
+def node_at_work_for_ever(monkeypatch, end_of_work):
+    """Have a node whose device hangs over a frame until the event is set."""
+    began = threading.Event()
+    with node_in_process() as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+        def hang(*_):
+            began.set()
+            end_of_work.wait()
+        monkeypatch.setattr(node._processor, '_process', hang)
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        node._inputs['']._on_image(Image(), {'publication_sequence_number': 1})
+        assert began.wait(60)
+        try:
+            yield node
+        finally:
+            end_of_work.set()
+
+
+def test_a_device_that_hangs_does_not_keep_the_process(monkeypatch):
+    """Nothing that it may still use is released before the process ends."""
+    ended, end_of_work = [], threading.Event()
+
+    def end(code):
+        ended.append((code, node._outputs[''].wanted()))
+        end_of_work.set()
+    monkeypatch.setattr(segmentation_node, 'RELEASE_TIMEOUT', 0.2)
+    monkeypatch.setattr(os, '_exit', end)
+    with node_at_work_for_ever(monkeypatch, end_of_work) as node:
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+    assert ended == [(1, False)]
+
+
+def test_the_costmap_is_unknown_before_a_mask_on_its_way_is_waited_for(monkeypatch):
+    """A listener on a network that has failed may hold up its publishing for long."""
+    said, end_of_work = threading.Event(), threading.Event()
+    with node_at_work_for_ever(monkeypatch, end_of_work) as node:
+        monkeypatch.setattr(node._costmap, 'publish_unknown', said.set)
+        with node._processor._publishing:
+            pause = threading.Thread(target=node._stop)
+            pause.start()
+            assert said.wait(30)
+            assert pause.is_alive()
+        pause.join(30)
+        assert not pause.is_alive()
+
+
+def test_what_could_not_be_made_unknown_is_tried_again(monkeypatch):
+    with node_in_process() as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        node._costmap._holding_data.add(node._costmap._combined)
+        with monkeypatch.context() as patch:
+            patch.setattr(node._costmap._combined, 'publish', lambda _: 1 / 0)
+            assert node._on_enable(SetBool.Request(data=False), SetBool.Response()).success
+            assert 'was not made unknown: ZeroDivisionError' in node._faults.last
+            node._watch()
+        assert node._costmap.holds_data
+        node._watch()
+        assert not node._costmap.holds_data
 
 
 def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):

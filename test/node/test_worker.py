@@ -1,5 +1,6 @@
 """The worker thread: how long it has been at work, and how it ends."""
 
+import signal
 import threading
 
 import pytest
@@ -27,6 +28,30 @@ def test_how_long_it_has_been_at_work_on_a_frame():
     may_end.set()
     worker.stop()
     assert seen == ['frame'] and worker.busy_for() == 0
+
+
+def test_a_signal_while_it_is_waited_for_does_not_pass_for_its_end():
+    began, may_end, items = threading.Event(), threading.Event(), [['frame']]
+
+    def process(frames):
+        began.set()
+        may_end.wait()
+    worker = Worker(lambda: items.pop() if items else [], threading.Condition(), process, 'test')
+    worker.start()
+    assert began.wait(30)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            worker.stop()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert worker.stop(timeout=0.1) is False
+    may_end.set()
+    assert worker.stop() is True
 
 
 def test_one_that_could_not_be_started_can_be_stopped():
