@@ -7,34 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
+from bisenet_ros.training.labelled_image import INVALID, DatasetError, load_labelled_image
 
 # How much images may be squeezed without a word.
 _SQUEEZE = 0.05
 # What the brightest image has at least; 12 bits stored as 16 reach 15.
 _LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
-_EXIF_ORIENTATION, _TURNED = 0x0112, range(2, 9)
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-# Colour types of PNGs, as their headers have them.
-_GREY, _PALETTE, _GREY_ALPHA = 0, 3, 4
 
 _logger = logging.getLogger(__name__)
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used; the message names the file and the remedy."""
 
 
 class DatasetFiles(NamedTuple):
@@ -174,12 +165,12 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
     originals = []
     threads = ThreadPoolExecutor()
     try:
-        loaded = threads.map(lambda pair: _load_pair(*pair, size, to_channel), pairs)
-        for index, (image, label, original) in enumerate(
+        loaded = threads.map(lambda pair: load_labelled_image(*pair, size, to_channel), pairs)
+        for index, each in enumerate(
                 tqdm(loaded, desc=f'reading {files.root.name}', total=len(pairs), leave=False,
                      disable=None)):
-            images[index], labels[index] = image, label
-            originals.append(original)
+            images[index], labels[index] = each.image, each.labels
+            originals.append(each.original)
     finally:  # A thread that outlives the interpreter may abort the process.
         threads.shutdown(cancel_futures=True)
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
@@ -265,12 +256,11 @@ def _require_folder(folder: Path) -> None:
 
 # labelIds of the 19 evaluated classes in the order of their trainIds (cityscapesScripts).
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_INVALID = 254
 
 
 def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
-    """Return (256,) uint8: value in a label image -> output channel, IGNORED or _INVALID."""
-    table = np.full(256, _INVALID, np.uint8)
+    """Return (256,) uint8: value in a label image -> output channel, IGNORED or INVALID."""
+    table = np.full(256, INVALID, np.uint8)
     if layout == 'cityscapes':
         table[:34] = IGNORED
         table[255] = IGNORED  # -1, "license plate", as uint8
@@ -317,75 +307,3 @@ def _warn_of_unread(pairs: list[tuple[Path, Path]]) -> None:
         if unread:
             _logger.warning('%s: %d files or folders in it are not read, such as %s (read are %s)',
                             folder, len(unread), ', '.join(unread[:3]), ', '.join(IMAGE_SUFFIXES))
-
-
-def _require_whole_and_upright(path: Path) -> None:
-    """
-    Refuse an image that is damaged, or that EXIF turns.
-
-    Of a JPEG that is cut off OpenCV makes the rest up in grey. The label of a turned one may be
-    drawn on what is shown, or on what is stored.
-    """
-    try:
-        with Image.open(path) as file:
-            # OpenCV reads no PNG that is cut off, and to decode it once more would take as long.
-            if file.format == 'PNG' and 'exif' not in file.info:
-                return
-            # Before load(), which turns a TIFF and drops the entry.
-            orientation = file.getexif().get(_EXIF_ORIENTATION)
-            file.load()
-    except Exception as error:  # Damaged images fail in many ways.
-        raise DatasetError(f'{path} is damaged ({error}): save it anew, or take it out') from error
-    if orientation in _TURNED:
-        raise DatasetError(f'{path} is stored turned and shown upright (EXIF orientation), so it '
-                           'is unclear how its label lies: save image and label upright, without '
-                           'this entry')
-
-
-def _load_pair(image_path: Path, label_path: Path, size: tuple[int, int],
-               to_channel: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """
-    Return the image (3, H, W) and its labels (H, W), both uint8 and of the wanted size.
-
-    And the size it had, (width, height).
-    """
-    image = read_image(image_path)
-    _require_whole_and_upright(image_path)
-    original = image.shape[1::-1]
-    values = _read_label(label_path)
-    if image.shape[:2] != values.shape:
-        raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
-                           f'its image {image.shape[1]}x{image.shape[0]}: give both one size')
-    channels = to_channel[values]
-    if (channels == _INVALID).any():
-        wrong = np.unique(values[channels == _INVALID]).tolist()
-        raise DatasetError(f'{label_path} holds {wrong}, which the label set does not have: '
-                           'correct the file, or add the class or the ignore_id to the label set')
-    if original != tuple(size):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-        channels = cv2.resize(channels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1), channels, original
-
-
-def _read_label(path: Path) -> np.ndarray:
-    """
-    Return the class ids in a label image, (H, W) uint8; of a palette PNG they are the indices.
-
-    :raises DatasetError: if it holds anything else, or is damaged.
-    """
-    with open(path, 'rb') as file:
-        header = file.read(26)
-    if len(header) < 26 or not header.startswith(_PNG_SIGNATURE):
-        raise DatasetError(f'{path} cannot be read as a PNG: write class ids into one')
-    bits, color_type = header[24:]
-    # Pillow and OpenCV stretch less than 8 bits of grey to 0 to 255.
-    if color_type != _PALETTE and (bits, color_type) != (8, _GREY):
-        found = {_GREY: f'has {bits} bit(s) a pixel', _GREY_ALPHA: 'has transparency'}.get(
-            color_type, 'has colours')
-        raise DatasetError(f'{path} {found}: write class ids, as a PNG with one channel of 8 bits '
-                           'or with a palette')
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file)
-    except Exception as error:  # Damaged images fail in many ways.
-        raise DatasetError(f'{path} is damaged ({error}): write it anew') from error

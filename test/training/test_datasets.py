@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
-from bisenet_ros.training import datasets
+from bisenet_ros.training import labelled_image
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import (
     Dataset,
@@ -177,7 +177,7 @@ def test_no_thread_reads_on_after_an_error(camvid_like, monkeypatch):
 
     before = threading.active_count()
     (camvid_like / 'train' / 'A_0.png').write_bytes(b'nothing')
-    monkeypatch.setattr(datasets, 'read_image', read_slowly)
+    monkeypatch.setattr(labelled_image, 'read_image', read_slowly)
     with pytest.raises(DatasetError, match='A_0.png'):
         load(camvid_like)
     assert threading.active_count() == before
