@@ -138,8 +138,9 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
     :param size: (width, height) in pixels to which everything is resized.
     :raises ValueError: for an image file that holds none.
     :raises DatasetError: for a label set that is not the layout's, a damaged file, an image that
-        EXIF turns, a label file that is no PNG of class ids, sizes that differ, a label value the
-        label set does not have, labels that say nothing, or more than fits into memory.
+        EXIF turns, a label file that is no PNG of class ids, palettes or sizes that differ, a
+        label value the label set does not have, labels that say nothing, or more than fits into
+        memory.
     """
     _warn_of_unread(files.pairs)
     dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
@@ -162,7 +163,7 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
         labels = np.empty((len(pairs), height, width), np.uint8)
     except MemoryError as error:
         raise _too_large(len(pairs), height, width, _IN_MEMORY) from error
-    originals = []
+    originals, palette = [], {}
     threads = ThreadPoolExecutor()
     try:
         loaded = threads.map(lambda pair: load_labelled_image(*pair, size, to_channel), pairs)
@@ -171,10 +172,23 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
                      disable=None)):
             images[index], labels[index] = each.image, each.labels
             originals.append(each.original)
+            _require_one_palette(palette, each.colors, pairs[index][1])
     finally:  # A thread that outlives the interpreter may abort the process.
         threads.shutdown(cancel_futures=True)
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
                    [image for image, _ in pairs]), originals
+
+
+def _require_one_palette(palette: dict[int, tuple[tuple[int, ...], Path]],
+                         colors: dict[int, tuple[int, ...]], path: Path) -> None:
+    """Refuse colours of a label file that are not those of earlier ones; add them otherwise."""
+    for index, color in colors.items():
+        earlier, file = palette.setdefault(index, (color, path))
+        if color != earlier:
+            raise DatasetError(
+                f'{path} has the colour {color} for index {index} of its palette, {file} '
+                f'{earlier}: masks in colours that were stored with palettes (quantised, indexed) '
+                'give each file indices of its own, which are no class ids: turn colours into ids')
 
 
 def _pairs(layout: str, root: Path, layout_arguments: dict[str, str]) -> list[tuple[Path, Path]]:

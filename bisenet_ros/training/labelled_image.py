@@ -29,11 +29,14 @@ class LabelledImage(NamedTuple):
     :ivar image: (3, H, W) uint8 RGB.
     :ivar labels: (H, W) uint8.
     :ivar original: the size that both had before they were resized, (width, height).
+    :ivar colors: (red, green, blue) of each value that the label file has in its palette; empty
+        where it has none.
     """
 
     image: np.ndarray
     labels: np.ndarray
     original: tuple[int, int]
+    colors: dict[int, tuple[int, ...]]
 
 
 def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int],
@@ -50,7 +53,7 @@ def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int
     image = read_image(image_path)
     _require_whole_and_upright(image_path)
     original = image.shape[1::-1]
-    values = _read_label(label_path)
+    values, colors = _read_label(label_path)
     if image.shape[:2] != values.shape:
         raise DatasetError(f'{label_path} is {values.shape[1]}x{values.shape[0]} pixels, '
                            f'its image {image.shape[1]}x{image.shape[0]}: give both one size')
@@ -63,7 +66,7 @@ def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)
-    return LabelledImage(image, labels, original)
+    return LabelledImage(image, labels, original, colors)
 
 
 def _require_whole_and_upright(path: Path) -> None:
@@ -89,9 +92,11 @@ def _require_whole_and_upright(path: Path) -> None:
                            'this entry')
 
 
-def _read_label(path: Path) -> np.ndarray:
+def _read_label(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, ...]]]:
     """
     Return the class ids in a label image, (H, W) uint8; of a palette PNG they are the indices.
+
+    And the colours of those.
 
     :raises DatasetError: if it holds anything else, or is damaged.
     """
@@ -108,6 +113,14 @@ def _read_label(path: Path) -> np.ndarray:
                            'or with a palette')
     try:
         with Image.open(path) as file:
-            return np.asarray(file)
+            return np.asarray(file), _used_colors(file)
     except Exception as error:  # Damaged images fail in many ways.
         raise DatasetError(f'{path} is damaged ({error}): write it anew') from error
+
+
+def _used_colors(file: Image.Image) -> dict[int, tuple[int, ...]]:
+    """Return the colour of each index in use; of none where there is no palette."""
+    palette = file.getpalette() or []
+    used = (index for _, index in file.getcolors())
+    # An index beyond the palette has no colour: some writers leave the one for `ignore_id` out.
+    return {index: color for index in used if (color := tuple(palette[3 * index:3 * index + 3]))}

@@ -223,6 +223,32 @@ def test_a_palettes_indices_are_the_labels(tmp_path, one_pair, bits, row, ids):
     assert dataset.labels.flatten().tolist() == ids
 
 
+def write_with_palettes(image, label, palettes):
+    """Write, for each name, an image and a label with that palette and the values 0, 1 and 11."""
+    for name, palette in palettes.items():
+        width = write_png(label.with_stem(name), 8, 3, bytes(palette), b'\x00\x01\x0b')
+        cv2.imwrite(str(image.with_stem(name)), np.full((1, width), 99, np.uint8))
+
+
+def test_palettes_that_differ_are_refused(tmp_path, one_pair):
+    """Masks in colours, quantised: the indices are of each file's own making."""
+    road, sky = [128, 64, 128], [70, 130, 180]
+    write_with_palettes(*one_pair, {'a': road + sky, 'b': sky + road})
+    with pytest.raises(DatasetError, match=r'labels/b\.png has the colour \(70, 130, 180\) for '
+                       r'index 0 of its palette, .*labels/a\.png \(128, 64, 128\): .* into ids'):
+        load(tmp_path, layout='folders', size=(3, 1))
+
+
+def test_palettes_that_differ_in_what_is_not_used_are_taken(tmp_path, one_pair):
+    """As those of VOC, which some writers cut off, even before the colour of `ignore_id`."""
+    voc, void = [0, 0, 0, 128, 0, 0, 0, 128, 0], [224, 224, 192]
+    write_with_palettes(*one_pair, {'a': voc, 'b': voc[:6], 'c': voc[:6] + 9 * [1, 2, 3] + void})
+    cv2.imwrite(str(one_pair[0].with_stem('d')), np.full((1, 3), 99, np.uint8))
+    cv2.imwrite(str(one_pair[1].with_stem('d')), np.array([[0, 1, 11]], np.uint8))  # no palette
+    dataset = load(tmp_path, layout='folders', size=(3, 1))
+    assert dataset.labels.flatten(1).tolist() == 4 * [[0, 1, IGNORED]]
+
+
 @pytest.mark.parametrize('pixels, found', [
     (np.zeros((64, 96, 3), np.uint8), 'has colours'),
     (np.zeros((64, 96, 4), np.uint8), 'has colours'),
