@@ -146,7 +146,7 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
     dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
     _warn_of_squeezing(files.root, dataset.files, originals, size)
     _warn_of_darkness(files.root, dataset)
-    if (dataset.labels == IGNORED).all():
+    if dataset.labels.amin() == IGNORED:  # `== IGNORED` on all of them is a copy of them.
         raise DatasetError(f'{files.root}: every pixel of its labels is ignored '
                            f'({files.pairs[0][1]} ...)')
     return dataset
