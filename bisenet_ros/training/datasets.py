@@ -146,9 +146,7 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
     dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
     _warn_of_squeezing(files.root, dataset.files, originals, size)
     _warn_of_darkness(files.root, dataset)
-    if dataset.labels.amin() == IGNORED:  # `== IGNORED` on all of them is a copy of them.
-        raise DatasetError(f'{files.root}: every pixel of its labels is ignored '
-                           f'({files.pairs[0][1]} ...)')
+    _check_ignored(files, dataset)
     return dataset
 
 
@@ -288,6 +286,19 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
         values = [label.id for label in label_set.labels]
     table[list(values)] = np.arange(len(values))
     return table
+
+
+def _check_ignored(files: DatasetFiles, dataset: Dataset) -> None:
+    """Refuse labels that say nothing, and tell of them if they are some of several."""
+    # `== IGNORED` on all pixels would be a copy of the labels.
+    silent = (dataset.labels.flatten(1).amin(1) == IGNORED).nonzero().flatten().tolist()
+    if not silent:
+        return
+    example = files.pairs[silent[0]][1]
+    if len(silent) == len(dataset):
+        raise DatasetError(f'{files.root}: every pixel of its labels is ignored ({example} ...)')
+    _logger.warning('%s: %d of %d labels ignore every pixel, such as %s', files.root, len(silent),
+                    len(dataset), example.name)
 
 
 def _warn_of_squeezing(root: Path, files: list[Path], originals: list[tuple[int, int]],

@@ -104,6 +104,16 @@ def test_labels_that_say_nothing_are_refused(tmp_path):
         load(tmp_path, layout='folders')
 
 
+def test_a_label_that_says_nothing_is_told(camvid_like, caplog):
+    load(camvid_like)
+    assert not caplog.text
+    for name in 'A_2', 'B_3':
+        cv2.imwrite(str(camvid_like / 'trainannot' / f'{name}.png'),
+                    np.full((64, 96), CAMVID.ignore_id, np.uint8))
+    load(camvid_like)
+    assert f'{camvid_like}: 2 of 6 labels ignore every pixel, such as A_2.png' in caplog.text
+
+
 def test_a_home_folder_is_found(camvid_like, monkeypatch):
     monkeypatch.setenv('HOME', str(camvid_like.parent))
     assert len(load('~/camvid_like')) == 6
