@@ -114,18 +114,21 @@ def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
     :param layout_arguments: what stands for the names in angle brackets; by default train, images,
         labels.
     :raises DatasetError: for an unknown layout, a name that it does not have, a missing folder or
-        label, no image, or a label that is its image or that of two.
+        label, no image, none that starts with one of the sequences, or a label that is its image
+        or that of two.
     """
     root = user_path(root)
     pairs = _pairs(layout, root, layout_arguments)
     _warn_of_labels_without_image(layout, pairs)
-    if sequences:
-        pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
-    if not pairs:
-        of = f' that start with {" or ".join(sequences)}' if sequences else ''
+    missing = [prefix for prefix in sequences
+               if not any(image.name.startswith(prefix) for image, _ in pairs)]
+    if missing or not pairs:
+        of = f' that start with {" or ".join(missing)}' if missing else ''
         where = ''.join(f', {name} {value}' for name, value in layout_arguments.items())
         raise DatasetError(f'{root}: no images{of} (layout {layout}{where}; read are '
                            f'{", ".join(IMAGE_SUFFIXES)})')
+    if sequences:
+        pairs = [pair for pair in pairs if pair[0].name.startswith(tuple(sequences))]
     _require_one_label_each(pairs)
     return DatasetFiles(layout, root, pairs)
 

@@ -49,8 +49,9 @@ def test_camvid_layout(camvid_like):
 
 def test_sequences_are_filtered_by_name(camvid_like):
     assert stems(load(camvid_like, sequences=('B',))) == ['B_1', 'B_3', 'B_5']
-    with pytest.raises(DatasetError, match='no images that start with C'):
-        load(camvid_like, sequences=('C',))
+    for sequences, told in (('C',), 'C'), (('B', 'C', 'A', 'D'), 'C or D'):
+        with pytest.raises(DatasetError, match=rf'no images that start with {told} \(layout'):
+            load(camvid_like, sequences=sequences)
 
 
 def test_labels_are_resized_without_mixing_classes(camvid_like):
