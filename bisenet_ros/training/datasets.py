@@ -1,6 +1,8 @@
 """Labelled images from disk, checked before training starts and kept in memory."""
 
 import logging
+import math
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ _SQUEEZE = 0.05
 # What the brightest image has at least; 12 bits stored as 16 reach 15.
 _LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
+_IN_MEMORY_TWICE = f'{_IN_MEMORY} while data sets are joined (twice as much)'
+_MEMORY_INFO = Path('/proc/meminfo')
 
 _logger = logging.getLogger(__name__)
 
@@ -73,10 +77,37 @@ class Dataset:
             raise _too_large(*self.labels.shape, 'the GPU has free') from error
 
 
+def _size_in_memory(count: int, height: int, width: int) -> int:
+    return 4 * count * height * width  # bytes: red, green, blue and label
+
+
 def _too_large(count: int, height: int, width: int, limit: str) -> DatasetError:
-    size = 4 * count * height * width / 1e9  # GB of uint8: red, green, blue and label
+    size = _size_in_memory(count, height, width) / 1e9
     return DatasetError(f'{count} pictures of {width}x{height} take {size:.1f} GB, more than '
                         f'{limit}: lower image_size (evaluate: --size)')
+
+
+def require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) -> None:
+    """
+    Refuse data sets for which there is too little memory, before their files are read.
+
+    Linux gives out memory that it does not have, and kills who then writes to it. Several data
+    sets must fit twice, as they are joined.
+
+    :param size: (width, height) in pixels of their images in memory.
+    :raises DatasetError: if they do not fit; never where the system does not say what it has.
+    """
+    count, (width, height) = sum(len(files.pairs) for files in data_sets), size
+    times, limit = (2, _IN_MEMORY_TWICE) if len(data_sets) > 1 else (1, _IN_MEMORY)
+    if times * _size_in_memory(count, height, width) > _available_memory():
+        raise _too_large(count, height, width, limit)
+
+
+def _available_memory() -> float:
+    """Return how many bytes Linux has without swapping; infinitely many on other systems."""
+    text = _MEMORY_INFO.read_text() if _MEMORY_INFO.is_file() else ''
+    available = re.search(r'^MemAvailable: *(\d+) kB$', text, re.MULTILINE)
+    return 1024 * int(available[1]) if available else math.inf
 
 
 def joined(parts: list[Dataset]) -> Dataset:
@@ -93,7 +124,7 @@ def joined(parts: list[Dataset]) -> Dataset:
                           for name in ('images', 'labels'))
     except MemoryError as error:
         raise _too_large(sum(map(len, parts)), *parts[0].labels.shape[1:],
-                         f'{_IN_MEMORY} while data sets are joined (twice as much)') from error
+                         _IN_MEMORY_TWICE) from error
     return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
                    [file for part in parts for file in part.files])
 
@@ -145,6 +176,7 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
         label value the label set does not have, labels that say nothing, or more than fits into
         memory.
     """
+    require_memory([files], size)
     _warn_of_unread(files.pairs)
     dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
     _warn_of_squeezing(files.root, dataset.files, originals, size)

@@ -46,6 +46,7 @@ from bisenet_ros.training.datasets import (
     find_files,
     joined,
     load_dataset,
+    require_memory,
 )
 from bisenet_ros.training.initial_network import has_classes, make_network
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
@@ -110,9 +111,10 @@ class Training:
 
     def _load(self, data_sets: list[tuple[DatasetFiles, float]]) -> tuple[Dataset, torch.Tensor]:
         """Return data sets, given with their shares, as one, and how often each image is drawn."""
-        parts, weights = [], []
+        parts, weights, size = [], [], tuple(self.config['image_size'])
+        require_memory([files for files, _ in data_sets], size)
         for files, share in data_sets:
-            part = load_dataset(files, self.label_set, tuple(self.config['image_size']))
+            part = load_dataset(files, self.label_set, size)
             parts.append(part)
             weights.append(torch.full((len(part),), share / len(part)))
         return joined(parts).to(self.device), torch.cat(weights)

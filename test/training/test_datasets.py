@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.labels import load_label_set
-from bisenet_ros.training import labelled_image
+from bisenet_ros.training import datasets, labelled_image
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import (
     Dataset,
@@ -383,10 +383,26 @@ def test_a_label_whose_ending_is_in_capitals_is_told(tmp_path, one_pair):
         load(tmp_path, layout='folders')
 
 
-def test_more_pictures_than_memory_are_told(camvid_like):
+@pytest.mark.parametrize('system', ['as it is', 'one that says nothing'])
+def test_more_pictures_than_memory_are_told(camvid_like, tmp_path, monkeypatch, system):
+    if system != 'as it is':
+        monkeypatch.setattr(datasets, '_MEMORY_INFO', tmp_path / 'nothing')
     with pytest.raises(DatasetError, match='6 pictures of 10000000x10000000 take 2400000.0 GB, '
                                            'more than there is memory for: lower image_size'):
         load(camvid_like, size=(10 ** 7, 10 ** 7))
+
+
+def test_more_pictures_than_memory_are_told_before_any_is_read(camvid_like, tmp_path,
+                                                                monkeypatch):
+    """Linux gives out more memory than it has."""
+    info = tmp_path / 'meminfo'
+    monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
+    info.write_text('MemTotal:      1000 kB\nMemFree:     1 kB\nMemAvailable:     144 kB\n')
+    assert len(load(camvid_like)) == 6  # 144 KiB
+    info.write_text('MemTotal:      1000 kB\nMemFree:     1 kB\nMemAvailable:     143 kB\n')
+    (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
+    with pytest.raises(DatasetError, match='6 pictures of 96x64 take .* than there is memory for'):
+        load(camvid_like)
 
 
 def test_more_data_sets_than_memory_are_told():

@@ -26,7 +26,7 @@ from bisenet_ros.network import (  # noqa: E402
 from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
-from bisenet_ros.training import evaluate, train  # noqa: E402
+from bisenet_ros.training import datasets, evaluate, train  # noqa: E402
 from bisenet_ros.training.checkpoint import load_checkpoint  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
@@ -473,6 +473,19 @@ def test_missing_files_are_told_before_any_is_read(small_config, camvid_like, tm
     (camvid_like / 'x').mkdir()
     shutil.copy(camvid_like / 'train' / 'A_2.png', camvid_like / 'x')
     with pytest.raises(DatasetError, match=f'data.{role}: .*x/A_2.png has no label'):
+        Training(config, tmp_path)
+
+
+def test_data_sets_that_do_not_fit_twice_are_told_before_any_is_read(
+        small_config, camvid_like, tmp_path, monkeypatch):
+    """They must, while they are joined."""
+    info = tmp_path / 'meminfo'
+    info.write_text('MemAvailable:     300 kB\n')  # eight pictures take 192 KiB
+    monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
+    (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
+    data = f'layout: camvid, root: {camvid_like}'
+    config = load_config(str(small_config), [f'data.train=[{{{data}}}, {{{data}, split: val}}]'])
+    with pytest.raises(DatasetError, match='8 pictures of 96x64 .* while data sets are joined'):
         Training(config, tmp_path)
 
 
