@@ -27,7 +27,7 @@ from bisenet_ros.segmentation.device import (
 )
 from bisenet_ros.segmentation.labels import LabelSet, LabelSetError, load_label_set
 from bisenet_ros.segmentation.segmenter import weights_path
-from bisenet_ros.training.augmentation import Augmentation
+from bisenet_ros.training.augmentation import IGNORED, Augmentation
 from bisenet_ros.training.checkpoint import (
     check_output,
     check_pictures,
@@ -128,14 +128,16 @@ class Training:
 
     def _make_loss(self) -> JointLoss:
         settings = self.config['loss']
-        labels = self.label_set.labels
         # As often as they are drawn.
-        counts = _pixel_counts(self.train_data, self.sample_weights)[:len(labels)]
+        counts = _pixel_counts(self.train_data, self.sample_weights)
+        _require_two_classes(counts, self.label_set)
         val_counts = _pixel_counts(self.val_data, torch.ones(len(self.val_data)))
-        for what, each in ('training', counts), ('val', val_counts):
+        labels = self.label_set.labels
+        for where, each in (('training picture, so the network will not learn it', counts),
+                            ('val picture', val_counts)):
             if absent := [label.name for label, count in zip(labels, each) if not count]:
-                print(f'in no {what} picture: {", ".join(absent)}')
-        weights = log_class_weights(counts)
+                print(f'in no {where}: {", ".join(absent)}')
+        weights = log_class_weights(counts[:len(labels)])
         return JointLoss(weights ** settings['class_balance'], settings['auxiliary_weight'],
                          settings['ohem_threshold']).to(self.device)
 
@@ -301,6 +303,22 @@ def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
     """Return how many pixels of each value the images, so much of each, have, (256,) float."""
     counts = [torch.bincount(labels.flatten(), minlength=256) for labels in data.labels]
     return weights @ torch.stack(counts).cpu().float()
+
+
+def _require_two_classes(counts: torch.Tensor, label_set: LabelSet) -> None:
+    """
+    Refuse labels of one class alone, from which a network learns to see it everywhere.
+
+    :param counts: as _pixel_counts returns them.
+    :raises DatasetError: naming the class.
+    """
+    found = [label for label, count in zip(label_set.labels, counts) if count]
+    if len(found) < 2:
+        ignored = (f' and, beside it, pixels that count for nothing (ignore_id '
+                   f'{label_set.ignore_id})' if counts[IGNORED] else '')
+        raise DatasetError(f'data.train: the labels hold {found[0].name} (id {found[0].id}) as '
+                           f'their only class{ignored}: give the pixels of each class its id, of '
+                           'at least two classes, none of which may be ignore_id')
 
 
 def _named_label_set(name_or_path: str) -> LabelSet:

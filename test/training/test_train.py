@@ -266,8 +266,8 @@ def test_fine_tuning_replaces_only_the_head(small_config, tmp_path, capsys):
 def test_a_teacher_is_followed_where_nothing_is_labelled(small_config, camvid_like, tmp_path,
                                                          weights):
     for path in (camvid_like / 'trainannot').glob('*.png'):
-        labels = np.full((64, 96), 11, np.uint8)
-        labels[:8, :8] = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:8, :8]
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels[8:-8] = labels[:, 8:] = 11  # all but a corner of the sky and one of the road
         assert cv2.imwrite(str(path), labels)
     settings = ('schedule.iterations=40', 'validate_every=40', 'batch_size=4')
     alone = run(small_config, tmp_path / 'alone', *settings)
@@ -527,8 +527,24 @@ def test_other_settings_are_told_before_any_data_is_read(small_config, camvid_li
 def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
     run(small_config, tmp_path / 'run')
     told = capsys.readouterr().out
-    assert 'in no training picture: pole, pavement, tree, sign' in told
+    assert ('in no training picture, so the network will not learn it: pole, pavement, tree, '
+            'sign') in told
     assert 'in no val picture: pole, pavement, tree, sign' in told
+
+
+@pytest.mark.parametrize('value, told', [
+    (0, r'hold sky \(id 0\) as their only class: give the pixels'),
+    (255, r'hold sky \(id 0\) as their only class and, beside it, pixels that count for nothing '
+     r'\(ignore_id 255\): give the pixels')])
+def test_labels_of_one_class_are_refused(small_config, camvid_like, tmp_path, value, told):
+    """Many a mask of two classes has the values 0 and 255."""
+    label_set_of_three(tmp_path / 'mine.yaml', 'mine', ignore_id=255)
+    labels = np.zeros((64, 96), np.uint8)
+    labels[32:] = value
+    for path in camvid_like.glob('*annot/*.png'):
+        assert cv2.imwrite(str(path), labels)
+    with pytest.raises(DatasetError, match=told):
+        Training(load_config(str(small_config), [f'label_set={tmp_path}/mine.yaml']), tmp_path)
 
 
 def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
@@ -578,10 +594,10 @@ def test_a_full_disk_leaves_the_settings_of_a_run_that_is_to_go_on(small_config,
     assert (tmp_path / 'config.yaml').read_text() == before
 
 
-def label_set_of_three(path, name):
+def label_set_of_three(path, name, ignore_id=11):
     content = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
-    content |= {'name': name, 'classes': [each for each in content['classes'] if each['name'] in
-                                          ('sky', 'building', 'road')]}
+    classes = [each for each in content['classes'] if each['name'] in ('sky', 'building', 'road')]
+    content |= {'name': name, 'ignore_id': ignore_id, 'classes': classes}
     path.write_text(yaml.safe_dump(content))
 
 
@@ -614,10 +630,12 @@ def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
     network = build_network('coincheung', 'resnet18', 19)
     torch.save(network.state_dict(), tmp_path / 'model_final_v1.pth')
     cityscapes = tmp_path / 'cityscapes'
+    label_ids = np.full((64, 96), 7, np.uint8)
+    label_ids[32:] = 8
     for folder, name in ('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelIds'):
         city = cityscapes / folder / 'train' / 'ulm'
         city.mkdir(parents=True)
-        cv2.imwrite(str(city / f'ulm_0_{name}.png'), np.full((64, 96), 7, np.uint8))
+        cv2.imwrite(str(city / f'ulm_0_{name}.png'), label_ids)
     data = f'[{{layout: cityscapes, root: {cityscapes}, split: train}}]'
     training = Training(load_config(str(small_config), [
         f'network.init={tmp_path}/model_final_v1.pth', 'network.variant=coincheung',
