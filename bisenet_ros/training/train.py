@@ -3,6 +3,7 @@
 import argparse
 import copy
 import csv
+import hashlib
 import math
 import signal
 import time
@@ -120,9 +121,9 @@ class Training:
         return joined(parts).to(self.device), torch.cat(weights)
 
     def _warn_of_seen_pictures(self) -> None:
-        trained_on, measured_on = ({file.resolve() for file in data.files}
-                                   for data in (self.train_data, self.val_data))
-        if seen := len(trained_on & measured_on):
+        # By their pixels, as a picture may be in both as a copy under another name.
+        trained_on, measured_on = set(_hashes(self.train_data)), _hashes(self.val_data)
+        if seen := sum(each in trained_on for each in measured_on):
             print(f'{seen} of {len(measured_on)} val pictures are trained on: the score says '
                   'nothing of new ones')
 
@@ -297,6 +298,11 @@ def _find_files(config: dict, role: str) -> list[tuple[DatasetFiles, float]]:
         except DatasetError as error:
             raise DatasetError(f'data.{role}: {error}') from error
     return data_sets
+
+
+def _hashes(data: Dataset) -> list[bytes]:
+    """Return a hash of the pixels of each image."""
+    return [hashlib.blake2b(image.cpu().numpy()).digest() for image in data.images]
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:

@@ -496,6 +496,11 @@ def test_measuring_on_what_is_trained_on_is_told(small_config, camvid_like, tmp_
         f'data.val=[{{layout: camvid, root: {camvid_like}, split: train, sequences: [A]}}]',
     ]), tmp_path)
     assert '3 of 3 val pictures are trained on' in capsys.readouterr().out
+    for folder in 'train', 'trainannot':
+        shutil.copy(camvid_like / folder / 'A_2.png',
+                    camvid_like / folder.replace('train', 'val') / 'copy.png')
+    Training(load_config(str(small_config), []), tmp_path)
+    assert '1 of 3 val pictures are trained on' in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_path):
