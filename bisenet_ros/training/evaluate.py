@@ -43,15 +43,15 @@ def onnx_predictor(model: OnnxModel) -> Predictor:
 
 
 def table(scores: Scores, label_set: LabelSet) -> str:
-    """Return the scores as lines of text."""
-    lines = [f'{label.name:>14}  {100 * iou:5.1f}'
+    """Return the scores as lines of text, with - for classes without labels."""
+    lines = [f'{label.name:>14}  {"-" if np.isnan(iou) else format(100 * iou, ".1f"):>5}'
              for label, iou in zip(label_set.labels, scores.class_iou)]
     return '\n'.join([*lines, f'{"mean IoU":>14}  {100 * scores.mean_iou:5.1f}',
                       f'{"pixel accuracy":>14}  {100 * scores.pixel_accuracy:5.1f}'])
 
 
 def as_json(scores: Scores, label_set: LabelSet, **about) -> str:
-    """Return the scores, and what they are about, as a JSON text; absent classes are null."""
+    """Return the scores, null for classes without labels, and what they are about, as JSON."""
     class_iou = {label.name: None if np.isnan(iou) else round(float(iou), 5)
                  for label, iou in zip(label_set.labels, scores.class_iou)}
     return json.dumps({**about, 'mean_iou': round(scores.mean_iou, 5),

@@ -20,15 +20,15 @@ class Scores:
 
     @property
     def class_iou(self) -> np.ndarray:
-        """(classes,) in 0 to 1; NaN for a class neither labelled nor predicted."""
-        hits = np.diag(self.confusion).astype(float)
-        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
-        return np.divide(hits, union, out=np.full_like(hits, np.nan), where=union > 0)
+        """(classes,) in 0 to 1; NaN for a class without labels, also where it is predicted."""
+        hits, labelled = np.diag(self.confusion).astype(float), self.confusion.sum(1)
+        union = self.confusion.sum(0) + labelled - hits
+        return np.divide(hits, union, out=np.full_like(hits, np.nan), where=labelled > 0)
 
     @property
     def mean_iou(self) -> float:
         """Mean of `class_iou` over the classes that are labelled: the same ones in each score."""
-        return float(self.class_iou[self.confusion.sum(1) > 0].mean())
+        return float(np.nanmean(self.class_iou))
 
     @property
     def pixel_accuracy(self) -> float:

@@ -18,6 +18,7 @@ from bisenet_ros.segmentation import Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata  # noqa: E402
 from bisenet_ros.training import evaluate, export  # noqa: E402
+from bisenet_ros.training.scores import Scores  # noqa: E402
 
 
 @pytest.fixture
@@ -188,6 +189,21 @@ def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch)
     colors = {label.id: label.color for label in load_label_set('camvid').labels}
     assert (shown['labels'][0] == colors[8]).all()
     assert tuple(shown['prediction'][0][-1, 0]) == tuple(colors[3])  # It knows the road.
+
+
+def test_a_class_without_labels_has_no_score_even_where_it_is_predicted():
+    camvid = load_label_set('camvid')
+    confusion = np.zeros((11, 11), int)
+    confusion[0, :3] = 80, 15, 5  # sky, of which some is taken for buildings and poles
+    confusion[1, 1] = 85
+    scores = Scores(confusion)
+    lines = evaluate.table(scores, camvid).splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ['sky', '80.0'], ['building', '85.0'], ['pole', '-'], ['road', '-']]
+    assert len({len(line) for line in lines}) == 1
+    written = json.loads(evaluate.as_json(scores, camvid))
+    assert (written['class_iou']['building'], written['class_iou']['pole']) == (0.85, None)
+    assert written['mean_iou'] == pytest.approx((0.8 + 0.85) / 2)
 
 
 def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path, capsys):

@@ -59,6 +59,7 @@ def test_it_learns_and_writes_what_it_says(small_config, camvid_like, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row['iteration'] for row in rows] == ['20', '40']
     assert float(rows[1]['loss']) < 0.7 * float(rows[0]['loss'])
+    assert float(rows[1]['road']) > 0 and rows[1]['pole'] == '-', 'of which there are no labels'
     for name in ('curves.png', 'config.yaml', 'checkpoint.pth', 'last.safetensors'):
         assert (output / name).is_file(), name
     best = load_weights(output / 'best.safetensors')
