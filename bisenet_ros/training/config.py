@@ -21,12 +21,14 @@ _LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than on
           'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
           'augmentation.brightness': 0, 'augmentation.contrast': 0, 'augmentation.saturation': 0,
           'augmentation.gamma': 0, 'augmentation.channel_gain': 0, 'loss.ohem_threshold': 0,
-          'loss.class_balance': 0, 'loss.auxiliary_weight': 0, 'optimizer.lr': 0,
+          'loss.class_balance': 0, 'loss.auxiliary_weight': 0, 'optimizer.lr': 1e-9,
           'optimizer.weight_decay': 0, 'optimizer.momentum': 0, 'schedule.minutes': 0,
           'schedule.power': 0, 'mean': 0, 'std': 0.01,
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
-_MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1, 'optimizer.momentum': 1,
+_MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1,
+         'optimizer.momentum': 0.999,  # With 1 nothing ever slows down.
+         'loss.class_balance': 2,  # Weights reach 50 to this power, and 50 ^ 23 overflows.
          'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
          'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.
