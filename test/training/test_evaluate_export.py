@@ -236,6 +236,24 @@ def test_a_model_that_differs_is_not_written(weights, camvid_like, tmp_path, mon
     assert not (tmp_path / 'model.onnx').exists()
 
 
+@needs_onnx
+@pytest.mark.parametrize('options, most', [([], '0.005$'), (['--int8'], '0.05: .* leave --int8')])
+@pytest.mark.parametrize('scale', [0.5, 2])
+def test_a_model_of_other_probabilities_is_not_written(weights, camvid_like, tmp_path, monkeypatch,
+                                                       options, most, scale):
+    """Logits of another scale choose the same classes."""
+    honest = export.OnnxRuntimeEngine
+
+    def scaled(model):
+        engine = honest(model)
+        return lambda images: scale * engine(images)
+
+    monkeypatch.setattr(export, 'OnnxRuntimeEngine', scaled)
+    with pytest.raises(SystemExit, match=f'written: probabilities are off by more than {most}'):
+        export.main([weights, str(camvid_like / 'train'), str(tmp_path / 'model.onnx'), *options])
+    assert not (tmp_path / 'model.onnx').exists()
+
+
 def renamed(weights, path, **described):
     save_weights(path, dataclasses.replace(load_weights(weights), **described))
     return str(path)
