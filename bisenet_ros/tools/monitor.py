@@ -69,6 +69,16 @@ class Monitor(DiagnosticsListener):
         return len(self._stamps_in)
 
     @property
+    def rate_in(self) -> float | None:
+        """Return the rate of the images (Hz), by their stamps; None before the second."""
+        return _rate(self._stamps_in)
+
+    @property
+    def rate_out(self) -> float | None:
+        """Return the rate of the masks, likewise."""
+        return _rate(self._stamps_out)
+
+    @property
     def frames_dropped(self) -> int:
         """Return how many images, older than the newest with a mask, have none."""
         if not self._stamps_out:
@@ -148,6 +158,12 @@ class Monitor(DiagnosticsListener):
         yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
         _keep(self._base_poses, nanoseconds(message.header.stamp),
               (pose.position.x, pose.position.y, float(yaw)))
+
+
+def _rate(stamps: list[int]) -> float | None:
+    if len(stamps) < 2:
+        return None
+    return 1e9 * (len(stamps) - 1) / (stamps[-1] - stamps[0])
 
 
 def _keep(messages: OrderedDict, stamp: int, message) -> None:

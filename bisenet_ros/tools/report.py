@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
@@ -55,24 +56,37 @@ def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> 
     return {'pixel_accuracy': scores.pixel_accuracy, 'mean_iou': scores.mean_iou}
 
 
-def compare_costmaps(costmaps: Sequence[np.ndarray],
-                     truths: Sequence[np.ndarray]) -> dict[str, float | None]:
+def compare_costmaps(costmaps: Sequence[np.ndarray], truths: Sequence[np.ndarray],
+                     worst: Sequence[np.ndarray]) -> dict[str, float | int | None]:
     """
     Compare costmaps with the true cost of each cell, both (rows, columns) int8.
 
-    Cells that are unknown (-1) in either are not counted.
+    Cells that are unknown (-1) in either are not counted. Things thinner than a few cells, such as
+    poles, have none of a cost of their own: they count where the worst cost in a cell is theirs.
 
+    :param truths: -1 near borders, where the cost of a cell is undecided.
+    :param worst: the highest true cost in each cell, (rows, columns) int8.
     :returns: shares (0 to 1), None where there is nothing to share: `costmap_cells_right` of the
-        other cells have the true cost; `costmap_obstacles_missed` of those that hold a lethal
-        obstacle have a lower cost; `costmap_false_obstacles` of the rest are lethal.
+        cells have the true cost; `costmap_false_obstacles` of those that hold no lethal obstacle
+        are lethal; `costmap_obstacles_missed` of those that a lethal obstacle touches have a lower
+        cost, and so have the eight around them; and how many those are,
+        `costmap_obstacle_cells`.
     """
-    costs = np.concatenate([costmap.ravel() for costmap in costmaps])
-    truth = np.concatenate([truth.ravel() for truth in truths])
+    missed = [(np.asarray(costs) >= 0) & ~_beside_lethal(costs) for costs in costmaps]
+    costs, truth, worst, missed = (
+        np.concatenate([np.ravel(each) for each in of_moments])
+        for of_moments in (costmaps, truths, worst, missed))
     known = (costs >= 0) & (truth >= 0)
-    costs, truth = costs[known], truth[known]
-    return {'costmap_cells_right': _share(costs == truth),
-            'costmap_obstacles_missed': _share(costs[truth == LETHAL] < LETHAL),
-            'costmap_false_obstacles': _share(costs[truth < LETHAL] == LETHAL)}
+    touched = missed[(costs >= 0) & (worst == LETHAL)]
+    return {'costmap_cells_right': _share(costs[known] == truth[known]),
+            'costmap_obstacles_missed': _share(touched),
+            'costmap_obstacle_cells': touched.size,
+            'costmap_false_obstacles': _share(costs[known & (truth < LETHAL)] == LETHAL)}
+
+
+def _beside_lethal(costs: np.ndarray) -> np.ndarray:
+    """Return which cells, (rows, columns) bool, are lethal, or have a neighbour that is."""
+    return cv2.dilate((costs == LETHAL).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
 def _share(holds: np.ndarray) -> float | None:

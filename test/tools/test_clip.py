@@ -8,7 +8,7 @@ from bisenet_ros.tools import street_clip
 from bisenet_ros.tools.pictures import Costmap, Moment
 from bisenet_ros.tools.sources import StreetSource
 from bisenet_ros.tools.street import StreetDrive
-from bisenet_ros.tools.street.things import PAVEMENT, ROAD
+from bisenet_ros.tools.street.things import PAVEMENT, POLE, ROAD
 from bisenet_ros.tools.street_clip import StreetClip
 
 SIZE = (64, 48)
@@ -101,7 +101,9 @@ def test_demo_scores_what_is_perfect_with_one(clip, source):
     from bisenet_ros.tools.demo import compare_with_truth
     label_set = load_label_set('camvid')
     moments = [perfect_moment(source, clip[index], label_set) for index in range(3)]
-    assert compare_with_truth(moments, source, label_set) == {
+    scores = compare_with_truth(moments, source, label_set)
+    assert scores.pop('costmap_obstacle_cells') > 50
+    assert scores == {
         'pixel_accuracy': 1, 'mean_iou': 1, 'costmap_cells_right': 1,
         'costmap_obstacles_missed': 0, 'costmap_false_obstacles': 0}
     # A mask of another frame, and costs two metres from where they belong.
@@ -109,3 +111,21 @@ def test_demo_scores_what_is_perfect_with_one(clip, source):
     wrong = replace(moments[2], class_ids=moments[0].class_ids, costmap=costmap)
     scores = compare_with_truth([wrong], source, label_set)
     assert scores['pixel_accuracy'] < 1 and scores['costmap_cells_right'] < 1
+    assert scores['costmap_obstacles_missed'] > 0
+
+
+def test_demo_sees_the_thinnest_pole_in_a_cell(clip, source):
+    pytest.importorskip('rclpy', reason='the demo needs ROS 2')
+    from bisenet_ros.tools.demo import _worst_costs
+    frame, costs = clip[1], np.zeros(256, np.int8)
+    costs[POLE], costs[NO_DECISION] = 100, -1
+    costmap = Costmap(np.zeros((160, 300), np.int8), 0.1, (30.0, -8.0), frame.base_pose)
+    worst = _worst_costs(costmap, source, costs)
+    x, y = costmap.cell_centres()
+    poles = [np.hypot(x - footprint.center[0], y - footprint.center[1])
+             for class_id, footprint in clip.drive.street.footprints(x.min(), x.max(), 0.0)
+             if class_id == POLE]
+    in_view = [distance for distance in poles if worst[distance < 0.2].min(initial=100) >= 0]
+    assert len(in_view) > 1
+    for distance in in_view:
+        assert worst.ravel()[distance.argmin()] == 100

@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from bisenet_ros.node.image_conversion import to_image_message  # noqa: E402
+from bisenet_ros.node.stamps import nanoseconds  # noqa: E402
 from bisenet_ros.tools.monitor import Monitor  # noqa: E402
 from bisenet_ros.tools.play import odometry_message  # noqa: E402
 
@@ -88,6 +89,9 @@ def test_counts_and_latency(graph):
         graph.publish_picture('mask', number, MASK, 'mono8')
     graph.spin_until(lambda: monitor.frames_out == 2)
     assert (monitor.frames_in, monitor.frames_out, monitor.frames_dropped) == (5, 2, 2)
+    stamps = {number: nanoseconds(graph.header(number).stamp) for number in (2, 5, 6)}
+    assert monitor.rate_in == pytest.approx(4e9 / (stamps[6] - stamps[2]))
+    assert monitor.rate_out == pytest.approx(1e9 / (stamps[5] - stamps[2]))
     elapsed = (time.time_ns() - graph.start) * 1e-9
     of_2, of_5 = monitor.latencies
     assert 1.0 - 0.05 < of_5 < elapsed - 0.05
@@ -105,6 +109,7 @@ def test_counting_begins_with_the_first_mask(graph):
     graph.publish_picture('mask', 3, MASK, 'mono8')
     graph.spin_until(lambda: monitor.frames_out == 1)
     assert (monitor.frames_in, monitor.frames_dropped) == (1, 0)
+    assert monitor.rate_in is None
 
 
 @pytest.mark.parametrize('graph', [False], indirect=True)

@@ -31,19 +31,31 @@ def test_perfect_masks():
 def test_costmap_scores_against_counting_by_hand():
     truth = np.array([[0, 30, 100, 100], [100, 0, -1, 0]], np.int8)
     costs = np.array([[0, 0, 100, 30], [-1, 0, 100, -1]], np.int8)
-    scores = compare_costmaps([costs], [truth])
-    assert scores == {'costmap_cells_right': 3 / 5, 'costmap_obstacles_missed': 1 / 2,
-                      'costmap_false_obstacles': 0}
-    scores = compare_costmaps([np.full_like(costs, 100)], [truth])
+    scores = compare_costmaps([costs], [truth], [truth])
+    assert scores == {'costmap_cells_right': 3 / 5, 'costmap_obstacles_missed': 0,
+                      'costmap_obstacle_cells': 2, 'costmap_false_obstacles': 0}
+    scores = compare_costmaps([np.full_like(costs, 100)], [truth], [truth])
     assert scores == {'costmap_cells_right': 3 / 7, 'costmap_obstacles_missed': 0,
-                      'costmap_false_obstacles': 1}
+                      'costmap_obstacle_cells': 3, 'costmap_false_obstacles': 1}
+
+
+def test_an_obstacle_is_found_by_a_lethal_cell_beside_it_and_no_farther_away():
+    """However thin it is: its cells are near a border, and so of no decided cost."""
+    costs, worst = np.zeros((5, 9), np.int8), np.zeros((5, 9), np.int8)
+    worst[2, [1, 5, 8]] = 100  # three poles
+    costs[1, 0] = costs[2, 3] = 100
+    costs[2, 8] = -1  # hidden
+    scores = compare_costmaps([costs], [np.full_like(costs, -1)], [worst])
+    assert scores['costmap_obstacles_missed'] == 1 / 2
+    assert scores['costmap_obstacle_cells'] == 2
+    assert scores['costmap_cells_right'] is None
 
 
 def test_unknown_costmaps_score_nothing():
     unknown, known = np.full((2, 2), -1, np.int8), np.zeros((2, 2), np.int8)
-    assert compare_costmaps([unknown], [known]) == {
+    assert compare_costmaps([unknown], [known], [known]) == {
         'costmap_cells_right': None, 'costmap_obstacles_missed': None,
-        'costmap_false_obstacles': None}
+        'costmap_obstacle_cells': 0, 'costmap_false_obstacles': None}
 
 
 def moment(stamp):
