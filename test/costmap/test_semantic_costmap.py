@@ -262,6 +262,14 @@ def test_time_that_jumps_back_starts_anew():
     assert cost(target, 2.0, 0.0) == 0
 
 
+def test_masks_without_a_stamp_are_all_used():
+    target = costmap()
+    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
+    for mask, expected in (road(), 0), (pavement, 30):
+        assert target.update('front', CAMERA, LEVEL, None, mask, None, 0.0)
+        assert cost(target, 2.0, 0.0) == expected
+
+
 def test_a_camera_whose_clock_lags_too_far_is_named():
     target = costmap(decay_time=2.0)
     update(target, road(), stamp=60.0)
@@ -858,6 +866,15 @@ def test_the_ground_may_lie_below_the_base_frame():
     assert (points[:, 2] == -0.5).all()
 
 
+def test_obstacle_points_lie_on_the_ground_below_the_robot():
+    """Its base drives 3 m above the origin of odometry."""
+    target = costmap(ground_z=-0.5)
+    target.update('front', CAMERA, LEVEL, pose_from_rpy((0, 0, 3.0), (0, 0, 0)),
+                  wall_at(row_at(2.0)), None, 0.0)
+    heights = target.obstacle_points()[0][:, 2]
+    assert len(heights) and (heights == 2.5).all()
+
+
 def test_two_classes_are_enough():
     labels = LabelSet('two', (Label(0, 'floor', (0, 0, 0), 0, False, True),
                               Label(1, 'thing', (255, 0, 0), 100, True, False)), 255)
@@ -906,6 +923,24 @@ def test_what_was_seen_before_odometry_began_anew_is_forgotten(place, seconds, s
     assert cost(target, 3.0, 0.0) == 0
     update(target, np.full((HEIGHT, WIDTH), 255, np.uint8), base=place, stamp=seconds)
     assert cost(target, 3.0, 0.0) == (0 if stays else -1)
+
+
+@pytest.mark.parametrize('before, after', [(np.eye(4), None), (None, np.eye(4))],
+                         ids=['ceases', 'begins'])
+def test_what_was_seen_before_odometry_begins_or_ceases_is_forgotten(before, after):
+    target = costmap()
+    target.update('front', CAMERA, LEVEL, before, road(), None, 0.0)
+    assert cost(target, 2.0, 0.0) == 0
+    target.update('front', CAMERA, LEVEL, after, np.full_like(road(), 255), None, 0.1)
+    assert (target.combined() == -1).all()
+
+
+def test_what_was_seen_without_odometry_does_not_come_back_with_its_end():
+    target = costmap()
+    target.update('rear', CAMERA, BEHIND, None, road(), None, 0.0)
+    target.update('front', CAMERA, LEVEL, np.eye(4), road(), None, 0.1)
+    target.update('front', CAMERA, LEVEL, None, road(), None, 0.2)
+    assert (cost(target, 2.0, 0.0), cost(target, -2.0, 0.0)) == (0, -1)
 
 
 def test_who_stands_too_near_to_show_his_feet_is_marked_where_the_picture_begins():
