@@ -136,6 +136,48 @@ def test_light_changes_pictures_and_no_labels(light):
     assert got.std(0).max() > 0.02
 
 
+def in_another_light(**light):
+    """Return 64 coloured pictures that no light here clips, and what becomes of them."""
+    low, high = (torch.tensor(each).view(3, 1, 1) for each in ((60, 150, 170), (80, 160, 180)))
+    share = torch.rand(64, 3, 8, 8, generator=generator(1))
+    images = (low + (high - low) * share).to(torch.uint8)
+    labels = torch.zeros(64, 8, 8, dtype=torch.uint8)
+    got, _ = Augmentation(crop=(8, 8), **light)(images, labels, MEAN, generator())
+    return images / 255, got
+
+
+def check_one_factor_each(factors):
+    """Each row has one factor, of all from 1 / 1.3 to 1.3, and either end is approached."""
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), rtol=1e-3, atol=0)
+    assert 0.999 / 1.3 < factors.min() < 1 / 1.2
+    assert 1.2 < factors.max() < 1.001 * 1.3
+
+
+def test_brightness_is_one_factor_of_a_picture():
+    images, got = in_another_light(brightness=0.3)
+    check_one_factor_each((got / images).flatten(1))
+
+
+def test_the_colour_of_the_light_is_a_factor_of_each_channel():
+    images, got = in_another_light(channel_gain=0.3)
+    gains = got / images
+    check_one_factor_each(gains.flatten(0, 1).flatten(1))
+    assert (gains.mean((2, 3)).std(1) > 0.01).all()
+
+
+@pytest.mark.parametrize('light, kept', [('contrast', (1, 2, 3)), ('saturation', 1)])
+def test_contrast_keeps_the_mean_of_a_picture_and_saturation_that_of_each_pixel(light, kept):
+    images, got = in_another_light(**{light: 0.3})
+    means = images.mean(kept, keepdim=True)
+    torch.testing.assert_close(got.mean(kept, keepdim=True), means, rtol=0, atol=1e-5)
+    check_one_factor_each(((got - means) / (images - means)).flatten(1))
+
+
+def test_gamma_is_one_exponent_of_a_picture():
+    images, got = in_another_light(gamma=0.3)
+    check_one_factor_each((got.log() / images.log()).flatten(1))
+
+
 def test_whole_classes_of_the_previous_picture_are_pasted_where_they_stand():
     images, labels = pattern()
     labels[:, :4] = IGNORED

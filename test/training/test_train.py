@@ -162,12 +162,17 @@ def test_the_best_weights_are_kept(small_config, tmp_path, monkeypatch):
     assert same(best, first) and not same(best, second)
 
 
+def normalised(images):
+    """Return them with the mean and std of small_config."""
+    return (images / 255 - 0.45) / 0.27
+
+
 def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
     config = load_config(str(small_config), [
         'augmentation.crop=[96, 64]', 'augmentation.flip=0', 'schedule.closing=0.5',
         'schedule.closing_augmentation=0'])
     training = Training(config, tmp_path)
-    recorded = (training.train_data.images / 255 - 0.45) / 0.27
+    recorded = normalised(training.train_data.images)
 
     def is_recorded(picture):
         return any(torch.allclose(picture, each, atol=1e-4) for each in recorded)
@@ -176,6 +181,18 @@ def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
     assert not any(is_recorded(picture) for picture in training._batch()[0])
     training.iteration = 2
     assert all(is_recorded(picture) for picture in training._batch()[0])
+
+
+@pytest.mark.parametrize('threshold, share', [(0.7, 1.0), (0.0, 0.5)])
+def test_what_is_surely_right_counts_if_no_threshold_is_set(small_config, tmp_path, threshold,
+                                                            share):
+    """Half of the pixels are, of the others each of 11 classes is as probable."""
+    training = Training(load_config(str(small_config), [f'loss.ohem_threshold={threshold}']),
+                        tmp_path)
+    logits = torch.zeros(1, 11, 8, 8)
+    logits[:, 3, :4] = 50
+    loss = training.step._loss(logits, torch.full((1, 8, 8), 3))
+    assert loss.item() == pytest.approx(share * np.log(11))
 
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path, monkeypatch):
@@ -762,11 +779,19 @@ def test_data_sets_that_name_no_split_are_split_by_their_use(small_config, camvi
 
 
 def test_a_data_set_is_drawn_as_often_as_its_share_says(small_config, camvid_like, tmp_path):
-    """However many images it has: six share 2.0, two the 1.0 of a data set that names none."""
+    """However many images it has: six share 9.0, two the 1.0 of a data set that names none."""
     data = f'layout: camvid, root: {camvid_like}'
     training = Training(load_config(str(small_config), [
-        f'data.train=[{{{data}, share: 2.0}}, {{{data}, split: val}}]']), tmp_path)
-    assert training.sample_weights.tolist() == pytest.approx([2 / 6] * 6 + [1 / 2] * 2)
+        f'data.train=[{{{data}, share: 9.0}}, {{{data}, split: val}}]', 'batch_size=16',
+        'augmentation.crop=[96, 64]', 'augmentation.flip=0', 'schedule.closing=1',
+        'schedule.closing_augmentation=0']), tmp_path)
+    assert training.sample_weights.tolist() == pytest.approx([9 / 6] * 6 + [1 / 2] * 2)
+    recorded = normalised(training.train_data.images).flatten(1)
+    drawn = torch.cat([torch.cdist(training._batch()[0].flatten(1), recorded).argmin(1)
+                       for _ in range(50)])
+    shares = torch.tensor([0.9 / 6] * 6 + [0.1 / 2] * 2)
+    deviation = (shares * (1 - shares) / len(drawn)).sqrt()
+    assert ((drawn.bincount() / len(drawn) - shares).abs() < 4 * deviation).all()
 
 
 def test_an_earlier_run_is_kept(small_config, tmp_path):
