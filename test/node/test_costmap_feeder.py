@@ -1,10 +1,10 @@
 """Masks on their way into the costmap: none waits for another, and of each camera the newest."""
 
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
+from helpers import wait_for
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
@@ -83,10 +83,10 @@ def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
     feeder.offer(segmented(2))
     stopping = threading.Thread(target=feeder.stop)
     stopping.start()
-    while not feeder._worker._stopping:
-        time.sleep(0.01)
+    wait_for(lambda: feeder._worker._stopping)
     costmap.let.release(100)
-    stopping.join()
+    stopping.join(30)
+    assert not stopping.is_alive()
     feeder.start()
     # Of the other camera: it would not take the forgotten one's place.
     feeder.offer(segmented(3, 'rear'))

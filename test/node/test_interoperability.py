@@ -14,29 +14,32 @@ pytest.importorskip('cyclonedds', reason='needs Cyclone DDS for Python, another 
 
 import cv2  # noqa: E402
 
+from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402
 from bisenet_ros.transport import free_domain_id, large_image_environment  # noqa: E402
 
 LISTENER = Path(__file__).with_name('cyclone_listener.py')
+SECONDS = 90  # in which a mask must come
 
 
-def test_cyclone_dds_receives_the_mask(tmp_path, street_image):
-    cv2.imwrite(str(tmp_path / '0.png'), np.ascontiguousarray(street_image[..., ::-1]))
+def test_cyclone_dds_receives_the_mask(tmp_path, street_image, monkeypatch):
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / '0.png'), np.ascontiguousarray(street_image[..., ::-1]))
     domain_id = free_domain_id()
     # Cyclone DDS does not join the tests' discovery on localhost alone.
-    environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain_id),
-                   'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET',
+    environment = {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET',
                    **large_image_environment(os.environ)}
-    commands = (['bisenet_ros.node.segmentation_node'],
-                ['bisenet_ros.tools.play', str(tmp_path), '--rate', '2', '--loop'])
-    processes = [subprocess.Popen([sys.executable, '-m', *command], env=environment)
-                 for command in commands]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    commands = (('node', 'bisenet_ros.node.segmentation_node', []),
+                ('player', 'bisenet_ros.tools.play', [str(pictures), '--rate', '2', '--loop']))
+    processes = [ModuleProcess(*command, tmp_path) for command in commands]
     try:
-        listener = subprocess.run(
-            [sys.executable, str(LISTENER), str(domain_id), '90'], capture_output=True, text=True)
+        listener = subprocess.run([sys.executable, str(LISTENER), str(domain_id), str(SECONDS)],
+                                  capture_output=True, text=True, timeout=SECONDS + 30)
     finally:
         for process in processes:
-            process.terminate()
-            process.wait()
+            process.stop()
     assert listener.returncode == 0, listener.stderr
     mask = json.loads(listener.stdout)
     class_ids = mask.pop('class_ids')

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -268,11 +269,14 @@ def measuring(folder):
          '--image-size', '320', '240', '--network-size', '160', '120', '--repeats', '100000',
          '--output', str(folder)],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    too_late = threading.Timer(120, os.killpg, (process.pid, signal.SIGKILL))
+    too_late.start()
     try:
         while 'turn ' not in (line := process.stdout.readline()):
             assert line, process.stderr.read()
         yield process
     finally:
+        too_late.cancel()
         process.kill()
 
 
