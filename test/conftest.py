@@ -1,5 +1,6 @@
 """What all tests share: a ROS graph of their own, and CamVid."""
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,15 @@ ROOT = Path(__file__).parents[1]
 os.environ.update(own_domain())
 # Run as a background job of a script, pytest inherits an ignored Ctrl-C and would hand it on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart():
+    """Refuse to run where tests would be skipped for want of what is to be there."""
+    for name in os.environ.get('BISENET_ROS_REQUIRED_MODULES', '').split():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise pytest.UsageError(f'{name}, which tests need, is missing: {error}') from error
 
 
 @pytest.fixture(scope='session')
