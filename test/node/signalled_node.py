@@ -1,4 +1,4 @@
-"""A node that a signal reaches at a bad moment."""
+"""A node that a signal reaches at a bad moment, or whose GPU is lost."""
 
 import os
 import signal
@@ -25,6 +25,29 @@ class Storage:
         return 0
 
 
+def signal_twice(number: int) -> None:
+    """Send the signal to a node that works; while it ends, Ctrl-C and a closing terminal's."""
+    honest = segmentation_node.SegmentationNode.close
+
+    def close(node) -> None:
+        for again in (signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), again)
+        honest(node)
+        print('closed', flush=True)
+
+    segmentation_node.spin = lambda node: os.kill(os.getpid(), number)
+    segmentation_node.SegmentationNode.close = close
+
+
+def lose_the_gpu() -> None:
+    """Have the weights fail to load, as on a GPU that refuses all further work."""
+    def load(**settings) -> Segmenter:
+        raise RuntimeError('CUDA error: unspecified launch failure')
+
+    segmentation_node.Segmenter = load
+    segmentation_node.device_is_lost = lambda device: True
+
+
 def main() -> None:
     """
     Run the node, which gets a signal at a moment.
@@ -34,6 +57,8 @@ def main() -> None:
         drops what the signal raises, and raises an error of its own.
     loading: likewise, but the weights are loaded all the same, as where an engine that fails is
         replaced by another.
+    ending: while it works, and other signals while it ends.
+    losing: none at all, but its GPU is lost.
     """
     name, moment, *arguments = sys.argv[1:]
     number = signal.Signals[name]
@@ -53,6 +78,10 @@ def main() -> None:
 
     if moment == 'making':
         segmentation_node.Parameters = make
+    elif moment == 'ending':
+        signal_twice(number)
+    elif moment == 'losing':
+        lose_the_gpu()
     else:
         segmentation_node.Segmenter = load
     segmentation_node.main([sys.argv[0], *arguments])
