@@ -23,7 +23,13 @@ from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LIVE_LINE_PERIOD, LiveLine
 from bisenet_ros.tools.monitor import Monitor
-from bisenet_ros.tools.node_process import costmap_parameters, failure, start_node, wait_until
+from bisenet_ros.tools.node_process import (
+    FIRST_MASK_TIMEOUT,
+    costmap_parameters,
+    failure,
+    start_node,
+    wait_until,
+)
 from bisenet_ros.tools.pictures import Costmap, Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
 from bisenet_ros.tools.processes import ModuleProcess
@@ -56,7 +62,8 @@ def run(options: argparse.Namespace) -> None:
                                folder)
         stack.callback(player.stop)
         processes = [node, player]
-        wait_until(lambda: monitor.frames_out, 'waiting for the first mask', monitor, processes)
+        wait_until(lambda: monitor.frames_out, 'waiting for the first mask', monitor, processes,
+                   FIRST_MASK_TIMEOUT)
         recording = record(monitor, processes, folder, options.duration)
         figures = run_figures(monitor, options)
         if monitor.is_failing:

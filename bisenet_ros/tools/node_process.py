@@ -11,6 +11,7 @@ from bisenet_ros.tools.live_line import LiveLine
 from bisenet_ros.tools.processes import ModuleProcess
 
 START_TIMEOUT = 180.0  # s: a cold start loads torch and the weights from disk
+FIRST_MASK_TIMEOUT = 600.0  # s: a GPU may need minutes for the first frame of a size
 POLL = 0.05  # s
 
 
@@ -41,23 +42,27 @@ def costmap_parameters(camera_pose: Sequence[float],
 
 
 def wait_until(condition: Callable[[], object], what: str, listener: DiagnosticsListener,
-               processes: Sequence[ModuleProcess]) -> None:
+               processes: Sequence[ModuleProcess], timeout: float = START_TIMEOUT) -> None:
     """
     Wait visibly until `condition()` holds.
 
+    :param timeout: seconds; those in which the node configures itself do not count.
     :raises GraphError: if the node cannot be configured, or it takes too long.
     :raises ProcessEnded: if a process ends meanwhile.
     """
     line, start = LiveLine(), time.monotonic()
+    deadline = start + timeout
     while not condition():
         for process in processes:
             process.check()
-        if listener.diagnostics.get('state') == 'unconfigured':
+        state, now = listener.diagnostics.get('state'), time.monotonic()
+        if state == 'unconfigured':
             raise GraphError(f'the node says: {listener.health}')
-        seconds = time.monotonic() - start
-        if seconds > START_TIMEOUT:
-            raise failure(f'{what}: nothing within {START_TIMEOUT:g} s', listener, processes)
-        line.show(f'{what} ... {seconds:.0f} s')
+        if state == 'configuring':  # TensorRT compiles for as long as it takes.
+            deadline = now + timeout
+        if now > deadline:
+            raise failure(f'{what}: nothing within {timeout:g} s', listener, processes)
+        line.show(f'{what} ... {now - start:.0f} s')
         time.sleep(POLL)
     line.end()
 

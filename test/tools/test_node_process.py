@@ -7,8 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from bisenet_ros.tools import node_process  # noqa: E402
-from bisenet_ros.tools.node_process import GraphError, wait_until  # noqa: E402
+from bisenet_ros.tools.node_process import POLL, GraphError, wait_until  # noqa: E402
 
 NODE = SimpleNamespace(check=lambda: None, log=Path('folder/node.log'))
 
@@ -28,8 +27,22 @@ def test_a_node_that_could_not_be_configured_is_not():
                    listener('unconfigured', 'not configured: no weights'), [NODE])
 
 
-def test_nobody_waits_for_ever(monkeypatch):
-    monkeypatch.setattr(node_process, 'START_TIMEOUT', 0.1)
+def test_nobody_waits_for_ever():
     with pytest.raises(GraphError, match='loading: nothing within 0.1 s; the node says: '
-                                         'configuring. Look into folder/node.log'):
-        wait_until(lambda: False, 'loading', listener('configuring', 'configuring'), [NODE])
+                                         'active. Look into folder/node.log'):
+        wait_until(lambda: False, 'loading', listener('active', 'active'), [NODE], timeout=0.1)
+
+
+def test_the_time_to_configure_does_not_count():
+    """TensorRT compiles for minutes, and the node says meanwhile that it lives."""
+    node, polls = listener('configuring', 'configuring'), []
+
+    def configured_after_six_polls():
+        polls.append(None)
+        if len(polls) == 6:
+            node.diagnostics = {'state': 'active'}
+        return False
+
+    with pytest.raises(GraphError, match='nothing within 0.1 s'):
+        wait_until(configured_after_six_polls, 'loading', node, [NODE], timeout=2 * POLL)
+    assert len(polls) > 6

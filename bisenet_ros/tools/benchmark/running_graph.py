@@ -21,7 +21,14 @@ from bisenet_ros.tools.benchmark.process_usage import Usage, usage_of
 from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
-from bisenet_ros.tools.node_process import POLL, GraphError, failure, start_node, wait_until
+from bisenet_ros.tools.node_process import (
+    FIRST_MASK_TIMEOUT,
+    POLL,
+    GraphError,
+    failure,
+    start_node,
+    wait_until,
+)
 from bisenet_ros.tools.processes import ModuleProcess
 from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
@@ -119,7 +126,7 @@ class Graph:
         """:raises GraphError: if none comes."""
         self.play(FIRST_RATE)
         wait_until(lambda: self.monitor.receipts, 'waiting for the first mask', self.monitor,
-                   [self._node, self._player])
+                   [self._node, self._player], FIRST_MASK_TIMEOUT)
 
     def failure(self, what: str) -> GraphError:
         """Return an error that goes on with what the node says."""
