@@ -20,3 +20,12 @@ def wait_for(condition, timeout=60.0, meanwhile=lambda: time.sleep(0.05), state=
         assert time.monotonic() < deadline, f'waited {timeout} s in vain; {state()}'
         meanwhile()
     return value
+
+
+def is_running(pid):
+    """Return whether there is a process with this id that has not ended."""
+    try:
+        with open(f'/proc/{pid}/stat') as stat:
+            return stat.read().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False

@@ -28,7 +28,7 @@ class ModuleProcess:
             self._process = subprocess.Popen(
                 [sys.executable, '-m', module, *arguments], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=_die_with_parent)
+                preexec_fn=die_with_parent)
 
     @property
     def pid(self) -> int:
@@ -54,6 +54,6 @@ class ModuleProcess:
             self._process.wait()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel end this process when its parent ends, however that comes about."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -4,6 +4,8 @@ import hashlib
 import os
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import cv2
 from tqdm import tqdm
 
 from bisenet_ros.tools import street
+from bisenet_ros.tools.processes import die_with_parent
 from bisenet_ros.tools.street import DriveFrame, StreetDrive
 
 SIZE = (640, 480)
@@ -31,7 +34,11 @@ class StreetClip:
     """
 
     def __init__(self, size: tuple[int, int] = SIZE, duration: float = DURATION) -> None:
-        """Render what is not there yet, showing the progress."""
+        """
+        Render what is not there yet, showing the progress.
+
+        :raises OSError: if a process that renders ends early.
+        """
         self.drive = _drive(size, duration)
         self._settings = size, duration
         self._folder = _cache() / 'street_{}x{}_{}'.format(*size, _renderer_version())
@@ -57,12 +64,21 @@ class StreetClip:
         return self._folder / f'{index:05}.png'
 
     def _render(self, indices: list[int]) -> None:
-        with get_context('spawn').Pool(initializer=_start_worker, initargs=self._settings) as pool:
-            frames = pool.imap(_render_frame, indices)
+        processes = min(len(os.sched_getaffinity(0)), len(indices))
+        pool = ProcessPoolExecutor(processes, get_context('spawn'), _start_worker, self._settings)
+        try:
+            frames = pool.map(_render_frame, indices)
             progress = tqdm(indices, 'rendering the street, once', unit='frame',
                             mininterval=0.5 if sys.stderr.isatty() else LOG_PERIOD)
             for index, frame in zip(progress, frames):
                 self._keep(index, frame)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                f'one of {processes} processes that render the street ended early, as where '
+                'memory runs out: `taskset -c 0` before the command has one render alone; what '
+                'is rendered is kept') from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _keep(self, index: int, frame: DriveFrame) -> None:
         """Write the image last and at once: where it is, the frame is complete."""
@@ -91,6 +107,7 @@ def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
 
 def _start_worker(size: tuple[int, int], duration: float) -> None:
     global worker_drive
+    die_with_parent()
     worker_drive = _drive(size, duration)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
     cv2.setNumThreads(1)

@@ -1,7 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import is_running, wait_for
 
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools import street_clip
@@ -13,6 +20,7 @@ from bisenet_ros.tools.street_clip import StreetClip
 
 SIZE = (64, 48)
 DURATION = 0.3  # s: three frames
+RENDER = 'from bisenet_ros.tools.street_clip import StreetClip; StreetClip((64, 48), 100.0)'
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +60,52 @@ def test_kept_frames_are_not_rendered_again(cache, clip):
     again = {path: path.stat().st_mtime_ns for path in cache.glob('**/*.jpg')}
     assert again.keys() == images.keys()
     assert {path for path in images if again[path] != images[path]} == {missing}
+
+
+def workers_of(process):
+    """Return the ids of the processes that render for one."""
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    return [int(child) for child in children
+            if 'spawn_main' in Path(f'/proc/{child}/cmdline').read_text()]
+
+
+@contextmanager
+def rendering(cache):
+    """Render a clip up to where its first frames are there; yields the process."""
+    process = subprocess.Popen([sys.executable, '-c', RENDER], text=True, stderr=subprocess.PIPE,
+                               env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
+                               start_new_session=True)
+    try:
+        wait_for(lambda: [*cache.glob('**/*.png')])
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_killed_worker_is_told(tmp_path):
+    """As the kernel does where memory runs out."""
+    with rendering(tmp_path) as process:
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=60.0)
+    assert 'ChildProcessError: one of ' in errors
+    assert 'ended early' in errors and 'taskset' in errors
+
+
+def test_ctrl_c_ends_the_rendering(tmp_path):
+    with rendering(tmp_path) as process:
+        workers = workers_of(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it started
+        _, errors = process.communicate(timeout=60.0)
+    assert errors.endswith('KeyboardInterrupt\n')
+    assert workers and not any(map(is_running, workers))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    with rendering(tmp_path) as process:
+        workers = workers_of(process)
+        process.kill()
+        wait_for(lambda: not any(map(is_running, workers)))
 
 
 @pytest.fixture

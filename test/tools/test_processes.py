@@ -6,21 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import wait_for
+from helpers import is_running, wait_for
 
 import bisenet_ros
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 20.0
-
-
-def is_running(pid):
-    try:
-        with open(f'/proc/{pid}/stat') as stat:
-            return stat.read().rpartition(')')[2].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
