@@ -202,7 +202,7 @@ class BagSource(Source):
     @contextmanager
     def _open(self):
         try:
-            from rosbags.highlevel import AnyReader, AnyReaderError
+            from rosbags.highlevel import AnyReader
             from rosbags.typesys import Stores, get_typestore
         except ImportError:
             raise SourceError(f'{self.path}: reading bags needs rosbags and, where there is no '
@@ -212,9 +212,12 @@ class BagSource(Source):
         try:
             with AnyReader([self.path], default_typestore=definitions) as reader:
                 yield reader
-        except (AnyReaderError, OSError) as error:
-            raise SourceError(f'{self.path} is not a readable rosbag2 recording: {error}') \
-                from None
+        except SourceError:
+            raise
+        except Exception as error:  # Of a damaged file, rosbags raises far more than its own.
+            raise SourceError(f'{self.path} is not a readable rosbag2 recording: '
+                              f'{str(error) or type(error).__name__}; where a .mcap file is '
+                              'damaged or was cut off, `mcap recover` may save it') from None
 
     def _connections(self, reader) -> list:
         return [c for c in reader.connections if c.topic == self.topic]

@@ -225,6 +225,17 @@ class TestBag:
         with pytest.raises(SourceError, match=f'{name} is not a readable rosbag2 recording'):
             open_source(str(tmp_path / name))
 
+    def test_a_file_damaged_in_its_middle(self, tmp_path, storage):
+        bag = Bag(tmp_path / 'bag', storage)
+        for n in range(20):
+            bag.write_image('/image', n, np.zeros((HEIGHT, WIDTH), np.uint8), 'mono8', WIDTH)
+        path = next(bag.close().glob('bag.*'))
+        content, size = path.read_bytes(), 2 * WIDTH * HEIGHT  # has the head of a message
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + size * b'\xff' + content[middle + size:])
+        with pytest.raises(SourceError, match=f'{path.name} is not a readable.*mcap recover'):
+            list(open_source(str(path)))
+
 
 class TestNames:
 
