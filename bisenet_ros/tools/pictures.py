@@ -12,6 +12,7 @@ from bisenet_ros.training.pictures import save_pictures
 VIDEO_RATE = 10.0  # Hz
 PANEL_HEIGHT = 360  # px
 GAP = 4  # px between the pictures of a panel
+LARGEST_ASPECT = 8  # of a picture's sides; one of a line of pixels is stretched to it
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,18 @@ def _cost_palette() -> np.ndarray:
 
 def panel(moment: Moment) -> np.ndarray:
     """Return the camera's picture, the overlay and, where there is one, the costmap, RGB."""
-    pictures = [_of_height(moment.image), _of_height(moment.overlay)]
+    pictures = [of_height(picture, PANEL_HEIGHT) for picture in (moment.image, moment.overlay)]
     if moment.costmap is not None:
         pictures.append(draw_costmap(moment.costmap, PANEL_HEIGHT))
     gap = np.full((PANEL_HEIGHT, GAP, 3), 255, np.uint8)
     return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
 
 
-def _of_height(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
-    size = (round(width * PANEL_HEIGHT / height), PANEL_HEIGHT)
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def of_height(picture: np.ndarray, height: int) -> np.ndarray:
+    """Return a picture, (H, W, 3), of that height (px) and, but for LARGEST_ASPECT, its shape."""
+    aspect = picture.shape[1] / picture.shape[0]
+    width = round(height * min(max(aspect, 1 / LARGEST_ASPECT), LARGEST_ASPECT))
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class Video:

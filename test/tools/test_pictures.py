@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -78,6 +80,12 @@ def test_panel_with_and_without_costmap(moment):
     assert three.shape == (360, 480 + 4 + 480 + 4 + 360, 3)
     assert tuple(two[10, 10]) == (200, 100, 50)
     assert tuple(two[10, -10]) == (100, 50, 25)
+
+
+@pytest.mark.parametrize('shape, width', [((2000, 2), 45), ((2, 2000), 2880)])
+def test_panel_of_a_line_of_pixels(moment, shape, width):
+    line = np.full((*shape, 3), 100, np.uint8)
+    assert panel(replace(moment, image=line, overlay=line)).shape == (360, 2 * width + 4, 3)
 
 
 def test_video_shows_each_picture_until_the_next(tmp_path):
