@@ -17,6 +17,7 @@ from bisenet_ros.transport import camera_info_topic
 
 DEFAULT_RATE = 15.0  # Hz, where the source does not tell
 BAG_SUFFIXES = ('.mcap', '.db3')
+BAG_METADATA = 'rosbag2_bagfile_information'  # the key of its metadata.yaml
 ACCEPTED = ("'street' (rendered), a folder of images, a video file, a camera index, "
             'a rosbag2 folder, a .mcap or a .db3 file')
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
@@ -178,10 +179,16 @@ class CameraSource(Source):
 
 
 class BagSource(Source):
-    """One image topic of a rosbag2 recording, with the calibration recorded beside it."""
+    """
+    One image topic of a rosbag2 recording, with the calibration recorded beside it.
 
-    def __init__(self, path: Path, topic: str | None) -> None:
+    :param path: what it is called in messages.
+    :param parts: its folder, or its files.
+    """
+
+    def __init__(self, path: Path, parts: list[Path], topic: str | None) -> None:
         self.path = path
+        self._parts = parts
         with self._open() as reader:
             self.topic = self._choose_topic(reader, topic)
             messages = reader.messages(self._connections(reader))
@@ -210,7 +217,7 @@ class BagSource(Source):
         # Bags older than Iron hold no message definitions; these messages never changed.
         definitions = get_typestore(Stores.ROS2_HUMBLE)
         try:
-            with AnyReader([self.path], default_typestore=definitions) as reader:
+            with AnyReader(self._parts, default_typestore=definitions) as reader:
                 yield reader
         except SourceError:
             raise
@@ -278,11 +285,20 @@ def open_source(name: str, rate: float | None = None, bag_topic: str | None = No
 def _open_path(path: Path, bag_topic: str | None) -> Source:
     if not path.exists():
         raise SourceError(f'{path} does not exist; accepted: {ACCEPTED}')
-    if path.is_dir():
-        is_bag = any(file.name == 'metadata.yaml' or file.suffix in BAG_SUFFIXES
-                     for file in path.iterdir())
-        return BagSource(path, bag_topic) if is_bag else FolderSource(path)
-    return BagSource(path, bag_topic) if path.suffix in BAG_SUFFIXES else VideoSource(path)
+    if parts := _bag_parts(path):
+        return BagSource(path, parts, bag_topic)
+    return FolderSource(path) if path.is_dir() else VideoSource(path)
+
+
+def _bag_parts(path: Path) -> list[Path]:
+    """Return what rosbags is to open for a recording at `path`; nothing if there is none."""
+    if not path.is_dir():
+        return [path] if path.suffix in BAG_SUFFIXES else []
+    metadata = path / 'metadata.yaml'
+    if metadata.is_file() and BAG_METADATA in metadata.read_text(errors='replace'):
+        return [path]
+    # Metadata is written when a recording ends, which one that was cut off never did.
+    return [file for file in path.iterdir() if file.suffix in BAG_SUFFIXES]
 
 
 def _natural_order(path: Path) -> list:

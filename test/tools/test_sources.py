@@ -39,6 +39,11 @@ class TestFolder:
         (folder / 'README.txt').write_text('not an image')
         assert len(list(open_source(str(folder)))) == 1
 
+    def test_metadata_of_something_else_make_no_recording(self, tmp_path):
+        folder = write_images(tmp_path / 'images', ['a.png'])
+        (folder / 'metadata.yaml').write_text('camera: front')
+        assert len(list(open_source(str(folder)))) == 1
+
     def test_empty_folder(self, tmp_path):
         with pytest.raises(SourceError, match=f'no images .* in {tmp_path}'):
             open_source(str(tmp_path))
@@ -224,6 +229,16 @@ class TestBag:
         (tmp_path / name).write_bytes(b'not a bag')
         with pytest.raises(SourceError, match=f'{name} is not a readable rosbag2 recording'):
             open_source(str(tmp_path / name))
+
+    def test_a_recording_that_was_cut_off_has_files_only(self, tmp_path, storage):
+        for number in range(2):
+            bag = Bag(tmp_path / f'bag_{number}', storage)
+            rows = np.full((HEIGHT, WIDTH), 10 * number, np.uint8)
+            bag.write_image('/image', number, rows, 'mono8', WIDTH)
+            file = next(bag.close().glob('bag_*'))
+            file.rename(tmp_path / file.name)
+        levels = [int(frame.image[0, 0, 0]) for frame in open_source(str(tmp_path))]
+        assert levels == [0, 10]
 
     def test_a_file_damaged_in_its_middle(self, tmp_path, storage):
         bag = Bag(tmp_path / 'bag', storage)
