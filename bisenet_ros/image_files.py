@@ -1,5 +1,6 @@
-"""Which files are images, and what is in them."""
+"""Which files are images, what is in them, and how they are written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -25,3 +26,14 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise ValueError(f'{path} cannot be read as an image')
     return image
+
+
+def write_image(path: Path, image: np.ndarray, settings: Sequence[int] = ()) -> None:
+    """
+    Write (H, W) or (H, W, 3) uint8 BGR, in the format of the path's ending.
+
+    :param settings: as cv2.imwrite takes them.
+    :raises OSError: if it cannot be written.
+    """
+    if not cv2.imwrite(str(path), image, settings):
+        raise OSError(f'{path} cannot be written: is the disk full, and its folder there?')

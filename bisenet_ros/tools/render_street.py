@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bisenet_ros.command_line import ending_in_a_line, make_folder
+from bisenet_ros.image_files import write_image
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
@@ -37,14 +38,9 @@ def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: 
         frame = drive.frame(int(random.integers(len(drive))))
         labels = np.where(frame.class_ids == NO_DECISION, ignore_id, frame.class_ids)
         # Labels first: an image without any is an error to training.
-        _write(output / 'labels' / f'street{seed:04}.png', labels.astype(np.uint8))
-        _write(output / 'images' / f'street{seed:04}.png',
-               cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f'{path} cannot be written')
+        write_image(output / 'labels' / f'street{seed:04}.png', labels.astype(np.uint8))
+        write_image(output / 'images' / f'street{seed:04}.png',
+                    cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
 
 
 def main(argv: list[str] | None = None) -> None:

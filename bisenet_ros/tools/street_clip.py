@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from bisenet_ros.image_files import write_image
 from bisenet_ros.tools import street
 from bisenet_ros.tools.processes import die_with_parent
 from bisenet_ros.tools.street import DriveFrame, StreetDrive
@@ -37,7 +38,7 @@ class StreetClip:
         """
         Render what is not there yet, showing the progress.
 
-        :raises OSError: if a process that renders ends early.
+        :raises OSError: if a process that renders ends early, or the cache cannot be written to.
         """
         self.drive = _drive(size, duration)
         self._settings = size, duration
@@ -82,10 +83,9 @@ class StreetClip:
 
     def _keep(self, index: int, frame: DriveFrame) -> None:
         """Write the image last and at once: where it is, the frame is complete."""
-        cv2.imwrite(str(self._class_ids_path(index)), frame.class_ids)
+        write_image(self._class_ids_path(index), frame.class_ids)
         unfinished = self._folder / f'{os.getpid()}.jpg'
-        cv2.imwrite(str(unfinished), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR),
-                    JPEG_SETTINGS)
+        write_image(unfinished, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), JPEG_SETTINGS)
         unfinished.replace(self._image_path(index))
 
 

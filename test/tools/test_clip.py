@@ -108,6 +108,15 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         wait_for(lambda: not any(map(is_running, workers)))
 
 
+def test_a_frame_that_cannot_be_kept_is_told(tmp_path, monkeypatch, clip):
+    """A full disk is here a folder that is gone."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    other = StreetClip(SIZE, duration=0.0)
+    other._folder.rmdir()
+    with pytest.raises(OSError, match='00001.png cannot be written: is the disk full'):
+        other._keep(1, clip[1])
+
+
 @pytest.fixture
 def source(clip, monkeypatch):
     monkeypatch.setattr('bisenet_ros.tools.street_clip.StreetClip', lambda: clip)
