@@ -46,14 +46,14 @@ class Moment:
     :ivar stamp: seconds, the image's.
     :ivar image: (H, W, 3) uint8 RGB.
     :ivar overlay: (h, w, 3) uint8 RGB.
-    :ivar class_ids: (h, w) uint8.
+    :ivar class_ids: (h, w) uint8; None where nobody knows the true ones, and it is kept.
     :ivar base_pose: x, y (m) and yaw (rad) of base_link in odom when the image was taken.
     """
 
     stamp: float
     image: np.ndarray
     overlay: np.ndarray
-    class_ids: np.ndarray
+    class_ids: np.ndarray | None
     costmap: Costmap | None
     base_pose: tuple[float, float, float] | None
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
-from bisenet_ros.tools.pictures import Moment, Video, panel, save_strip
+from bisenet_ros.tools.pictures import PANEL_HEIGHT, Moment, Video, of_height, panel, save_strip
 from bisenet_ros.training.scores import Scores
 
 MOMENTS_KEPT = 60
@@ -32,12 +33,23 @@ class Recording:
         seconds = moment.stamp - self._start
         self.video.add(panel(moment), seconds)
         if seconds >= len(self.moments) * self._interval:
-            self.moments.append(moment)
+            self.moments.append(_to_keep(moment))
 
     def strip(self) -> list[Moment]:
         """Return a few moments, evenly spread."""
         rows = min(STRIP_ROWS, len(self.moments))
         return [self.moments[int((row + 0.5) * len(self.moments) / rows)] for row in range(rows)]
+
+
+def _to_keep(moment: Moment) -> Moment:
+    """
+    Return what the strip and a comparison with the truth need of a moment.
+
+    All that came of 60 images in 4K would be gigabytes.
+    """
+    return replace(moment, image=of_height(moment.image, PANEL_HEIGHT),
+                   overlay=of_height(moment.overlay, PANEL_HEIGHT),
+                   class_ids=None if moment.base_pose is None else moment.class_ids)
 
 
 def compare_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:

@@ -73,6 +73,18 @@ def test_moments_are_spread_over_the_run(tmp_path):
     assert [kept.stamp for kept in recording.strip()] == [stamps[10], stamps[30], stamps[50]]
 
 
+def test_large_pictures_are_kept_small(tmp_path):
+    image = np.full((2160, 3840, 3), 100, np.uint8)
+    recording = Recording(tmp_path, duration=4.0)
+    for stamp, pose in [(0.0, None), (2.0, (1.0, 2.0, 0.5))]:
+        recording.add(Moment(stamp, image, image, image[..., 0], None, pose))
+    without_pose, with_pose = recording.moments
+    assert with_pose.image.shape == with_pose.overlay.shape == (360, 640, 3)
+    assert (with_pose.image == 100).all()
+    assert with_pose.class_ids.shape == (2160, 3840), 'to compare with those of its pose'
+    assert without_pose.class_ids is None
+
+
 def test_strip_of_a_single_moment(tmp_path):
     recording = Recording(tmp_path, duration=4.0)
     recording.add(moment(0.0))
