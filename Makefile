@@ -1,5 +1,7 @@
 # Runs bisenet_ros without a ROS distribution: ROS 2 comes as wheels into .venv.
 # On a robot, which has a distribution, use colcon instead (README.md).
+$(if $(word 2,$(CURDIR)),$(error make does not work in a folder whose path has a space, as here: $(CURDIR). \
+  Move the checkout to another))
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 SHELL := /bin/bash
@@ -21,7 +23,7 @@ help:
 
 .PHONY: demo
 demo: setup
-	@$(VENV)/bin/python -m bisenet_ros demo $(if $(SOURCE),'$(SOURCE)') $(ARGS)
+	@$(VENV)/bin/python -m bisenet_ros demo $(if $(SOURCE),'$(subst ','\'',$(SOURCE))') $(ARGS)
 
 test_interfaces := $(CURDIR)/build/test_interfaces
 # Elsewhere, tests skip themselves without these.
