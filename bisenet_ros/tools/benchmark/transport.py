@@ -34,11 +34,11 @@ from bisenet_ros.tools.benchmark.running_graph import isolate
 from bisenet_ros.tools.benchmark.timing import ratio, summary
 from bisenet_ros.tools.listening import listening
 from bisenet_ros.tools.live_line import LiveLine
-from bisenet_ros.tools.node_process import GraphError
+from bisenet_ros.tools.node_process import START_TIMEOUT, GraphError
 from bisenet_ros.tools.processes import ModuleProcess
 
 WARM_UPS = 10  # frames of each kind that are not counted
-MASK_TIMEOUT = 60.0  # s without a mask
+MASK_TIMEOUT = 60.0  # s without a mask, once there was one
 POLL = 0.05  # s
 QUANTITIES = {'cpu': 'CPU time', 'wall': 'time', 'whole_way': 'whole way'}
 
@@ -125,9 +125,11 @@ def wait_for_masks(monitor: MaskMonitor, processes: list[ModuleProcess], frames:
             process.check()
         if monitor.fewest() > fewest:
             fewest, changed = monitor.fewest(), time.monotonic()
-        if time.monotonic() > changed + MASK_TIMEOUT:
+        # The player first renders what it plays, in 4K for most of a minute.
+        timeout = MASK_TIMEOUT if fewest else START_TIMEOUT
+        if time.monotonic() > changed + timeout:
             counts = {kind: len(latencies) for kind, latencies in monitor.latencies.items()}
-            raise GraphError(f'no masks for {MASK_TIMEOUT:g} s; there were {counts}')
+            raise GraphError(f'no masks for {timeout:g} s; there were {counts}')
         line.show(f'{fewest} of {frames} frames of each kind')
         time.sleep(POLL)
     line.end()
