@@ -13,6 +13,17 @@ def interrupted(command: str, remark: str = '') -> int:
     return 128 + signal.SIGINT
 
 
+def end_children_when_terminated() -> None:
+    """
+    Have SIGTERM and SIGHUP raise SystemExit, so that what a command started ends with it.
+
+    The exit code is what a shell gives for the signal.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup asks for
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
 @contextmanager
 def ending_in_a_line(command: str) -> Iterator[None]:
     """

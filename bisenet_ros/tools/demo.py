@@ -7,7 +7,6 @@ on the graph can, and writes a video, a strip of pictures and a report.
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import end_children_when_terminated, interrupted, make_folder
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.tools.listening import listening
@@ -223,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'--duration is {options.duration}; it must be above 0 s')
 
     keep_large_blocks()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_children_when_terminated()
     try:
         run(options)
     except (RuntimeError, ValueError, OSError) as error:

@@ -286,3 +286,13 @@ def test_an_interrupt_is_told_in_a_word(tmp_path):
         _, errors = process.communicate(timeout=60.0)
     assert process.returncode == 130
     assert errors == 'benchmark: interrupted\n'
+
+
+@pytest.mark.parametrize('sent, code', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_it_started_ends_with_it(tmp_path, sent, code):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup it would inherit another.
+    with measuring(tmp_path) as process:
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60.0)
+    assert process.returncode == code
+    assert errors == ''

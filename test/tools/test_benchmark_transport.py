@@ -1,5 +1,7 @@
-"""The wait for masks, with a monitor that has as many as a real one would."""
+"""The start of a measurement: the wait for masks, and a player that is ended early."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,26 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from bisenet_ros.tools.benchmark import transport  # noqa: E402
 from bisenet_ros.tools.benchmark.transport import wait_for_masks  # noqa: E402
 from bisenet_ros.tools.node_process import GraphError  # noqa: E402
+
+SIGNALLED_PLAYER = '''
+import os, signal
+from bisenet_ros.tools.benchmark import player
+
+class StreetDrive(player.StreetDrive):
+    def frame(self, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().frame(index)
+
+player.StreetDrive = StreetDrive
+player.main()
+'''
+
+
+def test_a_player_ends_in_order_while_it_renders():
+    done = subprocess.run(
+        [sys.executable, '-c', SIGNALLED_PLAYER, 'image', '--size', '64', '48'],
+        capture_output=True, text=True, timeout=60.0)
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 @pytest.mark.parametrize('masks, complaint', [

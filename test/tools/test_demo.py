@@ -183,8 +183,10 @@ def loading_demo(folder, output):
         demo.kill()
 
 
-@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143),
+                                        (signal.SIGHUP, 129)])
 def test_children_end_with_the_demo(folder, tmp_path, sent, code):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup the demo would inherit another.
     output = tmp_path / 'output'
     with loading_demo(folder, output) as (demo, _):
         demo.send_signal(sent)

@@ -9,6 +9,7 @@ import pytest
 from helpers import is_running, wait_for
 
 import bisenet_ros
+from bisenet_ros.tools import processes
 from bisenet_ros.tools.processes import ModuleProcess, ProcessEnded
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def test_stop_ends_one_that_will_not(module, tmp_path, monkeypatch):
     wait_for(lambda: 'deaf' in process.log.read_text())
     process.stop()
     assert ends(process)
+
+
+def test_stop_lets_the_node_finish_its_frame():
+    pytest.importorskip('rclpy', reason='needs ROS 2')
+    from bisenet_ros.node.segmentation_node import RELEASE_TIMEOUT
+    assert processes.STOP_TIMEOUT > RELEASE_TIMEOUT
 
 
 def test_dies_with_a_killed_parent(module, tmp_path):

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.command_line import interrupted, make_folder
+from bisenet_ros.command_line import end_children_when_terminated, interrupted, make_folder
 from bisenet_ros.resources import user_path
 from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import write_json
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                     help='benchmark <measurement> --help lists them')
     arguments.required = False  # which argparse knows by itself from Python 3.12 on
     chosen = parser.parse_args(argv)
+    end_children_when_terminated()
     try:
         measure(chosen.measurement, chosen.arguments)
     except ImportError as error:

@@ -8,8 +8,6 @@ odometry of a robot that drives on and on, whatever they show.
 
 import argparse
 import itertools
-import signal
-import sys
 import threading
 import time
 
@@ -21,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, Header
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.end_signals import handle_end_signals
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.listening import listening
@@ -44,11 +43,12 @@ class Player(Node):
     """
 
     def __init__(self, topics: list[str], size: tuple[int, int], for_costmap: bool) -> None:
-        super().__init__('player', start_parameter_services=False)
+        # Rendered first: while that takes its time, there is nothing yet to leave in order.
         drive = StreetDrive(size=size)
         self._scenes = [
             to_image_message(drive.frame(SCENE_PERIOD * scene).image[..., ::-1], 'bgr8', Header())
             for scene in range(SCENES)]
+        super().__init__('player', start_parameter_services=False)
         self._images = [self.create_publisher(Image, topic, IMAGE_QOS) for topic in topics]
         self._camera_info = camera_info_message(drive.camera.camera_info())
         self._camera_infos = [
@@ -101,10 +101,9 @@ def main() -> None:
     parser.add_argument('--for-costmap', action='store_true')
     options = parser.parse_args()
     keep_large_blocks()
+    handle_end_signals()  # A killed process leaves its shared memory behind.
     with listening(lambda: Player(
             options.topics, tuple(options.size), options.for_costmap)) as player:
-        # Ends in order: a killed process leaves its shared memory behind.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         player.play()
 
 
