@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
 from bisenet_ros.tools.benchmark.__main__ import main
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import table, write_json
 from bisenet_ros.tools.benchmark.timing import ratio, take_turns
 from bisenet_ros.tools.street.things import ROAD
@@ -259,6 +261,26 @@ def test_nan_is_null_in_json(tmp_path):
     text = (tmp_path / 'report.json').read_text()
     assert json.loads(text) == {'rows': [{'0.5': None}, [1, 'a', None, 2.5]]}
     assert 'NaN' not in text
+
+
+def test_the_load_is_that_before_the_measurement(tmp_path, monkeypatch):
+    def run(options):
+        monkeypatch.setattr(os, 'getloadavg', lambda: (1e6, 0.0, 0.0))
+        return {}
+
+    monkeypatch.setitem(sys.modules, 'bisenet_ros.tools.benchmark.scale',
+                        SimpleNamespace(add_arguments=lambda parser: None, run=run))
+    assert main(['scale', '--output', str(tmp_path)]) == 0
+    assert read(tmp_path, 'scale')['machine']['load'] < 1e6
+
+
+def test_cores_are_those_that_may_be_used():
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_cores)})
+    try:
+        assert machine()['cores'] == 1
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 @contextmanager

@@ -72,10 +72,11 @@ def measure(measurement: str, arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     make_folder(options.output)
     keep_large_blocks()
+    before = machine()  # The load afterwards is our own.
     report = module.run(options)
     command = ' '.join(['benchmark', measurement, *arguments])
     path = options.output / f'{measurement}.json'
-    write_json(path, {'command': command, 'machine': machine(), **report})
+    write_json(path, {'command': command, 'machine': before, **report})
     print(f'written to {path}')
 
 

@@ -11,10 +11,13 @@ PACKAGES = ('numpy', 'onnxruntime', 'opencv-python-headless', 'rclpy', 'torch', 
 
 
 def machine() -> dict[str, object]:
-    """Return what figures depend on: hardware, versions, and how busy the machine is."""
+    """
+    Return what figures depend on: hardware, versions, and how busy the machine is.
+
+    A GPU is in a report's `device`; `cores` are those that this process may run on.
+    """
     return {
-        'cpu': _processor(), 'cores': os.cpu_count(),
-        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'cpu': _processor(), 'cores': len(os.sched_getaffinity(0)),
         'cuda': torch.version.cuda, 'cudnn': torch.backends.cudnn.version(),
         'load': os.getloadavg()[0], 'system': platform.platform(),
         'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}}
