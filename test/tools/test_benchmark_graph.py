@@ -243,10 +243,10 @@ def test_masks_that_no_longer_come_are_an_error(stopped_graph, monkeypatch):
 def test_graph_says_why_there_is_no_mask(tmp_path):
     command = subprocess.run(
         [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'graph', *SMALL, *SMALL_NETWORK,
-         '-p', 'label_set:=cityscapes', '--output', tmp_path],
+         '-p', 'overlay_alpha:=7.0', '--output', tmp_path],
         capture_output=True, text=True, timeout=TIMEOUT)
     assert command.returncode == 1
-    assert 'the node says: not configured' in command.stderr and 'cityscapes' in command.stderr
+    assert 'the node says: not configured' in command.stderr and 'overlay_alpha' in command.stderr
 
 
 def test_transport(tmp_path):

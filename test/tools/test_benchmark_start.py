@@ -1,5 +1,7 @@
-"""The start of a measurement: the wait for masks, and a player that is ended early."""
+"""The start of a measurement: parameters, the wait for masks, a player that is ended early."""
 
+import argparse
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,9 +10,29 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from bisenet_ros.tools.benchmark import transport  # noqa: E402
+from bisenet_ros.tools.benchmark import graph, transport  # noqa: E402
 from bisenet_ros.tools.benchmark.transport import wait_for_masks  # noqa: E402
 from bisenet_ros.tools.node_process import GraphError  # noqa: E402
+
+
+def node_parameters(*arguments):
+    parser = argparse.ArgumentParser()
+    graph.add_arguments(parser)
+    return graph.node_parameters(parser.parse_args(arguments))
+
+
+def test_other_parameters_reach_the_node():
+    parameters = node_parameters('-p', 'max_rate:=20.0', '-p', 'mask_size:=[64, 48]')
+    assert (parameters['max_rate'], parameters['mask_size']) == (20.0, [64, 48])
+
+
+@pytest.mark.parametrize('assignment, remedy', [
+    ('precision:=fp16', 'give --precision'), ('network_size:=[64, 48]', 'give --network-size'),
+    ('precision', 'is not NAME:=VALUE')])
+def test_parameters_that_the_network_alone_lacks_are_refused(assignment, remedy):
+    with pytest.raises(ValueError, match=f'{re.escape(repr(assignment))} .*{remedy}'):
+        node_parameters('-p', assignment)
+
 
 SIGNALLED_PLAYER = '''
 import os, signal

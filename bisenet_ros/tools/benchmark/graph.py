@@ -69,17 +69,21 @@ def node_parameters(options: argparse.Namespace) -> dict[str, object]:
     """
     Return the node's parameters for the options.
 
-    :raises ValueError: if a --parameter is not NAME:=VALUE.
+    :raises ValueError: if a --parameter is not NAME:=VALUE, or has an option of its own.
     """
     costmap = {'costmap.enabled': False}
     if options.costmap:
         costmap = costmap_parameters(
             (*StreetDrive.camera_xyz, *StreetDrive.camera_rpy), ODOMETRY_TOPIC)
-    parameters = {**segmenter_settings(options), **costmap}
+    settings = segmenter_settings(options)
+    parameters = {**settings, **costmap}
     for assignment in options.parameter:
         name, separator, value = assignment.partition(':=')
         if not separator:
             raise ValueError(f'parameter {assignment!r} is not NAME:=VALUE')
+        if name in settings:
+            raise ValueError(f'parameter {assignment!r} would be the node\'s only, not of the '
+                             f'network beside it: give --{name.replace("_", "-")}')
         parameters[name] = yaml.safe_load(value)
     return parameters
 
