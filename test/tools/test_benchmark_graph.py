@@ -299,7 +299,9 @@ def test_soak(tmp_path):
     report, text = benchmark(tmp_path, 'soak', *SMALL, *SMALL_NETWORK, '--frames', '60',
                              '--rate', '20', '--period', '0.2')
     assert report['frames'] >= 60
-    assert report['samples'][-1]['frames'] == report['frames']
+    last = report['samples'][-1]
+    assert last['frames'] == report['frames']
+    assert report['achieved_hz'] == pytest.approx(last['frames'] / last['seconds'])
     assert all(report['messages'].get(f'segmentation/{name}', 0) > 0 for name in (
         'confidence', 'color_mask', 'overlay', 'camera_info', 'costmap', 'class_costmaps',
         'obstacles')), report['messages']

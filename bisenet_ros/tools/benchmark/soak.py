@@ -41,10 +41,13 @@ def run(options: argparse.Namespace) -> dict:
         rate = options.rate or Search(graph, seconds=3.0).highest_rate(FIRST_TRIED)
         samples = sample(graph, rate, options.frames, options.period, device)
         counts = dict(graph.monitor.counts)
+    achieved = samples[-1].frames / samples[-1].seconds
+    print(f'{achieved:.1f} masks/s of {rate:.1f} images/s')
     figures = report_growth(samples)
     plot(samples, options.output / 'soak.png')
-    return {'device': device, 'rate_hz': rate, 'frames': samples[-1].frames,
-            'messages': counts, **figures, 'samples': [each._asdict() for each in samples]}
+    return {'device': device, 'rate_hz': rate, 'achieved_hz': achieved,
+            'frames': samples[-1].frames, 'messages': counts, **figures,
+            'samples': [each._asdict() for each in samples]}
 
 
 def sample(graph: Graph, rate: float, frames: int, period: float, device: str) -> list[Sample]:
