@@ -190,6 +190,8 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
         segmenter.pipeline = host
     assert set(report) == {'upload', 'pre-process', 'network', 'post-process', 'download',
                            'image to ids and confidence', 'pipelined'}
+    assert report['network']['clock'] == 'host', 'it has no CUDA graph'
+    assert "'network' has the host's time in it" in capsys.readouterr().out
     assert report['pipelined']['frames'] == 50
     assert report['pipelined']['frames_per_second'] > 0
     assert report['pipelined']['rss']['last_mb'] > 50
