@@ -21,7 +21,13 @@ from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set
 from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
-from bisenet_ros.tools.benchmark import device_stages, naive_chain, random_weights, scale
+from bisenet_ros.tools.benchmark import (
+    device_stages,
+    naive_chain,
+    pipeline,
+    random_weights,
+    scale,
+)
 from bisenet_ros.tools.benchmark.__main__ import main
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.machine import machine
@@ -181,10 +187,11 @@ def test_masks_stay_out_of_the_graph_around():
 def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     """What a GPU is measured by; here its clock is the CPU's."""
     weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))
-    pipeline = DevicePipeline(DeployedNetwork(weights), torch.device('cpu'),
-                              np.arange(11, dtype=np.uint8), captures=True)
-    segmenter.pipeline, host = pipeline, segmenter.pipeline
+    device = DevicePipeline(DeployedNetwork(weights), torch.device('cpu'),
+                            np.arange(11, dtype=np.uint8), captures=True)
+    segmenter.pipeline, host = device, segmenter.pipeline
     try:
+        assert scale.logits_shape(segmenter) == (60, 80)
         report = device_stages.measure_device(segmenter, image, repeats=2, frames=50)
     finally:
         segmenter.pipeline = host
@@ -197,9 +204,9 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     assert report['pipelined']['rss']['last_mb'] > 50
     assert 'device' not in report['pipelined']
     ways = {'cuda_graphs': False, 'fused_convolutions': False, 'classify_kernel': False}
-    assert device_stages.fast_ways(pipeline) == ways
-    fuse_activations(pipeline.engine.fused_network)
-    assert device_stages.fast_ways(pipeline) == {**ways, 'fused_convolutions': True}
+    assert device_stages.fast_ways(device) == ways
+    fuse_activations(device.engine.fused_network)
+    assert device_stages.fast_ways(device) == {**ways, 'fused_convolutions': True}
 
 
 def test_a_camera_that_pans_sees_ground_all_the_way_round():
@@ -221,6 +228,31 @@ def test_scale_command(tmp_path, monkeypatch):
     assert [list(rows) for rows in axes.values()] == [
         ['0.0192', '0.0768'], [str(count) for count in scale.CLASSES], ['100', '120'], ['1', '2']]
     assert (tmp_path / 'scale.png').stat().st_size > 0
+
+
+def test_scale_post_processes_logits_as_the_network_gives_them(segmenter, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(scale, 'classify', lambda logits, *_: shapes.append(logits.shape))
+    scale.of_classes(segmenter)[5]()
+    assert shapes == [(5, 60, 80)], 'a stride of 2'
+
+
+def is_full(drive_on):
+    """Return whether a costmap knows no more after two seconds than at first."""
+    known = [(drive_on() >= 0).sum() for _ in range(60)]
+    return max(known) < 1.1 * known[0]
+
+
+@pytest.mark.parametrize('axis, values, value', [
+    ('of_cells', 'CELLS', 100), ('of_cameras', 'CAMERAS', 2)])
+def test_scale_has_full_costmaps(segmenter, monkeypatch, axis, values, value):
+    monkeypatch.setattr(scale, 'SIZE', (160, 120))
+    monkeypatch.setattr(scale, values, (value,))
+    assert is_full(getattr(scale, axis)(segmenter)[value])
+
+
+def test_pipeline_has_a_full_costmap(segmenter, image):
+    assert is_full(pipeline.host_stages(segmenter, image)['costmap'])
 
 
 def test_a_wrong_option_is_an_answer_not_a_traceback(tmp_path, capsys):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import SegmentationRequest
-from bisenet_ros.tools.benchmark.driving_costmap import FRAME_RATE, DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.options import add_segmenter_arguments, positive
 from bisenet_ros.tools.benchmark.report import beside_network
 from bisenet_ros.tools.benchmark.timing import take_turns
@@ -25,12 +25,10 @@ def stages(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
     """Return the stages to measure by name."""
     image = street_image(MASK_SIZE)
     segmentation = segmenter.segment([image])
-    settings = CostmapSettings()
     costmap, panning = (
-        DrivingCostmap(settings, segmenter.label_set, MASK_SIZE) for _ in range(2))
-    for _ in range(round(settings.decay_time * FRAME_RATE)):
-        costmap.add(segmentation)
-        panning.add(segmentation, PAN)
+        DrivingCostmap(CostmapSettings(), segmenter.label_set, MASK_SIZE) for _ in range(2))
+    costmap.fill(segmentation)
+    panning.fill(segmentation, PAN)
     pipeline = segmenter.pipeline
     prepared = pipeline.prepare(
         SegmentationRequest(image, segmenter.network_size_for(*MASK_SIZE), MASK_SIZE), bgr=False)

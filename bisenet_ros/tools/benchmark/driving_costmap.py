@@ -29,7 +29,13 @@ class DrivingCostmap:
         self._camera = camera_model(drive.camera)
         self._camera_pose = pose_from_rpy(drive.camera_xyz, drive.camera_rpy) @ BODY_FROM_OPTICAL
         self._costmap = SemanticCostmap(settings, label_set)
+        self._decay_time = settings.decay_time
         self._frame = 0
+
+    def fill(self, segmentations: Sequence[Segmentation], pan: float = 0.0) -> None:
+        """Add these until what is forgotten is forgotten; from then on the cost stays."""
+        for _ in range(round(self._decay_time * FRAME_RATE)):
+            self.add(segmentations, pan)
 
     def add(self, segmentations: Sequence[Segmentation], pan: float = 0.0) -> np.ndarray:
         """

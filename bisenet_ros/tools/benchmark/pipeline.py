@@ -145,6 +145,7 @@ def host_stages(segmenter: Segmenter, image: np.ndarray) -> dict[str, Callable[[
     segmentation = pipeline.classify(logits, size, with_confidence=True)
     _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     costmap = DrivingCostmap(CostmapSettings(), segmenter.label_set, size)
+    costmap.fill([segmentation])
     return {
         'decode (a JPEG)': lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR),
         'pre-process': lambda: pipeline.prepare(frame, bgr=True),

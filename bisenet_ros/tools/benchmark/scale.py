@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.postprocess import classify
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
 from bisenet_ros.tools.benchmark.options import add_segmenter_arguments, positive
@@ -66,15 +68,26 @@ def of_sizes(segmenter: Segmenter) -> Stages:
 
 def of_classes(segmenter: Segmenter) -> Stages:
     """Return what to measure by the number of classes; the logits have noise of any class."""
-    width, height = segmenter.network_size_for(*SIZE)
+    rows, columns = logits_shape(segmenter)
     random = np.random.default_rng(0)
 
     def stage(classes: int) -> Callable[[], object]:
-        logits = random.normal(0, 5, (classes, height // 8, width // 8)).astype(np.float32)
+        logits = random.normal(0, 5, (classes, rows, columns)).astype(np.float32)
         ids = np.arange(classes, dtype=np.uint8)
         return lambda: classify(logits, SIZE, ids)
 
     return {classes: stage(classes) for classes in CLASSES}
+
+
+def logits_shape(segmenter: Segmenter) -> tuple[int, int]:
+    """Return the rows and columns of what the segmenter's network gives for an image of SIZE."""
+    width, height = segmenter.network_size_for(*SIZE)
+    pixels = np.zeros((1, height, width, 3), np.uint8)
+    pipeline = segmenter.pipeline
+    if isinstance(pipeline, HostPipeline):
+        return pipeline.engine(pixels).shape[2:]
+    with torch.inference_mode():
+        return pipeline.engine(torch.from_numpy(pixels).to(pipeline.device)).shape[2:]
 
 
 def of_cells(segmenter: Segmenter) -> Stages:
@@ -86,6 +99,7 @@ def of_cells(segmenter: Segmenter) -> Stages:
         settings = CostmapSettings(
             resolution=RESOLUTION, size=(side, side), max_range=0.8 * side)
         costmap = DrivingCostmap(settings, segmenter.label_set, SIZE)
+        costmap.fill(segmentations)
         return lambda: costmap.add(segmentations)
 
     return {cells: stage(cells) for cells in CELLS}
@@ -94,9 +108,11 @@ def of_cells(segmenter: Segmenter) -> Stages:
 def of_cameras(segmenter: Segmenter) -> Stages:
     """Return what to measure by the number of cameras."""
     image = street_image(SIZE)
+    segmentations = segmenter.segment([image])
 
     def stage(cameras: int) -> Callable[[], object]:
         costmap = DrivingCostmap(CostmapSettings(), segmenter.label_set, SIZE)
+        costmap.fill(segmentations * cameras)
         return lambda: costmap.add(segmenter.segment([image] * cameras))
 
     return {cameras: stage(cameras) for cameras in CAMERAS}
