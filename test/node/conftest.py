@@ -3,6 +3,7 @@
 import itertools
 import signal
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ _namespaces = (f'/robot{number}' for number in itertools.count())
 
 
 @pytest.fixture(scope='module')
-def start_node(tmp_path_factory):
-    """Return a function that starts a node with parameters and returns (node, probe)."""
+def executor():
+    """Return an executor at work in a thread of its own, for probes; its context ends with it."""
     # Where the tests run under nohup, nodes would inherit, and respect, that it is ignored.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     context = rclpy.Context()
@@ -34,35 +35,62 @@ def start_node(tmp_path_factory):
 
     spinner = threading.Thread(target=spin, daemon=True)
     spinner.start()
-    nodes = []
+    yield executor
+    rclpy.shutdown(context=context)
+    spinner.join()
+
+
+@pytest.fixture
+def start_node(executor, tmp_path):
+    """Return a function that starts a node with parameters and returns (node, probe)."""
+    with _node_starter(executor, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope='module')
+def start_shared_node(executor, tmp_path_factory):
+    """Return a function as start_node is, for a node that several tests of a module share."""
+    with _node_starter(executor, tmp_path_factory.mktemp('node')) as start:
+        yield start
+
+
+@contextmanager
+def _node_starter(executor, folder):
+    started = []
 
     def start(state: str = 'active', **parameters):
         namespace = next(_namespaces)
         parameters.setdefault('image_topic', f'{namespace}/camera/image_raw')
-        probe = Probe(namespace, context)
+        probe = Probe(namespace, executor.context)
         executor.add_node(probe)
-        log_path = tmp_path_factory.mktemp('node') / 'log.txt'
         node = NodeProcess(
             namespace, {name.replace('__', '.'): value for name, value in parameters.items()},
-            log_path)
-        nodes.append(node)
+            folder / f'log{len(started)}.txt')
+        started.append((node, probe))
         probe.wait(lambda: probe.diagnostics().get('state') == state or not node.running(),
                    START_TIMEOUT)
         assert node.running(), node.log()
         return node, probe
 
     yield start
+    try:
+        _end([node for node, _ in started])
+    finally:
+        for _, probe in started:
+            probe.end()
+
+
+def _end(nodes) -> None:
+    """End all, whatever becomes of one, and look at what ended by itself, too."""
     failures = []
     for node in nodes:  # Their ends take seconds, but all at once.
         node.interrupt()
-    for node in nodes:  # all of them, whatever becomes of one, and of what ended by itself, too
+    for node in nodes:
         try:
             if exit_code := node.exit_code():
                 failures.append(f'exit code {exit_code}; log:\n{node.log()}')
         except AssertionError as error:
             failures.append(str(error))
-    rclpy.shutdown(context=context)
-    spinner.join()
     assert not failures, '\n'.join(failures)
 
 

@@ -6,12 +6,15 @@ import sys
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers import wait_for
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
@@ -24,14 +27,20 @@ ANSWER_TIMEOUT = 30.0
 
 
 class Probe(Node):
-    """Publishes images, collects what comes back, waits for conditions."""
+    """
+    Publishes images, collects what comes back, waits for conditions.
+
+    :ivar received: messages by topic, the newest last.
+    :ivar told: the values of the diagnostics of the node in this probe's namespace, likewise.
+    """
 
     def __init__(self, namespace: str, context) -> None:
         super().__init__('probe', namespace=namespace, context=context)
         self.namespace = namespace
         self.received = defaultdict(list)
+        self.told = []
         self._changed = threading.Condition()
-        self.listen('/diagnostics', DiagnosticArray)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 50)
 
     def listen(self, topic: str, message_type, qos=None) -> None:
         """Collect messages in `received[topic]`."""
@@ -48,32 +57,59 @@ class Probe(Node):
             return wait_for(
                 condition, timeout, lambda: self._changed.wait(0.1), self.diagnostics)
 
+    def _on_diagnostics(self, array_: DiagnosticArray) -> None:
+        name = f'{self.namespace}/segmentation'.lstrip('/')
+        with self._changed:
+            self.told += [
+                {'level': status.level, 'message': status.message,
+                 'stamp': nanoseconds(array_.header.stamp) * 1e-9,
+                 **{pair.key: pair.value for pair in status.values}}
+                for status in array_.status if status.name == name]
+            self._changed.notify_all()
+
     def diagnostics(self) -> dict:
         """Return the newest values of the node in this probe's namespace, {} if none came."""
-        return next(self.all_diagnostics(), {})
+        return self.told[-1] if self.told else {}
 
-    def all_diagnostics(self) -> Iterator[dict]:
-        """Give all values that the node told, the newest first."""
-        name = f'{self.namespace}/segmentation'.lstrip('/')
-        for array_ in reversed(self.received['/diagnostics']):
-            for status in array_.status:
-                if status.name == name:
-                    yield {'level': status.level, 'message': status.message,
-                           'stamp': nanoseconds(array_.header.stamp) * 1e-9,
-                           **{pair.key: pair.value for pair in status.values}}
+    def next_diagnostics(self, count: int, meanwhile=lambda: None) -> list[dict]:
+        """Return the first values, `count` of them, that the node tells after this call."""
+        now = self.get_clock().now().nanoseconds * 1e-9
 
-    def call(self, service_type, name: str, request):
+        def newer():
+            values = [each for each in self.told if each['stamp'] > now]
+            return values[:count] if len(values) >= count else None
+        return self.repeat_until(meanwhile, newer, 0.05)
+
+    def change_state(self, transition: int) -> bool:
+        """Ask the node for a lifecycle transition; return whether it was made."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(
+            ChangeState, 'segmentation/change_state', request, START_TIMEOUT).success
+
+    def set_parameter(self, name: str, value) -> SetParametersResult:
+        """Set one of the node's parameters; return whether it was, and why not."""
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        return self.call(SetParameters, 'segmentation/set_parameters',
+                         SetParameters.Request(parameters=[parameter])).results[0]
+
+    def call(self, service_type, name: str, request, timeout: float = ANSWER_TIMEOUT):
         """Call a service and return its answer."""
         client = self.create_client(service_type, name)
         assert client.wait_for_service(ANSWER_TIMEOUT), f'no service {name}'
         future = client.call_async(request)
-        self.wait(future.done)
+        self.wait(future.done, timeout)
         self.release(self.destroy_client, client)
         return future.result()
 
-    def release(self, destroy, entity) -> None:
-        """Call `destroy(entity)` in the executor's thread, which might just be using it."""
-        self.wait(self.executor.create_task(destroy, entity).done)
+    def release(self, destroy, *entity) -> None:
+        """Call `destroy(*entity)` in the executor's thread, which might just be using it."""
+        self.wait(self.executor.create_task(destroy, *entity).done)
+
+    def end(self) -> None:
+        """Leave the graph."""
+        self.release(self.executor.remove_node, self)
+        self.destroy_node()
 
     def send_until(self, publisher, message, condition, period: float = 0.2,
                    timeout: float = ANSWER_TIMEOUT):

@@ -126,15 +126,15 @@ def start(start_node, odometry: str, robot_class=Robot, **parameters):
 
 
 @pytest.fixture(scope='module')
-def standing(start_node):
+def standing(start_shared_node):
     """Return a robot whose node knows of no odometry: the grid is in base_link."""
-    return start(start_node, 'none')
+    return start(start_shared_node, 'none')
 
 
 @pytest.fixture(scope='module')
-def driving(start_node):
+def driving(start_shared_node):
     """Return a robot whose node gets odometry from a topic: the grid is in odom."""
-    return start(start_node, 'topic')
+    return start(start_shared_node, 'topic')
 
 
 def known(robot: Robot):
@@ -338,9 +338,9 @@ def test_unknown_when_paused_and_known_again_when_resumed(standing):
 
 
 @pytest.fixture(scope='module')
-def patient(start_node):
+def patient(start_shared_node):
     """Return a robot whose costmap, once known, stays so longer than any test waits."""
-    return start(start_node, 'topic', **{'stale_after': 600.0, 'costmap.decay_time': 600.0})
+    return start(start_shared_node, 'topic', **{'stale_after': 600.0, 'costmap.decay_time': 600.0})
 
 
 def test_the_grid_is_where_the_robot_stands_and_heads(patient):

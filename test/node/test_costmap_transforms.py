@@ -138,16 +138,16 @@ def start_on_tf(start_node, **parameters) -> TransformedRobot:
 
 
 @pytest.fixture(scope='module')
-def robot(start_node):
+def robot(start_shared_node):
     """Return a robot whose node takes all poses from TF."""
-    return start_on_tf(start_node)
+    return start_on_tf(start_shared_node)
 
 
 @pytest.fixture(scope='module')
-def simulated_robot(start_node):
+def simulated_robot(start_shared_node):
     """Return such a robot whose time is that of /clock."""
     clock = SimulatedClock(start=1000.0)
-    robot = start_on_tf(start_node, use_sim_time=True)
+    robot = start_on_tf(start_shared_node, use_sim_time=True)
     robot.clock = clock
     yield robot
     clock.stop()

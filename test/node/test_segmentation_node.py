@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from node_in_process import node_in_process  # noqa: E402
 from probe import (  # noqa: E402
@@ -28,11 +26,9 @@ from probe import (  # noqa: E402
     image_message,
     pixels_of,
 )
-from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
@@ -49,9 +45,9 @@ RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @pytest.fixture(scope='module')
-def street(start_node):
+def street(start_shared_node):
     """Return a probe beside one running node with the shipped weights."""
-    _, probe = start_node()
+    _, probe = start_shared_node()
     for topic in ('mask', 'confidence', 'color_mask', 'overlay'):
         probe.listen(f'segmentation/{topic}', Image)
     probe.listen('segmentation/camera_info', CameraInfo)
@@ -181,15 +177,10 @@ def test_pause_and_resume(street, street_image):
     assert answer(street, 'mask', 106) is None
 
 
-def set_parameter(probe, name, value):
-    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-    return probe.call(SetParameters, 'segmentation/set_parameters', request).results[0]
-
-
 def test_live_and_configured_parameters(street, street_image):
     try:
         for name, value in ('confidence_threshold', 0.9), ('overlay_alpha', 0.0):
-            assert set_parameter(street, name, value).successful
+            assert street.set_parameter(name, value).successful
         mask = street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=108),
                                  lambda: answer(street, 'mask', 108))
         confidence = pixels_of(street.wait(lambda: answer(street, 'confidence', 108)))
@@ -200,11 +191,11 @@ def test_live_and_configured_parameters(street, street_image):
         assert 0 < undecided.sum() < undecided.size
         blended = street.wait(lambda: answer(street, 'overlay', 108))
         np.testing.assert_array_equal(pixels_of(blended), street_image)
-        refusal = set_parameter(street, 'weights', 'camvid_resnet18')
+        refusal = street.set_parameter('weights', 'camvid_resnet18')
         assert not refusal.successful and 'cleanup' in refusal.reason
     finally:
         for name, value in ('confidence_threshold', 0.0), ('overlay_alpha', 0.5):
-            assert set_parameter(street, name, value).successful
+            assert street.set_parameter(name, value).successful
 
 
 def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
@@ -217,7 +208,7 @@ def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
         return came - out - dropped
 
     def rates_tell():
-        newest, before = islice(street.all_diagnostics(), 2)
+        before, newest = street.told[-2:]
         elapsed = newest['stamp'] - before['stamp']
         came, out = (int(newest[name]) - int(before[name]) for name in ('frames_in', 'frames_out'))
         rates = [float(newest[name]) for name in ('rate_in_hz', 'rate_out_hz')]
@@ -225,35 +216,29 @@ def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
             [came / elapsed, out / elapsed], rel=0.1)
     before = held_back()
     try:
-        assert set_parameter(street, 'max_rate', 2.0).successful
+        assert street.set_parameter('max_rate', 2.0).successful
         # Besides, one may be in work and one wait for it.
         street.send_until(street.camera, message, lambda: held_back() > before + 5, period=0.05)
         street.send_until(street.camera, message, rates_tell, period=0.05)
     finally:
-        assert set_parameter(street, 'max_rate', 0.0).successful
-
-
-def change_state(probe, transition):
-    request = ChangeState.Request()
-    request.transition.id = transition
-    return probe.call(ChangeState, 'segmentation/change_state', request).success
+        assert street.set_parameter('max_rate', 0.0).successful
 
 
 def test_lifecycle_down_and_up_again(street, street_image):
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-        assert change_state(street, transition)
+        assert street.change_state(transition)
     street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
     street.wait(lambda: street.count_publishers(f'{street.namespace}/segmentation/mask') == 0)
     street.wait(lambda: street.diagnostics()['frames_out'] == '0')
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert change_state(street, transition)
+        assert street.change_state(transition)
     street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=109),
                       lambda: answer(street, 'mask', 109))
 
 
 def test_a_node_that_was_shut_down_says_so(start_node):
     _, probe = start_node(costmap__enabled=False)
-    assert change_state(probe, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert probe.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     probe.wait(lambda: probe.diagnostics()['state'] == 'finalized')
     refusal = probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=True))
     assert not refusal.success and 'was shut down' in refusal.message
@@ -264,10 +249,8 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
     _, probe = start_node(state='unconfigured', autostart=False, stale_after=0.5,
                           costmap__enabled=False)
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert change_state(probe, transition)
-    told = [status.message for array in probe.received['/diagnostics'] for status in array.status
-            if status.name.startswith(probe.namespace.lstrip('/'))]
-    assert any(message.startswith('configuring') for message in told)
+        assert probe.change_state(transition)
+    assert any(each['message'].startswith('configuring') for each in probe.told)
     probe.wait(lambda: 'nobody publishes' in probe.diagnostics()['message'])
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
     probe.wait(lambda: 'though there is a publisher' in probe.diagnostics()['message'])
@@ -300,9 +283,7 @@ def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node, topic,
         camera.publish(small)
     probe.wait(camera.get_subscription_count)
     probe.repeat_until(send, lambda: camera.get_subscription_count() == 0, 0.05)
-    end = time.monotonic() + 6.0
-    probe.repeat_until(send, lambda: time.monotonic() > end, 0.05)
-    told = [(each['message'], each['frames_in']) for each in islice(probe.all_diagnostics(), 4)]
+    told = [(each['message'], each['frames_in']) for each in probe.next_diagnostics(4, send)]
     assert told == 4 * [('idle: nobody subscribes to an output', told[0][1])]
     assert int(told[0][1]) > 0
     probe.listen(f'segmentation/{topic}', message_type, LATCHED if topic == 'costmap' else None)
@@ -387,13 +368,13 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
         return probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=data))
     assert enable(False).success
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert change_state(probe, transition)
+        assert probe.change_state(transition)
     refusal = enable(True)
     assert not refusal.success and 'not enabled: ' in refusal.message
     probe.wait(lambda: probe.diagnostics()['last_error'] == refusal.message)
     assert probe.diagnostics()['state'] == 'paused'
     assert probe.diagnostics()['level'] == b'\x02'
-    assert change_state(probe, Transition.TRANSITION_DEACTIVATE)
+    assert probe.change_state(Transition.TRANSITION_DEACTIVATE)
     probe.wait(lambda: probe.diagnostics()['message'] == 'inactive')
 
 
@@ -409,7 +390,7 @@ def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, aut
     assert set(grid.data) == {-1}
     cloud, = probe.wait(lambda: probe.received['segmentation/obstacles'])
     assert (cloud.header.frame_id, cloud.width) == ('odom', 0)
-    assert change_state(probe, Transition.TRANSITION_CONFIGURE) is False
+    assert probe.change_state(Transition.TRANSITION_CONFIGURE) is False
     probe.wait(lambda: len(probe.received['segmentation/costmap']) > 1)
     assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 1
 
@@ -666,7 +647,7 @@ def test_label_info_is_latched_and_out_before_any_mask(start_node):
     assert [(entry.class_id, entry.class_name) for entry in message.class_map] == [
         (label.id, label.name) for label in labels]
     assert message.threshold == 0.25
-    assert set_parameter(probe, 'confidence_threshold', 0.75).successful
+    assert probe.set_parameter('confidence_threshold', 0.75).successful
     probe.wait(lambda: probe.received['segmentation/label_info'][-1].threshold == 0.75)
 
 
