@@ -106,23 +106,29 @@ class Robot:
         return np.array(message.data, np.int8).reshape(message.info.height, message.info.width)
 
 
-def start(start_node, odometry: str, robot_class=Robot, **parameters):
+def start_unheard(start_node, odometry: str, robot_class=Robot, **parameters):
+    """Return a robot to whose node nobody listens yet."""
     drive = StreetDrive
-    node, probe = start_node(**{
+    return robot_class(*start_node(**{
         'costmap.camera_pose.source': 'parameters',
         'costmap.camera_pose.xyz': list(drive.camera_xyz),
         'costmap.camera_pose.rpy': list(drive.camera_rpy),
         'costmap.resolution': RESOLUTION, 'costmap.max_range': MAX_RANGE,
         'costmap.size': [CELLS * RESOLUTION] * 2,
         'costmap.odometry.source': odometry, 'costmap.odometry.topic': 'odom',
-        'costmap.publish_classes': '[road, building, fence]', **parameters})
+        'costmap.publish_classes': '[road, building, fence]', **parameters}))
+
+
+def start(start_node, odometry: str, robot_class=Robot, **parameters):
+    robot = start_unheard(start_node, odometry, robot_class, **parameters)
+    probe = robot.probe
     for topic in ('costmap', 'costmap/road', 'costmap/building'):
         probe.listen(f'segmentation/{topic}', OccupancyGrid, LATCHED)
     probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
     probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
     for topic in ('mask', 'confidence'):
         probe.listen(f'segmentation/{topic}', Image)
-    return robot_class(node, probe)
+    return robot
 
 
 @pytest.fixture(scope='module')
@@ -249,6 +255,17 @@ def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
     driving.send_until(known(driving))
 
 
+def test_class_costmaps_are_of_the_confidence_that_nobody_else_wants(start_node):
+    """A CPU saves itself the confidence where it can; without, every pixel would be certain."""
+    robot = start_unheard(start_node, 'none', device='cpu')
+    robot.probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
+    grids = np.array(robot.newest('segmentation/class_costmaps').data).reshape(-1, CELLS, CELLS)
+    (class_ids, confidence), = Segmenter(device='cpu').segment([robot.frame.image])
+    expected = robot.expected_costmap(class_ids, confidence).class_grids()
+    np.testing.assert_array_equal(grids, expected)
+    assert (expected != robot.expected_costmap(class_ids, None).class_grids()).sum() > 1000
+
+
 def test_an_uncertain_obstacle_stays_where_masks_say_no_decision(start_node):
     """Uncertain ground becomes unknown, though; a threshold must not make walls vanish."""
     robot = start(start_node, 'none', confidence_threshold=0.9)
@@ -361,6 +378,24 @@ def test_clear_costmap(patient):
             Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
     # Again, because an image may still have been on its way.
     patient.probe.repeat_until(clear, unknown(patient), 0.5)
+
+
+def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
+    """However long it would still count for; the robot may have been carried away."""
+    patient.send_until(known(patient))
+
+    def said_while(state):
+        assert patient.probe.call(SetBool, 'segmentation/enable', SetBool.Request(
+            data=state == 'active')).success
+        patient.probe.wait(unknown(patient))
+        grids = patient.probe.received['segmentation/costmap']
+        count = len(grids)
+        told = patient.probe.next_diagnostics(3)
+        assert [each['state'] for each in told] == [state] * 3
+        return {value for grid in grids[count:] for value in grid.data}
+    assert said_while('paused') <= {-1}
+    assert said_while('active') == {-1}
+    patient.send_until(known(patient))
 
 
 def test_a_stopped_node_leaves_an_unknown_costmap(patient):
