@@ -224,22 +224,50 @@ def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
         assert street.set_parameter('max_rate', 0.0).successful
 
 
+def change_states(probe, *transitions):
+    for transition in transitions:
+        assert probe.change_state(getattr(Transition, f'TRANSITION_{transition}')), transition
+
+
+def test_a_deactivated_node_rests(street, street_image):
+    change_states(street, 'DEACTIVATE')
+    try:
+        street.wait(lambda: street.camera.get_subscription_count() == 0)
+        street.camera.publish(image_message(street_image, 'rgb8', stamp=109))
+        assert [each['state'] for each in street.next_diagnostics(2)] == ['inactive'] * 2
+        assert answer(street, 'mask', 109) is None
+    finally:
+        change_states(street, 'ACTIVATE')
+
+
 def test_lifecycle_down_and_up_again(street, street_image):
-    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-        assert street.change_state(transition)
-    street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
-    street.wait(lambda: street.count_publishers(f'{street.namespace}/segmentation/mask') == 0)
-    street.wait(lambda: street.diagnostics()['frames_out'] == '0')
-    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert street.change_state(transition)
-    street.send_until(street.camera, image_message(street_image, 'rgb8', stamp=109),
-                      lambda: answer(street, 'mask', 109))
+    """With another size of masks, which can only be set in between."""
+    def configure_anew(mask_size):
+        change_states(street, 'DEACTIVATE')
+        refusal = street.set_parameter('mask_size', mask_size)
+        assert not refusal.successful and 'cleanup' in refusal.reason
+        change_states(street, 'CLEANUP')
+        street.wait(lambda: street.diagnostics()['state'] == 'unconfigured')
+        street.wait(lambda: street.count_publishers(f'{street.namespace}/segmentation/mask') == 0)
+        street.wait(lambda: street.diagnostics()['frames_out'] == '0')
+        assert street.set_parameter('mask_size', mask_size).successful
+        change_states(street, 'CONFIGURE', 'ACTIVATE')
+    for stamp, mask_size, size in (111, [320, 240], (320, 240)), (112, [0, 0], (640, 480)):
+        configure_anew(mask_size)
+        message = image_message(street_image, 'rgb8', stamp=stamp)
+        mask = street.send_until(
+            street.camera, message, lambda stamp=stamp: answer(street, 'mask', stamp))
+        assert (mask.width, mask.height) == size
 
 
-def test_a_node_that_was_shut_down_says_so(start_node):
+def test_a_node_that_was_shut_down_says_so_and_leaves_the_graph(start_node):
     _, probe = start_node(costmap__enabled=False)
-    assert probe.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+    probe.wait(camera.get_subscription_count)
+    change_states(probe, 'ACTIVE_SHUTDOWN')
     probe.wait(lambda: probe.diagnostics()['state'] == 'finalized')
+    probe.wait(lambda: camera.get_subscription_count() == 0)
+    probe.wait(lambda: probe.count_publishers(f'{probe.namespace}/segmentation/mask') == 0)
     refusal = probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=True))
     assert not refusal.success and 'was shut down' in refusal.message
 
@@ -248,8 +276,7 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
     """And says what keeps it from working: a publisher that falls silent, nobody who listens."""
     _, probe = start_node(state='unconfigured', autostart=False, stale_after=0.5,
                           costmap__enabled=False)
-    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert probe.change_state(transition)
+    change_states(probe, 'CONFIGURE', 'ACTIVATE')
     assert any(each['message'].startswith('configuring') for each in probe.told)
     probe.wait(lambda: 'nobody publishes' in probe.diagnostics()['message'])
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
@@ -367,14 +394,13 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
     def enable(data):
         return probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=data))
     assert enable(False).success
-    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-        assert probe.change_state(transition)
+    change_states(probe, 'CONFIGURE', 'ACTIVATE')
     refusal = enable(True)
     assert not refusal.success and 'not enabled: ' in refusal.message
     probe.wait(lambda: probe.diagnostics()['last_error'] == refusal.message)
     assert probe.diagnostics()['state'] == 'paused'
     assert probe.diagnostics()['level'] == b'\x02'
-    assert probe.change_state(Transition.TRANSITION_DEACTIVATE)
+    change_states(probe, 'DEACTIVATE')
     probe.wait(lambda: probe.diagnostics()['message'] == 'inactive')
 
 
