@@ -12,12 +12,13 @@ rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from helpers import wait_for  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import LATCHED, image_message, pixels_of  # noqa: E402
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.time import Time  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
@@ -27,7 +28,6 @@ from bisenet_ros.costmap.settings import CostmapSettings  # noqa: E402
 from bisenet_ros.node import costmap_output  # noqa: E402
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
-from bisenet_ros.node.costmap_messages import POINT  # noqa: E402
 from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
 from bisenet_ros.node.poses import (  # noqa: E402
     PoseUnavailableError,
@@ -80,6 +80,10 @@ class Robot:
         topics = 'segmentation/mask', 'segmentation/confidence'
         self.probe.wait(lambda: all(self.probe.received[topic] for topic in topics))
         return tuple(pixels_of(self.probe.received[topic][-1]) for topic in topics)
+
+    def base_pose(self) -> np.ndarray:
+        """Return where the robot stands by its odometry, (4, 4)."""
+        return pose_from_rpy((self.x, self.y, 0.0), (0.0, 0.0, self.yaw))
 
     def expected_costmap(self, class_ids, confidence, base_pose=None,
                          confidence_threshold: float = 0.0) -> SemanticCostmap:
@@ -167,6 +171,19 @@ def assert_valid_for_static_layer(message: OccupancyGrid) -> None:
     assert -1 <= min(message.data) and max(message.data) <= 100
 
 
+def assert_obstacles_are(cloud: PointCloud2, costmap: SemanticCostmap) -> None:
+    """Assert that a cloud, as it describes itself, has the obstacles of a costmap."""
+    formats = {PointField.FLOAT32: '<f4', PointField.UINT8: 'u1'}
+    points = np.frombuffer(cloud.data, np.dtype({
+        'names': [field.name for field in cloud.fields],
+        'formats': [formats[field.datatype] for field in cloud.fields],
+        'offsets': [field.offset for field in cloud.fields], 'itemsize': cloud.point_step}))
+    expected, class_ids = costmap.obstacle_points()
+    np.testing.assert_allclose(np.stack([points['x'], points['y'], points['z']], -1), expected)
+    np.testing.assert_array_equal(points['class_id'], class_ids)
+    assert len(expected) > 0
+
+
 def test_unknown_before_the_first_image(standing):
     standing.probe.wait(unknown(standing))
     for message in standing.probe.received['segmentation/costmap']:
@@ -189,11 +206,7 @@ def test_all_grids_are_what_the_library_makes_of_the_mask(standing):
     np.testing.assert_array_equal(
         np.array(together.data).reshape(-1, CELLS, CELLS), costmap.class_grids())
     cloud = standing.newest('segmentation/obstacles')
-    points = np.frombuffer(cloud.data, POINT)
-    expected, class_ids = costmap.obstacle_points()
-    np.testing.assert_allclose(np.stack([points['x'], points['y'], points['z']], -1), expected)
-    np.testing.assert_array_equal(points['class_id'], class_ids)
-    assert len(expected) > 0
+    assert_obstacles_are(cloud, costmap)
 
 
 def test_the_road_ahead_is_free(standing):
@@ -360,14 +373,45 @@ def patient(start_shared_node):
     return start(start_shared_node, 'topic', **{'stale_after': 600.0, 'costmap.decay_time': 600.0})
 
 
+def stand_aside(robot: Robot) -> None:
+    robot.x, robot.y, robot.yaw = 3.02, -1.3, 2.5
+
+
 def test_the_grid_is_where_the_robot_stands_and_heads(patient):
-    patient.x, patient.y, patient.yaw = 3.02, -1.3, 2.5
+    stand_aside(patient)
     grid, origin = patient.grid(), patient.newest('segmentation/costmap').info.origin.position
-    expected = patient.expected_costmap(
-        *patient.newest_mask(), base_pose=pose_from_rpy((3.02, -1.3, 0), (0, 0, 2.5)))
+    expected = patient.expected_costmap(*patient.newest_mask(), base_pose=patient.base_pose())
     np.testing.assert_allclose(
         (origin.x, origin.y), (expected.info.origin_x, expected.info.origin_y), atol=1e-6)
     np.testing.assert_array_equal(grid, expected.combined())
+
+
+def test_all_that_is_said_of_an_image_has_its_stamp_and_place(patient):
+    stand_aside(patient)
+    before = patient.stamp
+
+    def of_one_image():
+        """Return the newest of all topics; what is unknown has another stamp."""
+        messages = [patient.probe.received[f'segmentation/{topic}'][-1]
+                    for topic in ('costmap', 'costmap/road', 'class_costmaps', 'obstacles')]
+        stamps = {message.header.stamp.sec for message in messages}
+        return messages if len(stamps) == 1 and before < min(stamps) <= patient.stamp else None
+    patient.send_until(of_one_image)
+    *grids, cloud = patient.probe.wait(of_one_image)
+    assert all(message.header == cloud.header for message in grids)
+    assert (cloud.header.frame_id, cloud.header.stamp.nanosec) == ('odom', 0)
+    assert all(message.info == grids[0].info for message in grids)
+    expected = patient.expected_costmap(*patient.newest_mask(), base_pose=patient.base_pose())
+    assert_obstacles_are(cloud, expected)
+
+
+def test_the_cloud_of_obstacles_says_how_it_is_laid_out(patient):
+    cloud = patient.newest('segmentation/obstacles')
+    assert [(each.name, each.offset, each.datatype, each.count) for each in cloud.fields] == [
+        ('x', 0, PointField.FLOAT32, 1), ('y', 4, PointField.FLOAT32, 1),
+        ('z', 8, PointField.FLOAT32, 1), ('class_id', 12, PointField.UINT8, 1)]
+    assert (cloud.height, cloud.point_step, cloud.is_bigendian) == (1, 16, False)
+    assert cloud.row_step == len(cloud.data) == 16 * cloud.width
 
 
 def test_clear_costmap(patient):
@@ -460,6 +504,15 @@ def test_a_wrong_clock_is_told_beside_what_the_costmap_lacks(driving):
         words in driving.probe.diagnostics()['message']
         for words in ('the costmap is unknown', 's old when images arrive', 'use_sim_time')),
         odometry=False)
+
+
+def test_a_node_that_was_shut_down_leaves_an_unknown_costmap(driving):
+    driving.send_until(known(driving))
+    assert driving.probe.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    driving.probe.wait(unknown(driving))
+    told = driving.probe.next_diagnostics(2, driving.send)
+    assert [each['state'] for each in told] == ['finalized'] * 2
+    assert unknown(driving)()
 
 
 def test_costmaps_too_large_for_their_rate_are_told(start_node):
