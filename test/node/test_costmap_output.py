@@ -46,12 +46,15 @@ DOWNWARDS = fixed_camera_pose([0.0, 0.0, 1.0], [0.0, 0.6, 0.0])
 class Robot:
     """A probe that plays the camera and the odometry of a drive along the rendered street."""
 
+    image_topic = 'camera/image_raw'
+    frames = 'odom', 'base_link'
+
     def __init__(self, node, probe) -> None:
         self.node = node
         self.probe = probe
         self.drive = StreetDrive(seed=0, size=(640, 480))
         self.frame = self.drive[240]
-        self.images = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
+        self.images = probe.create_publisher(Image, self.image_topic, RELIABLE)
         self.calibrations = probe.create_publisher(CameraInfo, 'camera/camera_info', RELIABLE)
         # Several at once: none may be overwritten before a busy node reads it.
         self.odometry = probe.create_publisher(
@@ -68,7 +71,9 @@ class Robot:
         # Four a second: after a silence of more than half a second odometry may have begun anew.
         for quarter in range(4 * self.stamp - 3, 4 * self.stamp + 1) if odometry else ():
             stamp = Time(nanoseconds=quarter * 25 * 10 ** 7).to_msg()
-            self.odometry.publish(odometry_message(stamp, (self.x, self.y, self.yaw)))
+            message = odometry_message(stamp, (self.x, self.y, self.yaw))
+            message.header.frame_id, message.child_frame_id = self.frames
+            self.odometry.publish(message)
         self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
 
     def send_until(self, condition, **what):
@@ -76,7 +81,7 @@ class Robot:
         return self.probe.repeat_until(lambda: self.send(**what), condition, 0.5)
 
     def newest_mask(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return class ids and confidence of the newest mask, (480, 640) uint8."""
+        """Return class ids and confidence of the newest mask, uint8."""
         topics = 'segmentation/mask', 'segmentation/confidence'
         self.probe.wait(lambda: all(self.probe.received[topic] for topic in topics))
         return tuple(pixels_of(self.probe.received[topic][-1]) for topic in topics)
@@ -277,6 +282,62 @@ def test_class_costmaps_are_of_the_confidence_that_nobody_else_wants(start_node)
     expected = robot.expected_costmap(class_ids, confidence).class_grids()
     np.testing.assert_array_equal(grids, expected)
     assert (expected != robot.expected_costmap(class_ids, None).class_grids()).sum() > 1000
+
+
+class RectifyingRobot(Robot):
+    """One with a lens that distorts, an image_proc beside the camera, and frames of its own."""
+
+    image_topic = 'camera/image_rect'
+    frames = 'world', 'base_footprint'
+
+    def __init__(self, node, probe) -> None:
+        super().__init__(node, probe)
+        fx, _, cx, _, fy, cy, *_ = self.calibration.k
+        self.calibration.d = [-0.2, 0.05, 0.0, 0.0, 0.0]
+        self.calibration.p = [0.8 * fx, 0., cx, 0., 0., 0.8 * fy, cy, 0., 0., 0., 1., 0.]
+
+
+@pytest.mark.parametrize('geometry, rectified', [('auto', True), ('raw', False)])
+def test_images_are_rectified_where_their_topic_or_the_parameter_says_so(
+        start_node, geometry, rectified):
+    robot = start(start_node, 'topic', RectifyingRobot, image_geometry=geometry,
+                  image_topic=RectifyingRobot.image_topic, costmap__frame='world',
+                  costmap__base_frame='base_footprint', costmap__decay_time=600.0)
+    robot.probe.listen('segmentation/camera_info', CameraInfo)
+    grid, mask = robot.grid(), robot.newest_mask()
+
+    def expected(rectified):
+        robot.camera = Calibration(
+            *calibration_values(robot.calibration), rectified=rectified).for_image(640, 480)
+        return robot.expected_costmap(*mask, base_pose=robot.base_pose()).combined()
+    np.testing.assert_array_equal(grid, expected(rectified))
+    assert (grid != expected(not rectified)).sum() > 1000
+    assert robot.newest('segmentation/costmap').header.frame_id == 'world'
+    info = robot.send_until(lambda: robot.probe.received['segmentation/camera_info'])[-1]
+    p, k, d = robot.calibration.p, robot.calibration.k, robot.calibration.d
+    np.testing.assert_allclose(info.k, np.reshape(p, (3, 4))[:, :3].ravel() if rectified else k)
+    np.testing.assert_allclose(info.d, [0.0] * 5 if rectified else d)
+
+
+def test_a_reduced_mask_and_all_that_goes_with_it(start_node):
+    """Reduced more in one direction than in the other."""
+    robot = start(start_node, 'none', mask_size=[320, 160], overlay_alpha=0.0)
+    received = robot.probe.received
+    topics = {'segmentation/overlay': Image, 'segmentation/camera_info': CameraInfo}
+    for topic, message_type in topics.items():
+        robot.probe.listen(topic, message_type)
+    grid, mask = robot.grid(), robot.newest_mask()
+    robot.camera = robot.camera.resized(320, 160)
+    np.testing.assert_array_equal(grid, robot.expected_costmap(*mask).combined())
+    robot.send_until(lambda: all(received[topic] for topic in topics))
+    overlay, info = (received[topic][-1] for topic in topics)
+    reduced = robot.frame.image.reshape(160, 3, 320, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(pixels_of(overlay), reduced, atol=1)
+    fx, _, cx, _, fy, cy, *_ = robot.calibration.k
+    assert (info.width, info.height) == (320, 160)
+    # The first pixel's edge, at -0.5, stays where it is.
+    np.testing.assert_allclose(info.k, [
+        fx / 2, 0, (cx + 0.5) / 2 - 0.5, 0, fy / 3, (cy + 0.5) / 3 - 0.5, 0, 0, 1])
 
 
 def test_an_uncertain_obstacle_stays_where_masks_say_no_decision(start_node):
