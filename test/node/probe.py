@@ -71,14 +71,19 @@ class Probe(Node):
         """Return the newest values of the node in this probe's namespace, {} if none came."""
         return self.told[-1] if self.told else {}
 
-    def next_diagnostics(self, count: int, meanwhile=lambda: None) -> list[dict]:
-        """Return the first values, `count` of them, that the node tells after this call."""
+    def next_diagnostics(self, count: int, meanwhile=lambda: None,
+                         period: float = 0.05) -> list[dict]:
+        """
+        Return the first values, `count` of them, that the node tells after this call.
+
+        :param meanwhile: called every `period` (s) until then.
+        """
         now = self.get_clock().now().nanoseconds * 1e-9
 
         def newer():
             values = [each for each in self.told if each['stamp'] > now]
             return values[:count] if len(values) >= count else None
-        return self.repeat_until(meanwhile, newer, 0.05)
+        return self.repeat_until(meanwhile, newer, period)
 
     def change_state(self, transition: int) -> bool:
         """Ask the node for a lifecycle transition; return whether it was made."""

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -485,6 +486,20 @@ def test_clear_costmap(patient):
     patient.probe.repeat_until(clear, unknown(patient), 0.5)
 
 
+def test_stale_after_counts_as_it_is_set(patient):
+    patient.send_until(known(patient))
+    try:
+        assert patient.probe.set_parameter('stale_after', 0.2).successful
+        patient.probe.wait(unknown(patient))
+    finally:
+        assert patient.probe.set_parameter('stale_after', 600.0).successful
+    patient.send_until(known(patient))
+    grids = patient.probe.received['segmentation/costmap']
+    count = len(grids)
+    patient.probe.next_diagnostics(3)
+    assert len(grids) > count and all(max(grid.data) >= 0 for grid in grids[count:])
+
+
 def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
     """However long it would still count for; the robot may have been carried away."""
     patient.send_until(known(patient))
@@ -568,10 +583,12 @@ def test_a_wrong_clock_is_told_beside_what_the_costmap_lacks(driving):
 
 
 def test_a_node_that_was_shut_down_leaves_an_unknown_costmap(driving):
+    """At once, and whatever images still come."""
+    assert driving.probe.set_parameter('stale_after', 600.0).successful
     driving.send_until(known(driving))
     assert driving.probe.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
-    driving.probe.wait(unknown(driving))
-    told = driving.probe.next_diagnostics(2, driving.send)
+    driving.send_until(unknown(driving))
+    told = driving.probe.next_diagnostics(2, driving.send, period=0.5)
     assert [each['state'] for each in told] == ['finalized'] * 2
     assert unknown(driving)()
 
@@ -593,16 +610,16 @@ def test_costmaps_too_large_for_their_rate_are_told(start_node):
     robot.send_until(lambda: not told())
 
 
-@pytest.fixture
-def output():
-    """Return a CostmapOutput of a node without DDS between, and what tells it of odometry."""
+@contextmanager
+def output_in_process(odometry, camera_poses):
+    """Have a CostmapOutput of a node without DDS between, and what tells it of odometry."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = LifecycleNode('segmentation', context=context)
-    poses = RobotPoses(node, 'odom', 'base_link', 'topic', 'odom', {'': DOWNWARDS})
+    poses = RobotPoses(node, 'odom', 'base_link', odometry, 'odom', camera_poses)
     output = CostmapOutput(
         node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0, footprint_radius=0.0),
-        load_label_set('camvid'), poses, [''], [])
+        load_label_set('camvid'), poses, camera_poses, [])
 
     def tell(tenths, x=0.0):
         for tenth in tenths:
@@ -614,7 +631,14 @@ def output():
     rclpy.shutdown(context=context)
 
 
-def observe(output, seconds, name, received=None):
+@pytest.fixture
+def output():
+    """Return a CostmapOutput of one camera, and what tells it of odometry."""
+    with output_in_process('topic', {'': DOWNWARDS}) as output_and_tell:
+        yield output_and_tell
+
+
+def observe(output, seconds, name, received=None, camera=''):
     """Add a mask of nothing but one class, or of 255, of a camera that looks at the ground."""
     drive = StreetDrive(seed=0, size=(64, 48))
     calibrations = Calibrations()
@@ -623,7 +647,7 @@ def observe(output, seconds, name, received=None):
     image.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
     ids = {label.name: label.id for label in load_label_set('camvid').labels}
     mask = np.full((48, 64), ids.get(name, 255), np.uint8)
-    frame = Frame('', image, calibrations, rectified=False,
+    frame = Frame(camera, image, calibrations, rectified=False,
                   received=time.monotonic() if received is None else received)
     output.observe(frame, (64, 48), Segmentation(mask, np.full_like(mask, 255)), 0.0)
 
@@ -698,6 +722,39 @@ def test_data_is_as_old_as_its_image_was_and_the_time_since(output, monkeypatch)
     assert output.missing(1.0) == {}
     now += 0.2
     assert list(output.missing(1.0)) == ['']
+
+
+def test_what_has_faded_does_not_count_however_long_stale_after_is(output, monkeypatch):
+    output, tell = output
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    tell(range(10, 16))
+    observe(output, 1.5, 'road', received=now)
+    now += 59.0
+    assert output.missing(3600.0) == {}
+    now += 2.0
+    assert 'came within 60.0 s' in output.missing(3600.0)['']
+
+
+@pytest.mark.parametrize('odometry, stays', [('none', False), ('topic', True)])
+def test_what_a_camera_saw_that_fails_among_several(monkeypatch, odometry, stays):
+    """Without odometry nobody knows where it is now; with it, it fades by itself."""
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    backwards = fixed_camera_pose([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
+    with output_in_process(odometry, {'front': DOWNWARDS, 'rear': backwards}) as (output, tell):
+        def known_after(tenths, camera):
+            if odometry == 'topic':
+                tell(tenths)
+            observe(output, tenths[-1] / 10, 'road', received=now, camera=camera)
+            return output._costmap.combined() >= 0
+        of_front = known_after(range(10, 16), 'front')
+        now += 1.1
+        of_rear = known_after(range(16, 26), 'rear') & ~of_front
+        output.publish(1.0)
+        known = output._costmap.combined() >= 0
+        assert of_front.any() and (known[of_front] == stays).all()
+        assert of_rear.any() and known[of_rear].all()
 
 
 def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):

@@ -124,6 +124,14 @@ def test_only_live_parameters_change_while_configured(make_parameters):
     assert set_value(node, 'weights', 'camvid_resnet18') == ''
 
 
+def test_the_live_parameters_are_those_that_the_readme_names(make_parameters):
+    node, parameters = make_parameters()
+    parameters.configured = True
+    live = {name for name in parameters._specifications
+            if node.set_parameters([node.get_parameter(name)])[0].successful}
+    assert live == {'confidence_threshold', 'overlay_alpha', 'max_rate', 'stale_after'}
+
+
 def test_each_of_several_cameras_has_its_own_block(make_parameters):
     _, parameters = make_parameters(cameras=['front', 'rear'], rear__image_topic='/back/image')
     assert parameters.of_camera('front', 'image_topic') == '/front/image_raw'

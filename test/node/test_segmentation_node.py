@@ -594,6 +594,21 @@ def test_what_could_not_be_made_unknown_is_tried_again(monkeypatch):
         assert not node._costmap.holds_data
 
 
+def test_a_slow_costmap_does_not_keep_what_is_stale():
+    """At its own rate, it would be unknown ten seconds late."""
+    with node_in_process('costmap.rate:=0.1', 'stale_after:=600.0',
+                         'costmap.decay_time:=600.0') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        node._costmap._holding_data.add(node._costmap._combined)
+        node._costmap._observed_at[''] = time.monotonic()
+        node._watch()
+        assert node._costmap.holds_data
+        node._costmap._observed_at[''] -= 601.0
+        node._watch()
+        assert not node._costmap.holds_data
+
+
 def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
     """Or those of the others grow old while they wait behind it."""
     taken, came = [], threading.Semaphore(0)
