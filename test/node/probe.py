@@ -74,7 +74,7 @@ class Probe(Node):
     def next_diagnostics(self, count: int, meanwhile=lambda: None,
                          period: float = 0.05) -> list[dict]:
         """
-        Return the first values, `count` of them, that the node tells after this call.
+        Return the first `count` values that the node, if by the same clock, tells from now on.
 
         :param meanwhile: called every `period` (s) until then.
         """
