@@ -56,6 +56,7 @@ def start_shared_node(executor, tmp_path_factory):
 
 @contextmanager
 def _node_starter(executor, folder):
+    """Have a function as start_node is; what it has started ends with it."""
     started = []
 
     def start(state: str = 'active', **parameters):
