@@ -33,7 +33,7 @@ from bisenet_ros.segmentation import LabelSet, Segmentation
 COSTMAP_TOPIC = 'segmentation/costmap'
 CLASS_COSTMAPS_TOPIC = 'segmentation/class_costmaps'
 OBSTACLES_TOPIC = 'segmentation/obstacles'
-DELIVERY_TIMEOUT = 0.5  # s
+DELIVERY_TIMEOUT = 2.0  # s: a busy listener may take long to hear that all is unknown
 
 
 class UnknownCostmap:
