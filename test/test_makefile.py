@@ -1,5 +1,6 @@
 """What `make` does with names that a shell or make itself would take apart."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -13,9 +14,12 @@ pytestmark = pytest.mark.skipif(not shutil.which('make'), reason='needs make')
 
 
 def dry_run(folder, *arguments):
-    """Run `make -n` with the Makefile in a folder."""
+    """Run `make -n` with the Makefile in a folder, as from a shell, though `make test` runs us."""
     shutil.copy(MAKEFILE, folder)
-    return subprocess.run(['make', '-n', *arguments], cwd=folder, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL')}
+    return subprocess.run(['make', '-n', *arguments], cwd=folder, env=environment,
+                          capture_output=True, text=True)
 
 
 def test_a_checkout_in_a_folder_with_a_space_is_refused(tmp_path):
@@ -30,6 +34,6 @@ def test_a_checkout_in_a_folder_with_a_space_is_refused(tmp_path):
 def test_the_source_reaches_the_demo_as_it_is(tmp_path, source):
     for name in ('requirements.txt', 'requirements-ros.txt', 'CMakeLists.txt', 'package.xml'):
         (tmp_path / name).touch()
-    done = dry_run(tmp_path, 'demo', f'SOURCE={source}')
+    done = dry_run(tmp_path, 'demo', f'SOURCE={source}', 'ARGS=')
     assert done.returncode == 0, done.stderr
     assert shlex.split(done.stdout.splitlines()[-1])[1:] == ['-m', 'bisenet_ros', 'demo', source]

@@ -20,7 +20,7 @@ def test_what_to_set_instead_is_said_and_masks_go_on(start_node):
     robot.probe.listen('segmentation/mask', Image)
 
     def complaint():
-        return next((told for told in robot.probe.all_diagnostics() if (
+        return next((told for told in robot.probe.told if (
             'tf2_ros is not installed: set camera_pose.source to parameters' in told['message']
         )), None)
 
