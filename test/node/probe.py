@@ -19,6 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from bisenet_ros.node.stamps import nanoseconds
+from bisenet_ros.tools.processes import die_with_parent
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -146,7 +147,7 @@ class NodeProcess:
         with open(log_path, 'w') as log:
             self._process = subprocess.Popen(
                 [sys.executable, *program, '--ros-args', *arguments], stdout=log,
-                stderr=subprocess.STDOUT)
+                stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
 
     def running(self) -> bool:
         return self._process.poll() is None
