@@ -256,10 +256,11 @@ class CostmapOutput:
             return
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
+        grid = _unknown_grid(header, info)
         errors = []
         for publisher in (each for each in self._publishers if each in publishers):
             try:
-                publisher.publish(self._unknown_message(publisher, header, info))
+                publisher.publish(self._unknown_message(publisher, grid, info))
             except Exception as error:  # A full memory, or whatever a middleware raises.
                 errors.append(error)
             else:
@@ -267,15 +268,15 @@ class CostmapOutput:
         if errors:
             raise errors[0]
 
-    def _unknown_message(self, publisher: Publisher, header: Header,
+    def _unknown_message(self, publisher: Publisher, grid: OccupancyGrid,
                          info: GridInfo) -> OccupancyGrid | ClassCostmaps | PointCloud2:
         if publisher is self._obstacles:
-            return _no_obstacles(header)
+            return _no_obstacles(grid.header)
         if publisher is self._class_costmaps:
             shape = len(self._label_set.labels), info.height, info.width
             return class_costmaps(
-                header, info, self._label_set, np.full(shape, UNKNOWN, np.int8))
-        return _unknown_grid(header, info)
+                grid.header, info, self._label_set, np.full(shape, UNKNOWN, np.int8))
+        return grid
 
     def _publish_known(self) -> None:
         """Build each message only if somebody subscribes, all of one instant."""

@@ -305,7 +305,11 @@ class SegmentationNode(LifecycleNode):
             if self._costmap is not None:
                 self._costmap.publish_unknown()
         except Exception as error:  # Whatever a middleware raises; _watch tries again.
-            self._faults.report(f'the costmap was not made unknown: {describe(error)}')
+            self._report_costmap(f'not made unknown: {describe(error)}')
+
+    def _report_costmap(self, fault: str) -> None:
+        """Tell of a fault that may come again with each grid."""
+        self._faults.report_throttled('', 'publishing', f'the costmap was {fault}')
 
     def _end_at_once(self) -> None:
         """End the process though a frame is in work, whose memory cannot be released."""
@@ -382,8 +386,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._costmap.publish(self._settings['stale_after'])
         except Exception as error:  # A full memory, or whatever a middleware raises.
-            self._faults.report_throttled(
-                '', 'costmap', f'the costmap was not published: {describe(error)}')
+            self._report_costmap(f'not published: {describe(error)}')
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
         if self._segmenter is not None:

@@ -198,9 +198,9 @@ def _worst_costs(costmap: Costmap, street: StreetSource, costs: np.ndarray) -> n
     """
     x, y = costmap.cell_centres()
     # Of cells of 0.1 m, the thinnest pole of the street (8 cm) leaves none out.
-    steps = costmap.resolution / 3 * np.array([-1, 0, 1])
-    return np.max([costs[street.ground_truth(costmap.robot, x + across, y + along, clearance=0.0)]
-                   for across in steps for along in steps], axis=0)
+    across, along = np.meshgrid(*2 * [costmap.resolution / 3 * np.array([-1, 0, 1])])
+    points = (np.add.outer(step.ravel(), each) for step, each in ((across, x), (along, y)))
+    return costs[street.ground_truth(costmap.robot, *points, clearance=0.0)].max(axis=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -96,18 +96,18 @@ def _cost_palette() -> np.ndarray:
 
 def panel(moment: Moment) -> np.ndarray:
     """Return the camera's picture, the overlay and, where there is one, the costmap, RGB."""
-    pictures = [of_height(picture, PANEL_HEIGHT) for picture in (moment.image, moment.overlay)]
+    pictures = [of_panel_height(moment.image), of_panel_height(moment.overlay)]
     if moment.costmap is not None:
         pictures.append(draw_costmap(moment.costmap, PANEL_HEIGHT))
     gap = np.full((PANEL_HEIGHT, GAP, 3), 255, np.uint8)
     return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
 
 
-def of_height(picture: np.ndarray, height: int) -> np.ndarray:
-    """Return a picture, (H, W, 3), of that height (px) and, but for LARGEST_ASPECT, its shape."""
+def of_panel_height(picture: np.ndarray) -> np.ndarray:
+    """Return a picture, (H, W, 3), of a panel's height and, but for LARGEST_ASPECT, its shape."""
     aspect = picture.shape[1] / picture.shape[0]
-    width = round(height * min(max(aspect, 1 / LARGEST_ASPECT), LARGEST_ASPECT))
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    width = round(PANEL_HEIGHT * min(max(aspect, 1 / LARGEST_ASPECT), LARGEST_ASPECT))
+    return cv2.resize(picture, (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 class Video:

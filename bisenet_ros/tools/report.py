@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from bisenet_ros.segmentation.labels import NO_DECISION, LabelSet
-from bisenet_ros.tools.pictures import PANEL_HEIGHT, Moment, Video, of_height, panel, save_strip
+from bisenet_ros.tools.pictures import Moment, Video, of_panel_height, panel, save_strip
 from bisenet_ros.training.scores import Scores
 
 MOMENTS_KEPT = 60
@@ -47,8 +47,8 @@ def _to_keep(moment: Moment) -> Moment:
 
     All that came of 60 images in 4K would be gigabytes.
     """
-    return replace(moment, image=of_height(moment.image, PANEL_HEIGHT),
-                   overlay=of_height(moment.overlay, PANEL_HEIGHT),
+    return replace(moment, image=of_panel_height(moment.image),
+                   overlay=of_panel_height(moment.overlay),
                    class_ids=None if moment.base_pose is None else moment.class_ids)
 
 
@@ -84,15 +84,15 @@ def compare_costmaps(costmaps: Sequence[np.ndarray], truths: Sequence[np.ndarray
         cost, and so have the eight around them; and how many those are,
         `costmap_obstacle_cells`.
     """
-    missed = [(np.asarray(costs) >= 0) & ~_beside_lethal(costs) for costs in costmaps]
-    costs, truth, worst, missed = (
+    found = [_beside_lethal(costs) for costs in costmaps]
+    costs, truth, worst, found = (
         np.concatenate([np.ravel(each) for each in of_moments])
-        for of_moments in (costmaps, truths, worst, missed))
+        for of_moments in (costmaps, truths, worst, found))
     known = (costs >= 0) & (truth >= 0)
-    touched = missed[(costs >= 0) & (worst == LETHAL)]
+    missed = ~found[(costs >= 0) & (worst == LETHAL)]
     return {'costmap_cells_right': _share(costs[known] == truth[known]),
-            'costmap_obstacles_missed': _share(touched),
-            'costmap_obstacle_cells': touched.size,
+            'costmap_obstacles_missed': _share(missed),
+            'costmap_obstacle_cells': missed.size,
             'costmap_false_obstacles': _share(costs[known & (truth < LETHAL)] == LETHAL)}
 
 

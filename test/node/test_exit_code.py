@@ -11,15 +11,31 @@ from helpers import wait_for  # noqa: E402
 from probe import START_TIMEOUT, NodeProcess  # noqa: E402
 
 
-@pytest.mark.parametrize('moment, expected, told', [
-    ('ending', 0, 'closed'), ('losing', 1, 'refuses all further work')])
-def test_only_a_lost_gpu_is_a_failure_and_signals_while_it_ends_are_ignored(
-        tmp_path, moment, expected, told):
+def ended(tmp_path, name, moment):
+    """Return a node that a signal ended at a moment of signalled_node.py, and its exit code."""
     script = Path(__file__).with_name('signalled_node.py')
-    node = NodeProcess('/signalled', {}, tmp_path / 'log.txt', (str(script), 'SIGINT', moment))
+    node = NodeProcess('/signalled', {}, tmp_path / 'log.txt', (str(script), name, moment))
     try:
         wait_for(lambda: not node.running(), START_TIMEOUT, state=node.log)
     finally:
         exit_code = node.stop(signal.SIGKILL)
+    return node, exit_code
+
+
+@pytest.mark.parametrize('name, moment', [
+    ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGINT', 'failing'), ('SIGTERM', 'loading')])
+def test_a_signal_ends_the_node_in_order_at_whatever_moment(tmp_path, name, moment):
+    """C++ swallows what the signal raises while weights load."""
+    node, exit_code = ended(tmp_path, name, moment)
+    assert exit_code == 0, node.log()
+    assert ('swallowed: ' in node.log()) == (moment != 'making')
+    assert 'not configured' not in node.log() and 'Traceback' not in node.log()
+
+
+@pytest.mark.parametrize('moment, expected, told', [
+    ('ending', 0, 'closed'), ('losing', 1, 'refuses all further work')])
+def test_only_a_lost_gpu_is_a_failure_and_signals_while_it_ends_are_ignored(
+        tmp_path, moment, expected, told):
+    node, exit_code = ended(tmp_path, 'SIGINT', moment)
     assert exit_code == expected, node.log()
     assert told in node.log() and 'Traceback' not in node.log()

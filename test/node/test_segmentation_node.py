@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +20,6 @@ from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from node_in_process import node_in_process  # noqa: E402
 from probe import (  # noqa: E402
     LATCHED,
-    START_TIMEOUT,
-    NodeProcess,
     image_message,
     pixels_of,
 )
@@ -361,21 +358,6 @@ def test_a_transition_that_is_not_allowed_ends_nothing():
             spin(node)
     finally:
         rclpy.shutdown()
-
-
-@pytest.mark.parametrize('name, moment', [
-    ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGINT', 'failing'), ('SIGTERM', 'loading')])
-def test_a_signal_ends_the_node_in_order_at_whatever_moment(tmp_path, name, moment):
-    """C++ swallows what the signal raises while weights load."""
-    script = Path(__file__).with_name('signalled_node.py')
-    node = NodeProcess('/signalled', {}, tmp_path / 'log.txt', (str(script), name, moment))
-    try:
-        wait_for(lambda: not node.running(), START_TIMEOUT, state=node.log)
-    finally:
-        exit_code = node.stop(signal.SIGKILL)
-    assert exit_code == 0, node.log()
-    assert ('swallowed: ' in node.log()) == (moment != 'making')
-    assert 'not configured' not in node.log() and 'Traceback' not in node.log()
 
 
 def test_topics_that_cannot_be_subscribed_are_said(start_node):
