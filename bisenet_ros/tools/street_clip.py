@@ -44,7 +44,8 @@ class StreetClip:
         self._settings = size, duration
         self._folder = _cache() / 'street_{}x{}_{}'.format(*size, _renderer_version())
         self._folder.mkdir(parents=True, exist_ok=True)
-        missing = [index for index in range(len(self)) if not self._image_path(index).exists()]
+        missing = [index for index in range(len(self))
+                   if not _image_path(self._folder, index).exists()]
         if missing:
             self._render(missing)
 
@@ -52,27 +53,21 @@ class StreetClip:
         return len(self.drive)
 
     def __getitem__(self, index: int) -> DriveFrame:
-        image = cv2.imread(str(self._image_path(index)), cv2.IMREAD_COLOR)
-        class_ids = cv2.imread(str(self._class_ids_path(index)), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(_image_path(self._folder, index)), cv2.IMREAD_COLOR)
+        class_ids = cv2.imread(str(_class_ids_path(self._folder, index)), cv2.IMREAD_GRAYSCALE)
         stamp = index / self.drive.rate
         return DriveFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), class_ids, stamp,
                           self.drive.base_pose(stamp))
 
-    def _image_path(self, index: int) -> Path:
-        return self._folder / f'{index:05}.jpg'
-
-    def _class_ids_path(self, index: int) -> Path:
-        return self._folder / f'{index:05}.png'
-
     def _render(self, indices: list[int]) -> None:
         processes = min(len(os.sched_getaffinity(0)), len(indices))
-        pool = ProcessPoolExecutor(processes, get_context('spawn'), _start_worker, self._settings)
+        pool = ProcessPoolExecutor(processes, get_context('spawn'), _start_worker,
+                                   (*self._settings, self._folder))
         try:
-            frames = pool.map(_render_frame, indices)
-            progress = tqdm(indices, 'rendering the street, once', unit='frame',
-                            mininterval=0.5 if sys.stderr.isatty() else LOG_PERIOD)
-            for index, frame in zip(progress, frames):
-                self._keep(index, frame)
+            for _ in tqdm(pool.map(_render_frame, indices), 'rendering the street, once',
+                          len(indices), unit='frame',
+                          mininterval=0.5 if sys.stderr.isatty() else LOG_PERIOD):
+                pass
         except BrokenProcessPool:
             raise ChildProcessError(
                 f'one of {processes} processes that render the street ended early, as where '
@@ -81,12 +76,21 @@ class StreetClip:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _keep(self, index: int, frame: DriveFrame) -> None:
-        """Write the image last and at once: where it is, the frame is complete."""
-        write_image(self._class_ids_path(index), frame.class_ids)
-        unfinished = self._folder / f'{os.getpid()}.jpg'
-        write_image(unfinished, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), JPEG_SETTINGS)
-        unfinished.replace(self._image_path(index))
+
+def _image_path(folder: Path, index: int) -> Path:
+    return folder / f'{index:05}.jpg'
+
+
+def _class_ids_path(folder: Path, index: int) -> Path:
+    return folder / f'{index:05}.png'
+
+
+def _keep(folder: Path, index: int, frame: DriveFrame) -> None:
+    """Write the image last and at once: where it is, the frame is complete."""
+    write_image(_class_ids_path(folder, index), frame.class_ids)
+    unfinished = folder / f'{os.getpid()}.jpg'
+    write_image(unfinished, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), JPEG_SETTINGS)
+    unfinished.replace(_image_path(folder, index))
 
 
 def _cache() -> Path:
@@ -105,13 +109,14 @@ def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
     return StreetDrive(size=size, rate=RATE, duration=duration)
 
 
-def _start_worker(size: tuple[int, int], duration: float) -> None:
-    global worker_drive
+def _start_worker(size: tuple[int, int], duration: float, folder: Path) -> None:
+    global worker_drive, worker_folder
     die_with_parent()
-    worker_drive = _drive(size, duration)
+    worker_drive, worker_folder = _drive(size, duration), folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
     cv2.setNumThreads(1)
 
 
-def _render_frame(index: int) -> DriveFrame:
-    return worker_drive[index]
+def _render_frame(index: int) -> None:
+    # Written here: one that is killed while it sends a whole frame would leave the rest waiting.
+    _keep(worker_folder, index, worker_drive[index])

@@ -114,7 +114,7 @@ def test_a_frame_that_cannot_be_kept_is_told(tmp_path, monkeypatch, clip):
     other = StreetClip(SIZE, duration=0.0)
     other._folder.rmdir()
     with pytest.raises(OSError, match='00001.png cannot be written: is the disk full'):
-        other._keep(1, clip[1])
+        street_clip._keep(other._folder, 1, clip[1])
 
 
 @pytest.fixture
