@@ -33,7 +33,9 @@ from bisenet_ros.segmentation import LabelSet, Segmentation
 COSTMAP_TOPIC = 'segmentation/costmap'
 CLASS_COSTMAPS_TOPIC = 'segmentation/class_costmaps'
 OBSTACLES_TOPIC = 'segmentation/obstacles'
-DELIVERY_TIMEOUT = 2.0  # s: a busy listener may take long to hear that all is unknown
+# s: Fast DDS's own 512 KiB of shared memory lose most of what is published right after another
+# grid. It looks every 3 s (heartbeat_period) whether something has to be sent again.
+DELIVERY_TIMEOUT = 4.0
 
 
 class UnknownCostmap:

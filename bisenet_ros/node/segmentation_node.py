@@ -317,9 +317,7 @@ class SegmentationNode(LifecycleNode):
             f'still at work on a frame after {RELEASE_TIMEOUT:.0f} s, as where a GPU hangs or '
             'compiles for a new image size, so this process ends. The launch file starts it '
             'again, unless it was asked to end')
-        if self._costmap is not None:
-            self._costmap.destroy()  # It waits until its last words, unknown, have arrived.
-        os._exit(1)
+        os._exit(1)  # Long ago the costmap was made unknown.
 
     def _release(self) -> None:
         if self._worker is not None:
@@ -404,7 +402,7 @@ class SegmentationNode(LifecycleNode):
                 camera.follow_demand(self._processor.wanted(name))
             if self._costmap is not None and self._costmap.is_stale(self._settings['stale_after']):
                 self._make_costmap_unknown()
-        elif self._costmap is not None and self._costmap.holds_data:
+        elif self._costmap is not None:  # again: it may have failed, or been lost on its way
             self._make_costmap_unknown()
 
     def _publish_diagnostics(self) -> None:
