@@ -4,9 +4,9 @@ import hashlib
 import os
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cv2
@@ -19,6 +19,7 @@ from bisenet_ros.tools.street import DriveFrame, StreetDrive
 
 SIZE = (640, 480)
 RATE = 10.0  # Hz
+PROGRESS_PERIOD = 0.5  # s
 LOG_PERIOD = 10.0  # s between lines of progress where they go to a file
 DURATION = 20.0  # s
 JPEG_SETTINGS = [cv2.IMWRITE_JPEG_QUALITY, 95]
@@ -60,21 +61,34 @@ class StreetClip:
                           self.drive.base_pose(stamp))
 
     def _render(self, indices: list[int]) -> None:
-        processes = min(len(os.sched_getaffinity(0)), len(indices))
-        pool = ProcessPoolExecutor(processes, get_context('spawn'), _start_worker,
-                                   (*self._settings, self._folder))
+        count = min(len(os.sched_getaffinity(0)), len(indices))
+        # Not a pool: one of which a process was killed may wait for it for ever.
+        processes = [get_context('spawn').Process(
+            target=_render_frames, args=(*self._settings, self._folder, indices[first::count]))
+            for first in range(count)]
         try:
-            for _ in tqdm(pool.map(_render_frame, indices), 'rendering the street, once',
-                          len(indices), unit='frame',
-                          mininterval=0.5 if sys.stderr.isatty() else LOG_PERIOD):
-                pass
-        except BrokenProcessPool:
-            raise ChildProcessError(
-                f'one of {processes} processes that render the street ended early, as where '
-                'memory runs out: `taskset -c 0` before the command has one render alone; what '
-                'is rendered is kept') from None
+            for process in processes:
+                process.start()
+            self._follow(processes, indices)
         finally:
-            pool.shutdown(cancel_futures=True)
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+
+    def _follow(self, processes: list[BaseProcess], indices: list[int]) -> None:
+        """Show how far the processes are, until all have ended."""
+        with tqdm(desc='rendering the street, once', total=len(indices), unit='frame',
+                  mininterval=PROGRESS_PERIOD if sys.stderr.isatty() else LOG_PERIOD) as bar:
+            while running := [each for each in processes if each.exitcode is None]:
+                wait([each.sentinel for each in running], PROGRESS_PERIOD)
+                bar.update(sum(_image_path(self._folder, index).exists() for index in indices)
+                           - bar.n)
+                if codes := [each.exitcode for each in processes if each.exitcode]:
+                    raise ChildProcessError(
+                        f'one of {len(processes)} processes that render the street ended early '
+                        f'(exit code {codes[0]}), as where memory runs out: `taskset -c 0` before '
+                        'the command has one render alone; what is rendered is kept')
 
 
 def _image_path(folder: Path, index: int) -> Path:
@@ -109,14 +123,14 @@ def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
     return StreetDrive(size=size, rate=RATE, duration=duration)
 
 
-def _start_worker(size: tuple[int, int], duration: float, folder: Path) -> None:
-    global worker_drive, worker_folder
+def _render_frames(size: tuple[int, int], duration: float, folder: Path,
+                   indices: list[int]) -> None:
     die_with_parent()
-    worker_drive, worker_folder = _drive(size, duration), folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
     cv2.setNumThreads(1)
-
-
-def _render_frame(index: int) -> None:
-    # Written here: one that is killed while it sends a whole frame would leave the rest waiting.
-    _keep(worker_folder, index, worker_drive[index])
+    drive = _drive(size, duration)
+    try:
+        for index in indices:
+            _keep(folder, index, drive[index])
+    except OSError as error:
+        sys.exit(str(error))

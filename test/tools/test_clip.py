@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,13 +109,13 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         wait_for(lambda: not any(map(is_running, workers)))
 
 
-def test_a_frame_that_cannot_be_kept_is_told(tmp_path, monkeypatch, clip):
+def test_a_frame_that_cannot_be_kept_is_told(tmp_path):
     """A full disk is here a folder that is gone."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    other = StreetClip(SIZE, duration=0.0)
-    other._folder.rmdir()
-    with pytest.raises(OSError, match='00001.png cannot be written: is the disk full'):
-        street_clip._keep(other._folder, 1, clip[1])
+    with rendering(tmp_path) as process:
+        shutil.rmtree(tmp_path / 'bisenet_ros')
+        _, errors = process.communicate(timeout=60.0)
+    assert 'cannot be written: is the disk full' in errors
+    assert 'ended early (exit code 1)' in errors
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from helpers import wait_for  # noqa: E402
 
+from bisenet_ros.tools import street_clip  # noqa: E402
 from bisenet_ros.tools.street_clip import DURATION, RATE, StreetClip  # noqa: E402
 
 DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
@@ -51,10 +52,10 @@ def sparse_street(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     clip = StreetClip(duration=0.0)
     for rendered in range(0, round(DURATION * RATE), 20):
-        clip._keep(rendered, clip.drive.frame(rendered))
+        street_clip._keep(clip._folder, rendered, clip.drive.frame(rendered))
         for index in range(rendered + 1, rendered + 20):
-            for path in clip._image_path, clip._class_ids_path:
-                path(index).symlink_to(path(rendered))
+            for path in street_clip._image_path, street_clip._class_ids_path:
+                path(clip._folder, index).symlink_to(path(clip._folder, rendered))
 
 
 def run_demo(*arguments):
