@@ -3,7 +3,8 @@
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -84,6 +85,7 @@ class CostmapOutput:
     :param poses: RobotPoses of these cameras; destroyed with this.
     :param cameras: names, as Frame.camera has them.
     :param publish_classes: names of classes that get a grid of their own.
+    :ivar publishing_fault: why publishing failed the last time; '' if it did not.
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
@@ -109,21 +111,23 @@ class CostmapOutput:
         self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
-            name: node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS)
+            node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS): name
             for name in dict.fromkeys(publish_classes)}
         self._class_costmaps = node.create_publisher(
             ClassCostmaps, CLASS_COSTMAPS_TOPIC, LATCHED_QOS)
         self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
         self._publishers = (
-            self._combined, *self._classes.values(), self._obstacles, self._class_costmaps)
+            self._combined, *self._classes, self._obstacles, self._class_costmaps)
         # Those whose last message is not unknown; at first there is none.
         self._holding_data = set(self._publishers)
+        self._taken_back_at = -math.inf
+        self.publishing_fault = ''
         self.publish_unknown()
 
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""
         self._poses.destroy()
-        deadline = time.monotonic() + DELIVERY_TIMEOUT
+        deadline = self._taken_back_at + DELIVERY_TIMEOUT
         for publisher in self._publishers:
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
             self._node.destroy_publisher(publisher)
@@ -177,6 +181,7 @@ class CostmapOutput:
 
     def begin_anew(self) -> None:
         """Count no camera before its next mask, and forget what went wrong before a pause."""
+        self.publishing_fault = ''
         self._failures = dict.fromkeys(self._failures, '')
         self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
 
@@ -211,8 +216,23 @@ class CostmapOutput:
                 'stale_after larger')
 
     def publish(self, stale_after: float) -> None:
-        """Publish what the cameras saw that still add masks; unknown if none does."""
+        """
+        Publish what the cameras saw that still add masks; unknown if none does.
+
+        A topic that fails is made unknown, the others are published all the same; what failed is
+        raised in the end.
+        """
         began = time.monotonic()
+        try:
+            self._publish(stale_after)
+            self.publishing_fault = ''
+        except Exception as error:  # A full memory, or whatever a middleware raises.
+            self.publishing_fault = describe(error)
+            raise
+        finally:
+            self._publishing_time += time.monotonic() - began
+
+    def _publish(self, stale_after: float) -> None:
         with self._lock:
             missing = self.missing(stale_after)
             for name in missing:
@@ -221,7 +241,6 @@ class CostmapOutput:
             self.publish_unknown()
         elif self.wanted():
             self._publish_known()
-        self._publishing_time += time.monotonic() - began
 
     def publishing_share(self) -> float:
         """Return the share of the executor's time since the last call that `publish` took."""
@@ -231,6 +250,11 @@ class CostmapOutput:
     def holds_data(self) -> bool:
         """Whether the last message of any topic is not unknown."""
         return bool(self._holding_data)
+
+    @property
+    def listeners_may_know(self) -> bool:
+        """Whether something is not taken back, or so lately that it may be lost on its way."""
+        return self.holds_data or time.monotonic() < self._taken_back_at + DELIVERY_TIMEOUT
 
     def is_stale(self, stale_after: float) -> bool:
         """Return whether something is known to listeners, but no camera adds masks any more."""
@@ -259,16 +283,14 @@ class CostmapOutput:
         header = Header(stamp=self._node.get_clock().now().to_msg(),
                         frame_id=self._poses.grid_frame)
         grid = _unknown_grid(header, info)
-        errors = []
-        for publisher in (each for each in self._publishers if each in publishers):
-            try:
-                publisher.publish(self._unknown_message(publisher, grid, info))
-            except Exception as error:  # A full memory, or whatever a middleware raises.
-                errors.append(error)
-            else:
-                self._holding_data.discard(publisher)
-        if errors:
-            raise errors[0]
+        failures = _publish_each({
+            publisher: partial(self._unknown_message, publisher, grid, info)
+            for publisher in self._publishers if publisher in publishers})
+        if taken_back := (publishers & self._holding_data) - failures.keys():
+            self._holding_data -= taken_back
+            self._taken_back_at = time.monotonic()
+        if failures:
+            raise next(iter(failures.values()))
 
     def _unknown_message(self, publisher: Publisher, grid: OccupancyGrid,
                          info: GridInfo) -> OccupancyGrid | ClassCostmaps | PointCloud2:
@@ -284,21 +306,28 @@ class CostmapOutput:
         """Build each message only if somebody subscribes, all of one instant."""
         with self._lock:
             subscribed = self._subscribed()
-            costmap, info = self._costmap, self._costmap.info
             self._holding_data |= subscribed
-            header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
-            if self._combined in subscribed:
-                self._combined.publish(occupancy_grid(header, info, costmap.combined()))
-            for name, publisher in self._classes.items():
-                if publisher in subscribed:
-                    publisher.publish(occupancy_grid(header, info, costmap.class_grid(name)))
-            if self._obstacles in subscribed:
-                self._obstacles.publish(obstacle_cloud(header, *costmap.obstacle_points()))
-            if self._class_costmaps in subscribed:  # the largest, with most to fail
-                self._class_costmaps.publish(class_costmaps(
-                    header, info, self._label_set, costmap.class_grids()))
+            info = self._costmap.info
+            failures = _publish_each({
+                publisher: partial(self._known_message, publisher, info)
+                for publisher in self._publishers if publisher in subscribed})
             # Latched: who subscribes in an hour must not get what was seen now.
-            self._publish_unknown_on(self._holding_data - subscribed, info)
+            self._publish_unknown_on(
+                (self._holding_data - subscribed) | failures.keys(), info)
+        if failures:
+            raise next(iter(failures.values()))
+
+    def _known_message(self, publisher: Publisher,
+                       info: GridInfo) -> OccupancyGrid | ClassCostmaps | PointCloud2:
+        header = Header(stamp=self._stamp, frame_id=self._poses.grid_frame)
+        if publisher is self._combined:
+            return occupancy_grid(header, info, self._costmap.combined())
+        if publisher is self._obstacles:
+            return obstacle_cloud(header, *self._costmap.obstacle_points())
+        if publisher is self._class_costmaps:
+            return class_costmaps(header, info, self._label_set, self._costmap.class_grids())
+        return occupancy_grid(
+            header, info, self._costmap.class_grid(self._classes[publisher]))
 
     def _camera_model(self, frame: Frame, image_size: tuple[int, int],
                       mask_size: tuple[int, int]) -> CameraModel:
@@ -312,6 +341,18 @@ class CostmapOutput:
             model = calibration.for_image(*image_size).resized(*mask_size)
             self._cameras[frame.camera] = (key, model)
         return model
+
+
+def _publish_each(
+        messages: Mapping[Publisher, Callable[[], object]]) -> dict[Publisher, Exception]:
+    """Make and publish messages, one whatever becomes of another; return what failed."""
+    failures = {}
+    for publisher, make_message in messages.items():
+        try:
+            publisher.publish(make_message())
+        except Exception as error:  # A full memory, or whatever a middleware raises.
+            failures[publisher] = error
+    return failures
 
 
 def _unknown_grid(header: Header, info: GridInfo) -> OccupancyGrid:

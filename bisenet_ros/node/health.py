@@ -39,6 +39,9 @@ class Health:
         errors, warnings = self._camera_troubles(stale_after)
         overload = self._costmap_overload()
         busy_for = self._worker.busy_for()
+        if self._costmap is not None and self._costmap.publishing_fault:
+            errors.insert(
+                0, f'the costmap is not published: {self._costmap.publishing_fault}')
         if busy_for > stale_after:
             errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
                           'for the first of a size; a smaller network_size is faster')

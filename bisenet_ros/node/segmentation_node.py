@@ -45,8 +45,9 @@ from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
-# Seconds for which the frame in work may hold up what is released: ros2 launch kills after ten.
-RELEASE_TIMEOUT = 8.0
+# Seconds for which the frame in work may hold up what is released: five after Ctrl-C, ros2 launch
+# sends SIGTERM.
+RELEASE_TIMEOUT = 4.0
 
 
 class SegmentationNode(LifecycleNode):
@@ -304,12 +305,12 @@ class SegmentationNode(LifecycleNode):
         try:
             if self._costmap is not None:
                 self._costmap.publish_unknown()
-        except Exception as error:  # Whatever a middleware raises; _watch tries again.
-            self._report_costmap(f'not made unknown: {describe(error)}')
+        except Exception as error:  # Whatever a middleware raises; it is tried again.
+            self._report_costmap('not made unknown', error)
 
-    def _report_costmap(self, fault: str) -> None:
-        """Tell of a fault that may come again with each grid."""
-        self._faults.report_throttled('', 'publishing', f'the costmap was {fault}')
+    def _report_costmap(self, failure: str, error: Exception) -> None:
+        """Tell of a failure that may come again with each grid."""
+        self._faults.report_throttled('', failure, f'the costmap was {failure}: {describe(error)}')
 
     def _end_at_once(self) -> None:
         """End the process though a frame is in work, whose memory cannot be released."""
@@ -317,14 +318,16 @@ class SegmentationNode(LifecycleNode):
             f'still at work on a frame after {RELEASE_TIMEOUT:.0f} s, as where a GPU hangs or '
             'compiles for a new image size, so this process ends. The launch file starts it '
             'again, unless it was asked to end')
-        os._exit(1)  # Long ago the costmap was made unknown.
+        os._exit(1)
 
     def _release(self) -> None:
-        if self._worker is not None:
-            # What the frame in work uses goes now.
-            if not self._worker.stop(RELEASE_TIMEOUT):
-                self._end_at_once()
-            self._worker = None
+        # What the frame in work uses goes now.
+        at_rest = self._worker is None or self._worker.stop(RELEASE_TIMEOUT)
+        if self._costmap is not None and self._costmap.holds_data:
+            self._make_costmap_unknown()  # which may have failed
+        if not at_rest:
+            self._end_at_once()
+        self._worker = None
         releases = [part.destroy for part in (
             *self._outputs.values(), self._label_info, self._costmap) if part is not None]
         if self._costmap_timer is not None:
@@ -383,8 +386,8 @@ class SegmentationNode(LifecycleNode):
             return
         try:
             self._costmap.publish(self._settings['stale_after'])
-        except Exception as error:  # A full memory, or whatever a middleware raises.
-            self._report_costmap(f'not published: {describe(error)}')
+        except Exception as error:
+            self._report_costmap('not published', error)
 
     def _on_parameters_changed(self, changes: list[Parameter]) -> None:
         if self._segmenter is not None:
@@ -402,7 +405,7 @@ class SegmentationNode(LifecycleNode):
                 camera.follow_demand(self._processor.wanted(name))
             if self._costmap is not None and self._costmap.is_stale(self._settings['stale_after']):
                 self._make_costmap_unknown()
-        elif self._costmap is not None:  # again: it may have failed, or been lost on its way
+        elif self._costmap is not None and self._costmap.listeners_may_know:
             self._make_costmap_unknown()
 
     def _publish_diagnostics(self) -> None:

@@ -37,7 +37,10 @@ class TransformBuffer(tf2_ros.Buffer):
         """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
         parent, child = _frames(transform)
         if not _is_taken(transform, parent, child):
-            return  # Else a source that sends what is no pose would not count as silent.
+            # Else a source that sends what is no pose would not count as silent.
+            if not _is_infinite(transform):
+                super().set_transform(transform, authority)  # tf2 refuses it, and logs why.
+            return
         instant = nanoseconds(transform.header.stamp)
         gaps, pose = self._gaps[child], transform.transform
         if gaps.add(instant, pose.translation, pose.rotation) and self._is_watched(child):
@@ -108,6 +111,11 @@ def _frames(transform: TransformStamped) -> tuple[str, str]:
     """Return the names of parent and child as tf2 reads them: without a slash in front."""
     return (transform.header.frame_id.removeprefix('/'),
             transform.child_frame_id.removeprefix('/'))
+
+
+def _is_infinite(transform: TransformStamped) -> bool:
+    translation = transform.transform.translation
+    return any(map(math.isinf, (translation.x, translation.y, translation.z)))
 
 
 def _is_taken(transform: TransformStamped, parent: str, child: str) -> bool:

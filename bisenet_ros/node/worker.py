@@ -32,7 +32,11 @@ class Worker(Generic[Item]):
     def start(self) -> None:
         """Begin to take items."""
         self._at_rest.clear()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # As where a container has a limit of threads.
+            self._at_rest.set()
+            raise
 
     def stop(self, timeout: float | None = None) -> bool:
         """

@@ -18,6 +18,7 @@ from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import LATCHED, image_message, pixels_of  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.time import Time  # noqa: E402
@@ -807,6 +808,55 @@ def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatc
         assert output._holding_data == {failing} and output.holds_data
     output.publish_unknown()
     assert not output.holds_data
+
+
+def test_a_topic_whose_data_cannot_be_made_is_unknown_and_the_others_known(output, monkeypatch):
+    output, tell = output
+    listener = rclpy.create_node('listener', context=output._node.context)
+    heard = {}
+    for publisher in output._combined, output._class_costmaps:
+        listener.create_subscription(
+            publisher.msg_type, publisher.topic_name,
+            lambda message, publisher=publisher: heard.update(
+                {publisher: max(message.data, default=-1)}), LATCHED)
+    wait_for(lambda: len(output._subscribed()) == 2)
+    tell(range(10, 16))
+    observe(output, 1.5, 'road')
+
+    def are_known(expected):
+        try:
+            output.publish(60.0)
+        except MemoryError:
+            assert 'MemoryError' in output.publishing_fault
+        else:
+            assert output.publishing_fault == ''
+        rclpy.spin_once(listener, executor=executor, timeout_sec=0.1)
+        return {each for each, value in heard.items() if value >= 0} == expected
+
+    def fail():
+        raise MemoryError
+    executor = SingleThreadedExecutor(context=output._node.context)
+    grids = {output._combined, output._class_costmaps}
+    wait_for(lambda: are_known(grids))
+    for failing, method in (
+            (output._combined, 'combined'), (output._class_costmaps, 'class_grids')):
+        with monkeypatch.context() as patch:
+            patch.setattr(output._costmap, method, fail)
+            wait_for(lambda: are_known(grids - {failing}))
+        wait_for(lambda: are_known(grids))
+
+
+def test_unknown_is_repeated_for_as_long_as_it_may_be_on_its_way(output, monkeypatch):
+    output, _ = output
+    now = time.monotonic() + 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    assert not output.listeners_may_know
+    output._holding_data.add(output._combined)
+    assert output.listeners_may_know
+    output.publish_unknown()
+    assert output.listeners_may_know
+    now += costmap_output.DELIVERY_TIMEOUT + 0.1
+    assert not output.listeners_may_know
 
 
 LISTENER = '''

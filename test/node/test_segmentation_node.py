@@ -576,6 +576,37 @@ def test_what_could_not_be_made_unknown_is_tried_again(monkeypatch):
         assert not node._costmap.holds_data
 
 
+def test_what_could_not_be_made_unknown_is_tried_again_at_the_end(monkeypatch):
+    with node_in_process() as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        costmap = node._costmap
+        costmap._holding_data.add(costmap._combined)
+        tries, publish_unknown = [], costmap.publish_unknown
+
+        def fail_once():
+            tries.append(costmap.holds_data)
+            if len(tries) == 1:
+                raise MemoryError
+            publish_unknown()
+        monkeypatch.setattr(costmap, 'publish_unknown', fail_once)
+        node.trigger_cleanup()
+        assert tries == [True, True] and not costmap.holds_data
+
+
+def test_a_costmap_that_cannot_be_published_is_an_error(monkeypatch):
+    with node_in_process() as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        with monkeypatch.context() as patch:
+            patch.setattr(node._costmap, 'publish_unknown', lambda: 1 / 0)
+            node._publish_costmap()
+            level, message = node._assess()
+            assert level == DiagnosticStatus.ERROR
+            assert 'the costmap is not published: ZeroDivisionError' in message
+        node._publish_costmap()
+        assert 'not published' not in node._assess()[1]
+
+
 def test_a_slow_costmap_does_not_keep_what_is_stale():
     """At its own rate, it would be unknown ten seconds late."""
     with node_in_process('costmap.rate:=0.1', 'stale_after:=600.0',

@@ -58,8 +58,15 @@ def test_a_signal_while_it_is_waited_for_does_not_pass_for_its_end():
     assert worker.stop() is True
 
 
-def test_one_that_could_not_be_started_can_be_stopped():
-    Worker(list, threading.Condition(), lambda _: None, 'test').stop()
+def test_one_that_could_not_be_started_can_be_stopped(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+    worker = Worker(list, threading.Condition(), lambda _: None, 'test')
+    assert worker.stop(timeout=0.0) is True
+    monkeypatch.setattr(threading.Thread, 'start', fail)
+    with pytest.raises(RuntimeError, match='new thread'):
+        worker.start()
+    assert worker.stop(timeout=0.0) is True
 
 
 def test_what_is_repeated_goes_on_until_the_end_and_no_longer():
