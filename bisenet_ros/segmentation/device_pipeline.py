@@ -111,29 +111,36 @@ class DevicePipeline:
         return batch
 
     def _make_batch(self, shape: '_Shape') -> '_Batch':
-        """Make one; where that fails, once more with the memory that other shapes hold."""
+        """
+        Make one; where that fails, with the memory that other shapes hold, then without a graph.
+
+        Graphs do not share memory. Where it is too small for those of two cameras, the other goes
+        without from now on: each image of one would undo what was captured for the other.
+        """
+        others = {other for other, batches in self._batches.items() if batches and other != shape}
         try:
             return self._try_batch(shape)
         except RuntimeError as error:
-            self._drop_others(shape, error)
-        # Not in the clause: the error would hold memory of the device.
-        with contextlib.suppress(RuntimeError):  # after a failed capture, see below
-            torch.cuda.empty_cache()
+            for_memory, reason = _is_for_memory(error), str(error)
+        # Not in the clauses: the errors would hold memory of the device.
+        self._batches = {shape: []}
+        _free_memory()
+        try:
+            batch = self._try_batch(shape)
+        except CaptureError as error:
+            self._go_without_graph({shape}, str(error))
+        else:
+            if for_memory:
+                self._go_without_graph(others, reason)
+            return batch
+        _free_memory()
         return self._try_batch(shape)
 
-    def _drop_others(self, shape: '_Shape', error: RuntimeError) -> None:
-        """
-        Give back what all other shapes hold; if for memory, they have no graph from now on.
-
-        Graphs do not share memory. Where it is too small for those of two cameras, each image of
-        one would undo what was captured for the other.
-        """
-        others = {other for other, batches in self._batches.items() if batches}
-        if self.captures and _is_for_memory(error) and others - self._without_graph:
+    def _go_without_graph(self, shapes: set['_Shape'], reason: str) -> None:
+        if self.captures and shapes - self._without_graph:
             _logger.warning('%d sizes or numbers of images go without a CUDA graph from now on, '
-                            'which is slower, to make room for another: %s', len(others), error)
-            self._without_graph |= others
-        self._batches = {shape: []}
+                            'which is slower, as memory is too small: %s', len(shapes), reason)
+            self._without_graph |= shapes
 
     def _try_batch(self, shape: '_Shape') -> '_Batch':
         captures = self.captures and shape not in self._without_graph
@@ -175,6 +182,11 @@ class DevicePipeline:
             _logger.warning('no kernel for post-processing, which is slower without: %s', error)
             return classify
         return classify_kernel.classify
+
+
+def _free_memory() -> None:
+    with contextlib.suppress(RuntimeError):  # after a failed capture, see _try_batch
+        torch.cuda.empty_cache()
 
 
 def _is_for_memory(error: RuntimeError) -> bool:

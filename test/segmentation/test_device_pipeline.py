@@ -217,6 +217,42 @@ def test_sizes_whose_graphs_do_not_fit_together_do_not_take_turns(network, color
     assert caplog.text.count('go without a CUDA graph') == 1
 
 
+def test_a_size_whose_graph_does_not_fit_at_all_goes_without(network, colorful_image, monkeypatch,
+                                                             caplog):
+    tries = []
+
+    def no_graph_fits(pipeline, captures):
+        tries.append(captures)
+        if captures:
+            raise CaptureError('CUDA out of memory') from torch.OutOfMemoryError()
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, no_graph_fits)
+    request = SegmentationRequest(colorful_image, (64, 96), (9, 9))
+    for _ in range(2):
+        pipeline.segment([request], False, True)
+    assert tries == [True, True, False]
+    assert pipeline.captures  # A smaller one may fit.
+    assert caplog.text.count('go without a CUDA graph') == 1
+
+
+def test_images_that_do_not_fit_at_once_take_no_graph_from_one(network, colorful_image,
+                                                               monkeypatch):
+    captured = []
+
+    def one_image_fits(pipeline, captures):
+        if next(reversed(pipeline._batches)).count > 1:
+            raise torch.OutOfMemoryError('out of memory')
+        captured.append(captures)
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_image_fits)
+    request = SegmentationRequest(colorful_image, (64, 96), (9, 9))
+    pipeline.segment([request], False, True)
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline.segment([request] * 2, False, True)
+    pipeline.segment([request], False, True)
+    assert captured == [True, True]
+
+
 def test_where_graphs_cannot_be_captured_frames_go_without(network, colorful_image, monkeypatch,
                                                            caplog):
     tries = []
