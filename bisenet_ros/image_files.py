@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bisenet_ros.atomic_write import atomic_write
+
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 
 
@@ -33,7 +35,8 @@ def write_image(path: Path, image: np.ndarray, settings: Sequence[int] = ()) -> 
     Write (H, W) or (H, W, 3) uint8 BGR, in the format of the path's ending.
 
     :param settings: as cv2.imwrite takes them.
-    :raises OSError: if it cannot be written.
+    :raises OSError: naming the file, if it cannot be written.
     """
-    if not cv2.imwrite(str(path), image, settings):
-        raise OSError(f'{path} cannot be written: is the disk full, and its folder there?')
+    _, encoded = cv2.imencode(path.suffix, image, settings)
+    with atomic_write(path) as part:  # cv2.imwrite does not see that the end of a PNG is missing.
+        part.write_bytes(encoded)

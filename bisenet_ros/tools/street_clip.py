@@ -4,7 +4,9 @@ import hashlib
 import os
 import signal
 import sys
-from multiprocessing import get_context
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -67,8 +69,9 @@ class StreetClip:
             target=_render_frames, args=(*self._settings, self._folder, indices[first::count]))
             for first in range(count)]
         try:
-            for process in processes:
-                process.start()
+            with _ignoring_ctrl_c():
+                for process in processes:
+                    process.start()
             self._follow(processes, indices)
         finally:
             for process in processes:
@@ -80,15 +83,33 @@ class StreetClip:
         """Show how far the processes are, until all have ended."""
         with tqdm(desc='rendering the street, once', total=len(indices), unit='frame',
                   mininterval=PROGRESS_PERIOD if sys.stderr.isatty() else LOG_PERIOD) as bar:
-            while running := [each for each in processes if each.exitcode is None]:
-                wait([each.sentinel for each in running], PROGRESS_PERIOD)
+            codes = [None]
+            while None in codes:
+                wait([each.sentinel for each in processes if each.exitcode is None],
+                     PROGRESS_PERIOD)
+                codes = [each.exitcode for each in processes]
                 bar.update(sum(_image_path(self._folder, index).exists() for index in indices)
                            - bar.n)
-                if codes := [each.exitcode for each in processes if each.exitcode]:
-                    raise ChildProcessError(
-                        f'one of {len(processes)} processes that render the street ended early '
-                        f'(exit code {codes[0]}), as where memory runs out: `taskset -c 0` before '
-                        'the command has one render alone; what is rendered is kept')
+                if any(codes):
+                    raise ChildProcessError(_early_end(codes))
+
+
+@contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """Have processes started here ignore Ctrl-C, which is for their parent: that ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _early_end(codes: list[int | None]) -> str:
+    code = next(filter(None, codes))
+    remedy = '' if code > 0 else (
+        ', as where memory runs out: `taskset -c 0` before the command has one render alone')
+    return (f'one of {len(codes)} processes that render the street ended early (exit code {code})'
+            f'{remedy}; what is rendered is kept')
 
 
 def _image_path(folder: Path, index: int) -> Path:
@@ -100,11 +121,13 @@ def _class_ids_path(folder: Path, index: int) -> Path:
 
 
 def _keep(folder: Path, index: int, frame: DriveFrame) -> None:
-    """Write the image last and at once: where it is, the frame is complete."""
-    write_image(_class_ids_path(folder, index), frame.class_ids)
-    unfinished = folder / f'{os.getpid()}.jpg'
-    write_image(unfinished, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), JPEG_SETTINGS)
-    unfinished.replace(_image_path(folder, index))
+    """Write the image last: where it is, the frame is complete."""
+    image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+    for path, pixels, settings in ((_class_ids_path(folder, index), frame.class_ids, ()),
+                                   (_image_path(folder, index), image, JPEG_SETTINGS)):
+        unfinished = folder / f'{os.getpid()}{path.suffix}'  # Another demo may render the same.
+        write_image(unfinished, pixels, settings)
+        unfinished.replace(path)
 
 
 def _cache() -> Path:
@@ -126,7 +149,8 @@ def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
 def _render_frames(size: tuple[int, int], duration: float, folder: Path,
                    indices: list[int]) -> None:
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us.
+    if not parent_process().is_alive():  # It ended while this process began.
+        return
     cv2.setNumThreads(1)
     drive = _drive(size, duration)
     try:
