@@ -31,6 +31,9 @@ _MEMORY_INFO = Path('/proc/meminfo')
 
 _logger = logging.getLogger(__name__)
 
+# Of each index that a label file used, the colour in its palette, and the file.
+Palette = dict[int, tuple[tuple[int, ...], Path]]
+
 
 class DatasetFiles(NamedTuple):
     """
@@ -164,12 +167,14 @@ def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
     return DatasetFiles(layout, root, pairs)
 
 
-def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]) -> Dataset:
+def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int],
+                 palette: Palette | None = None) -> Dataset:
     """
     Read a data set and check all of it.
 
     :param files: as find_files returns them.
     :param size: (width, height) in pixels to which everything is resized.
+    :param palette: that of the data sets it is used with, to which its own is added.
     :raises ValueError: for an image file that holds none.
     :raises DatasetError: for a label set that is not the layout's, a damaged file, an image that
         EXIF turns, a label file that is no PNG of class ids, palettes or sizes that differ, a
@@ -178,15 +183,16 @@ def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int]
     """
     require_memory([files], size)
     _warn_of_unread(files.pairs)
-    dataset, originals = _read_files(files, size, _label_table(label_set, files.layout))
+    dataset, originals = _read_files(files, size, _label_table(label_set, files.layout),
+                                     {} if palette is None else palette)
     _warn_of_squeezing(files.root, dataset.files, originals, size)
     _warn_of_darkness(files.root, dataset)
     _check_ignored(files, dataset)
     return dataset
 
 
-def _read_files(files: DatasetFiles, size: tuple[int, int],
-                to_channel: np.ndarray) -> tuple[Dataset, list[tuple[int, int]]]:
+def _read_files(files: DatasetFiles, size: tuple[int, int], to_channel: np.ndarray,
+                palette: Palette) -> tuple[Dataset, list[tuple[int, int]]]:
     """Return the data set, and the sizes that its images had, (width, height)."""
     # Filled one by one: beside a list of them there would be everything twice.
     pairs = files.pairs
@@ -196,7 +202,7 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
         labels = np.empty((len(pairs), height, width), np.uint8)
     except MemoryError as error:
         raise _too_large(len(pairs), height, width, _IN_MEMORY) from error
-    originals, palette = [], {}
+    originals = []
     threads = ThreadPoolExecutor()
     try:
         loaded = threads.map(lambda pair: load_labelled_image(*pair, size, to_channel), pairs)
@@ -212,8 +218,8 @@ def _read_files(files: DatasetFiles, size: tuple[int, int],
                    [image for image, _ in pairs]), originals
 
 
-def _require_one_palette(palette: dict[int, tuple[tuple[int, ...], Path]],
-                         colors: dict[int, tuple[int, ...]], path: Path) -> None:
+def _require_one_palette(palette: Palette, colors: dict[int, tuple[int, ...]],
+                         path: Path) -> None:
     """Refuse colours of a label file that are not those of earlier ones; add them otherwise."""
     for index, color in colors.items():
         earlier, file = palette.setdefault(index, (color, path))
@@ -221,7 +227,9 @@ def _require_one_palette(palette: dict[int, tuple[tuple[int, ...], Path]],
             raise DatasetError(
                 f'{path} has the colour {color} for index {index} of its palette, {file} '
                 f'{earlier}: masks in colours that were stored with palettes (quantised, indexed) '
-                'give each file indices of its own, which are no class ids: turn colours into ids')
+                'give each file indices of its own, which are no class ids, and two exports may '
+                'order classes differently: turn colours into ids (where the indices are right, '
+                'save them without a palette)')
 
 
 def _pairs(layout: str, root: Path, layout_arguments: dict[str, str]) -> list[tuple[Path, Path]]:

@@ -44,6 +44,7 @@ from bisenet_ros.training.datasets import (
     Dataset,
     DatasetError,
     DatasetFiles,
+    Palette,
     find_files,
     joined,
     load_dataset,
@@ -81,8 +82,9 @@ class Training:
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
         # Likewise a missing file: of all data sets, before the first is read.
         train_files, val_files = (_find_files(config, role) for role in ('train', 'val'))
-        self.val_data, _ = self._load(val_files)  # first, as it takes less time
-        self.train_data, self.sample_weights = self._load(train_files)
+        palette = {}  # of all labels, which have one order of classes
+        self.val_data, _ = self._load(val_files, palette)  # first, as it takes less time
+        self.train_data, self.sample_weights = self._load(train_files, palette)
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
         self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
@@ -110,12 +112,13 @@ class Training:
         if checkpoint is not None:
             self._resume(checkpoint)
 
-    def _load(self, data_sets: list[tuple[DatasetFiles, float]]) -> tuple[Dataset, torch.Tensor]:
+    def _load(self, data_sets: list[tuple[DatasetFiles, float]],
+              palette: Palette) -> tuple[Dataset, torch.Tensor]:
         """Return data sets, given with their shares, as one, and how often each image is drawn."""
         parts, weights, size = [], [], tuple(self.config['image_size'])
         require_memory([files for files, _ in data_sets], size)
         for files, share in data_sets:
-            part = load_dataset(files, self.label_set, size)
+            part = load_dataset(files, self.label_set, size, palette)
             parts.append(part)
             weights.append(torch.full((len(part),), share / len(part)))
         return joined(parts).to(self.device), torch.cat(weights)

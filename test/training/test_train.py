@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from helpers import needs_gpu
+from PIL import Image
 
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
@@ -507,6 +508,24 @@ def test_data_sets_that_do_not_fit_twice_are_told_before_any_is_read(
     data = f'layout: camvid, root: {camvid_like}'
     config = load_config(str(small_config), [f'data.train=[{{{data}}}, {{{data}, split: val}}]'])
     with pytest.raises(DatasetError, match='8 pictures of 96x64 .* while data sets are joined'):
+        Training(config, tmp_path)
+
+
+@pytest.mark.parametrize('splits', [{'train': ['train'], 'val': ['val']},
+                                    {'train': ['train', 'val'], 'val': ['train']}])
+def test_palettes_that_differ_between_data_sets_are_refused(
+        small_config, camvid_like, tmp_path, splits):
+    """Two exports, each of which has an order of classes of its own."""
+    for split, color in ('train', [128, 64, 128]), ('val', [70, 130, 180]):
+        for path in (camvid_like / f'{split}annot').iterdir():
+            label = Image.open(path)
+            label.putpalette(12 * color)
+            label.save(path)
+    config = load_config(str(small_config))
+    data = {'layout': 'camvid', 'root': str(camvid_like)}
+    config['data'] = {role: [{**data, 'split': split} for split in each]
+                      for role, each in splits.items()}
+    with pytest.raises(DatasetError, match='annot/.* has the colour .* of its palette'):
         Training(config, tmp_path)
 
 
