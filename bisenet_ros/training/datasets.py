@@ -28,6 +28,8 @@ _LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
 _IN_MEMORY_TWICE = f'{_IN_MEMORY} while data sets are joined (twice as much)'
 _MEMORY_INFO = Path('/proc/meminfo')
+# Where a container finds its own limits (cgroup version 2).
+_CONTAINER = Path('/sys/fs/cgroup')
 
 _logger = logging.getLogger(__name__)
 
@@ -94,8 +96,8 @@ def require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) -> 
     """
     Refuse data sets for which there is too little memory, before their files are read.
 
-    Linux gives out memory that it does not have, and kills who then writes to it. Several data
-    sets must fit twice, as they are joined.
+    Linux gives out memory that it, or the container, does not have, and kills who then writes to
+    it. Several data sets must fit twice, as they are joined.
 
     :param size: (width, height) in pixels of their images in memory.
     :raises DatasetError: if they do not fit; never where the system does not say what it has.
@@ -107,10 +109,23 @@ def require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) -> 
 
 
 def _available_memory() -> float:
-    """Return how many bytes Linux has without swapping; infinitely many on other systems."""
+    """Return how many bytes there are on Linux without swapping; no end on other systems."""
     text = _MEMORY_INFO.read_text() if _MEMORY_INFO.is_file() else ''
     available = re.search(r'^MemAvailable: *(\d+) kB$', text, re.MULTILINE)
-    return 1024 * int(available[1]) if available else math.inf
+    return min(1024 * int(available[1]) if available else math.inf, _left_in_container())
+
+
+def _left_in_container() -> float:
+    """Return how many bytes the container's limit leaves; infinitely many where it has none."""
+    try:
+        limit, used = (int((_CONTAINER / f'memory.{name}').read_text())
+                       for name in ('max', 'current'))
+        stat = (_CONTAINER / 'memory.stat').read_text()
+    except (OSError, ValueError):  # no container, or 'max', which is no limit
+        return math.inf
+    # Cached files count as used, but give way; MemAvailable has them, too.
+    cached = re.findall(r'^(?:in)?active_file (\d+)$', stat, re.MULTILINE)
+    return limit - used + sum(map(int, cached))
 
 
 def joined(parts: list[Dataset]) -> Dataset:

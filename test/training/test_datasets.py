@@ -405,6 +405,22 @@ def test_more_pictures_than_memory_are_told_before_any_is_read(camvid_like, tmp_
         load(camvid_like)
 
 
+def test_a_containers_limit_counts(camvid_like, tmp_path, monkeypatch):
+    """Who exceeds it is killed; files that are cached give way."""
+    monkeypatch.setattr(datasets, '_CONTAINER', tmp_path)
+    assert len(load(camvid_like)) == 6, 'another system, or a version of cgroup without the files'
+    needed, used, cached = 144 * 1024, 10 ** 6, 3 * 10 ** 5
+    (tmp_path / 'memory.current').write_text(f'{used}\n')
+    (tmp_path / 'memory.stat').write_text(
+        f'file 900000\ninactive_file {cached - 1}\nactive_file 1\nworkingset_refault_file 9\n')
+    for limit in ('max', needed + used - cached):
+        (tmp_path / 'memory.max').write_text(f'{limit}\n')
+        assert len(load(camvid_like)) == 6
+    (tmp_path / 'memory.max').write_text(f'{needed + used - cached - 1}\n')
+    with pytest.raises(DatasetError, match='6 pictures of 96x64 take .* than there is memory for'):
+        load(camvid_like)
+
+
 def test_more_data_sets_than_memory_are_told():
     zero = torch.zeros((), dtype=torch.uint8)
     large = Dataset(zero.expand(2, 3, 10 ** 7, 10 ** 7), zero.expand(2, 10 ** 7, 10 ** 7),
