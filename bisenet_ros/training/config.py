@@ -29,6 +29,7 @@ _LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than on
 _MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1,
          'optimizer.momentum': 0.999,  # With 1 nothing ever slows down.
          'loss.class_balance': 2,  # Weights reach 50 to this power, and 50 ^ 23 overflows.
+         'distillation.temperature': 100,  # Probabilities are all alike then; 1e155 overflows.
          'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
          'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
 # What an entry of data.train or data.val may hold, each with a value of its type.

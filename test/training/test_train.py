@@ -710,6 +710,7 @@ def test_a_loss_that_explodes_stops_with_a_reason(small_config, tmp_path):
     ('optimizer.lr=0', 'optimizer.lr is 0.0; give at least 1e-09'),
     ('optimizer.momentum=1', 'optimizer.momentum is 1.0; give at most 0.999'),
     ('loss.class_balance=30', 'loss.class_balance is 30.0; give at most 2'),
+    ('distillation.temperature=1e200', r'distillation.temperature is 1e\+200; give at most 100'),
     ('schedule.minutes=-5', 'schedule.minutes is -5.0; give at least 0'),
     ('std=[0, 0, 0]', 'std is 0.0; give at least 0.01'),
     ('mean=[123, 116, 103]', 'mean is 123.0; give at most 1'),
