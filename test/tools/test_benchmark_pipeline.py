@@ -317,6 +317,12 @@ def test_cores_are_those_that_may_be_used():
         os.sched_setaffinity(0, all_cores)
 
 
+def test_cores_are_all_where_the_system_does_not_say_which_may_be_used(monkeypatch):
+    """As on a Mac."""
+    monkeypatch.delattr(os, 'sched_getaffinity')
+    assert machine()['cores'] == os.cpu_count()
+
+
 @contextmanager
 def measuring(folder):
     """Run `benchmark pipeline` up to where its stages take turns; yields the process."""

@@ -14,13 +14,20 @@ def machine() -> dict[str, object]:
     """
     Return what figures depend on: hardware, versions, and how busy the machine is.
 
-    A GPU is in a report's `device`; `cores` are those that this process may run on.
+    A GPU is in a report's `device`; `cores` are those that this process may run on, where the
+    system tells.
     """
     return {
-        'cpu': _processor(), 'cores': len(os.sched_getaffinity(0)),
+        'cpu': _processor(), 'cores': _cores(),
         'cuda': torch.version.cuda, 'cudnn': torch.backends.cudnn.version(),
         'load': os.getloadavg()[0], 'system': platform.platform(),
         'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _cores() -> int | None:
+    # Only Linux says on which ones this process may run.
+    affinity = getattr(os, 'sched_getaffinity', None)
+    return len(affinity(0)) if affinity else os.cpu_count()
 
 
 def _processor() -> str:
