@@ -27,9 +27,10 @@ def test_other_parameters_reach_the_node():
 
 
 @pytest.mark.parametrize('assignment, remedy', [
-    ('precision:=fp16', 'give --precision'), ('network_size:=[64, 48]', 'give --network-size'),
+    ('precision:=fp16', 'has an option of its own: give --precision'),
+    ('network_size:=[64, 48]', 'has an option of its own: give --network-size'),
     ('precision', 'is not NAME:=VALUE')])
-def test_parameters_that_the_network_alone_lacks_are_refused(assignment, remedy):
+def test_parameters_that_have_an_option_are_refused(assignment, remedy):
     with pytest.raises(ValueError, match=f'{re.escape(repr(assignment))} .*{remedy}'):
         node_parameters('-p', assignment)
 

@@ -82,8 +82,8 @@ def node_parameters(options: argparse.Namespace) -> dict[str, object]:
         if not separator:
             raise ValueError(f'parameter {assignment!r} is not NAME:=VALUE')
         if name in settings:
-            raise ValueError(f'parameter {assignment!r} would be the node\'s only, not of the '
-                             f'network beside it: give --{name.replace("_", "-")}')
+            raise ValueError(f'parameter {assignment!r} has an option of its own: give '
+                             f'--{name.replace("_", "-")}')
         parameters[name] = yaml.safe_load(value)
     return parameters
 
