@@ -1,10 +1,23 @@
 """What commands have in common."""
 
+import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def positive(number: Callable[[str], float]) -> Callable[[str], float]:
+    """Return the type of an argument that is a `number` (int or float) above 0."""
+    def parse(text: str) -> float:
+        value = number(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        return value
+
+    parse.__name__ = number.__name__  # what argparse calls it where the text is none
+    return parse
 
 
 def interrupted(command: str, remark: str = '') -> int:

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bisenet_ros.command_line import ending_in_a_line, make_folder
+from bisenet_ros.command_line import ending_in_a_line, make_folder, positive
 from bisenet_ros.image_files import write_image
 from bisenet_ros.resources import user_path
+from bisenet_ros.segmentation.device import naming_full_memory
 from bisenet_ros.segmentation.labels import NO_DECISION, load_label_set
 from bisenet_ros.tools.street import StreetDrive
 from bisenet_ros.tools.street.camera import DISTORTION_MODELS
@@ -47,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog='render_street', description=__doc__)
     parser.add_argument('output', type=user_path, help='folder to write images/ and labels/ into')
-    parser.add_argument('--frames', type=int, default=80)
-    parser.add_argument('--size', type=int, nargs=2, default=(480, 360),
+    parser.add_argument('--frames', type=positive(int), default=80)
+    parser.add_argument('--size', type=positive(int), nargs=2, default=(480, 360),
                         metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--first-seed', type=int, default=1, help="0 is the demo's street")
     arguments = parser.parse_args(argv)
-    with ending_in_a_line('render_street'):
+    with ending_in_a_line('render_street'), naming_full_memory('give a smaller --size'):
         render_street(arguments.output, arguments.frames, tuple(arguments.size),
                       arguments.first_seed)
 

@@ -26,3 +26,15 @@ def test_a_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit, match='render_street: .*file'):
         render_street.main([str(tmp_path / 'file'), '--frames', '1'])
+
+
+@pytest.mark.parametrize('option', [('--frames', '0'), ('--frames', '-3'), ('--size', '0', '0')])
+def test_what_would_give_no_picture_is_refused(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        render_street.main([str(tmp_path), *option])
+    assert f'argument {option[0]}: {option[1]} is not above 0' in capsys.readouterr().err
+
+
+def test_a_size_beyond_the_memory_is_told(tmp_path):
+    with pytest.raises(SystemExit, match='render_street: too little memory: give a smaller'):
+        render_street.main([str(tmp_path), '--size', '100000000', '100000000'])

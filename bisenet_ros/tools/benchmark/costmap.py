@@ -8,11 +8,12 @@ grid rolls, and has driven so long before that what is forgotten is forgotten.
 import argparse
 from collections.abc import Callable
 
+from bisenet_ros.command_line import positive
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
-from bisenet_ros.tools.benchmark.options import add_segmenter_arguments, positive
+from bisenet_ros.tools.benchmark.options import add_segmenter_arguments
 from bisenet_ros.tools.benchmark.report import beside_network
 from bisenet_ros.tools.benchmark.timing import take_turns
 

@@ -15,13 +15,13 @@ import rclpy
 import yaml
 from matplotlib.figure import Figure
 
+from bisenet_ros.command_line import positive
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
 from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
     add_segmenter_arguments,
-    positive,
     segmenter_settings,
 )
 from bisenet_ros.tools.benchmark.player import ODOMETRY_TOPIC

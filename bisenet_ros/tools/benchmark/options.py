@@ -1,24 +1,11 @@
 """Options that the measurements share."""
 
 import argparse
-from collections.abc import Callable
 
 SEGMENTER_OPTIONS = {
     'weights': 'shipped name, or a file', 'engine': 'auto, torch or onnxruntime',
     'device': 'auto, cuda, cuda:N or cpu', 'precision': 'auto, fp32, fp16 or bf16',
     'label_set': 'shipped name, or a YAML file'}
-
-
-def positive(number: Callable[[str], float]) -> Callable[[str], float]:
-    """Return the type of an argument that is a `number` (int or float) above 0."""
-    def parse(text: str) -> float:
-        value = number(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f'{text} is not above 0')
-        return value
-
-    parse.__name__ = number.__name__  # what argparse calls it where the text is none
-    return parse
 
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser, *names: str) -> None:

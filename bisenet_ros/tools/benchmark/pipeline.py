@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from bisenet_ros.command_line import positive
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.network import OUTPUT_STRIDES, load_weights
 from bisenet_ros.segmentation import Segmenter, load_label_set
@@ -33,7 +34,6 @@ from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
     add_segmenter_arguments,
-    positive,
     segmenter_settings,
 )
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights

@@ -8,9 +8,9 @@ of the first and the last tenth of the samples, after a warm-up of a tenth of th
 import argparse
 import time
 
+from bisenet_ros.command_line import positive
 from bisenet_ros.tools.benchmark.graph import Search, add_node_arguments, node_parameters
 from bisenet_ros.tools.benchmark.memory import Sample, device_memory, plot, report_growth
-from bisenet_ros.tools.benchmark.options import positive
 from bisenet_ros.tools.benchmark.running_graph import OTHER_OUTPUTS, Graph, running_graph
 from bisenet_ros.tools.live_line import LiveLine
 

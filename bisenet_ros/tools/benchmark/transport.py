@@ -25,8 +25,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
+from bisenet_ros.command_line import positive
 from bisenet_ros.node.stamps import nanoseconds
-from bisenet_ros.tools.benchmark.options import positive
 from bisenet_ros.tools.benchmark.player import RATE_QOS, RATE_TOPIC
 from bisenet_ros.tools.benchmark.relay import KINDS, image_topic, mask_topic
 from bisenet_ros.tools.benchmark.report import table
