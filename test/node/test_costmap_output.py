@@ -18,6 +18,7 @@ from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from probe import LATCHED, image_message, pixels_of  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -79,6 +80,9 @@ class Robot:
             message = odometry_message(stamp, (self.x, self.y, self.yaw))
             message.header.frame_id, message.child_frame_id = self.frames
             self.odometry.publish(message)
+        # What shared memory of 512 KiB still holds may be lost to the image.
+        for publisher in self.calibrations, self.odometry:
+            publisher.wait_for_all_acked(Duration(seconds=5.0))
         self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
 
     def send_until(self, condition, **what):
