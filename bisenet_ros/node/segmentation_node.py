@@ -45,9 +45,8 @@ from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
-# Seconds for which the frame in work may hold up what is released: five after Ctrl-C, ros2 launch
-# sends SIGTERM.
-RELEASE_TIMEOUT = 4.0
+# Seconds for which the frame in work may hold up what is released: ros2 launch kills after ten.
+RELEASE_TIMEOUT = 8.0
 
 
 class SegmentationNode(LifecycleNode):
@@ -500,9 +499,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        # A launch in a script sends Ctrl-C a second time, a closing terminal SIGHUP, to a process
-        # that is already ending.
-        for number in (signal.SIGINT, signal.SIGHUP):
+        # To a process that is already ending, a launch in a script sends Ctrl-C a second time, any
+        # launch SIGTERM after five seconds, and a closing terminal SIGHUP.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 LAST_LINES = 15
-STOP_TIMEOUT = 10.0  # s to end by themselves; a node may need 4 for the frame in work
+STOP_TIMEOUT = 10.0  # s to end by themselves; a node may need 8 for the frame in work
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 

@@ -26,11 +26,11 @@ class Storage:
 
 
 def signal_twice(number: int) -> None:
-    """Send the signal to a node that works; while it ends, Ctrl-C and a closing terminal's."""
+    """Send the signal to a node that works; while it ends, all that may come again."""
     honest = segmentation_node.SegmentationNode.close
 
     def close(node) -> None:
-        for again in (signal.SIGINT, signal.SIGHUP):
+        for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), again)
         honest(node)
         print('closed', flush=True)
