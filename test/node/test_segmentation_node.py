@@ -316,7 +316,7 @@ def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node, topic,
 
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
     """A network size no CPU does in 10 ms, fed at 100 Hz: the newest frame wins."""
-    _, probe = start_node(network_size='[1920, 1440]', engine='torch', device='cpu',
+    _, probe = start_node(network_size='[1280, 960]', engine='torch', device='cpu',
                           stale_after=0.05)
     probe.listen('segmentation/mask', Image)
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
