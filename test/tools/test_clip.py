@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -126,7 +125,7 @@ def test_workers_end_that_begin_when_their_parent_is_killed(tmp_path):
 def test_a_frame_that_cannot_be_kept_is_told(tmp_path):
     """A full disk is here a folder that is gone."""
     with rendering(tmp_path) as process:
-        shutil.rmtree(tmp_path / 'bisenet_ros')
+        (tmp_path / 'bisenet_ros').rename(tmp_path / 'elsewhere')
         _, errors = process.communicate(timeout=60.0)
     assert 'No such file or directory' in errors
     assert 'ended early (exit code 1)' in errors and 'taskset' not in errors
