@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from bisenet_ros.segmentation.cudnn_fusion import fastest_kernels
-from bisenet_ros.segmentation.device import is_out_of_memory
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
@@ -25,10 +24,6 @@ _KEPT_SHAPES = 8
 _logger = logging.getLogger(__name__)
 
 
-class CaptureError(RuntimeError):
-    """Work that runs on a GPU, but cannot be captured as a CUDA graph."""
-
-
 class DevicePipeline:
     """
     Everything on one torch device: uint8 pixels go up, uint8 ids and confidences come back.
@@ -36,13 +31,15 @@ class DevicePipeline:
     Images of one size, of all cameras, go through as one batch. Each size and number of images
     has its own buffers, pinned on the host, and on a GPU its work is captured as a CUDA graph
     when it comes for the first time: some hundred kernels are then started as one. Those used
-    last are kept.
+    last are kept. Once a graph cannot be made although its work can be done, none are used any
+    more.
 
     :param engine: (N, H, W, 3) uint8 or floating RGB -> logits (N, classes, h, w) float32 of a
         coarser grid, on the device.
     :param device: a GPU; the CPU serves for tests.
     :param channel_ids: (classes,) uint8, the class id of each channel.
     :param captures: whether the engine's work can be captured; PyTorch's can.
+    :ivar captures: whether work is captured as CUDA graphs; it turns False where that fails.
     """
 
     def __init__(self, engine: Callable[[Tensor], Tensor], device: torch.device,
@@ -53,7 +50,6 @@ class DevicePipeline:
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
         self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
-        self._without_graph: set[_Shape] = set()
 
     def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
@@ -112,47 +108,29 @@ class DevicePipeline:
 
     def _make_batch(self, shape: '_Shape') -> '_Batch':
         """
-        Make one; where that fails, with the memory that other shapes hold, then without a graph.
+        Make a batch; where that fails, with the memory of all the others, and without a graph.
 
-        Graphs do not share memory. Where it is too small for those of two cameras, the other goes
-        without from now on: each image of one would undo what was captured for the other.
+        If that succeeds, this pipeline makes no graphs from then on. Graphs do not share memory,
+        and what they hold nobody else can use: if only some shapes kept theirs, another might
+        never find enough. Without graphs, PyTorch hands the memory of one shape on to the next.
+
+        :raises RuntimeError: it cannot be made in either way; then other shapes get graphs again.
         """
-        others = {other for other, batches in self._batches.items() if batches and other != shape}
         try:
-            return self._try_batch(shape)
+            return _Batch(shape, self.device, self._compute, self.captures)
         except RuntimeError as error:
-            for_memory, reason = _is_for_memory(error), str(error)
-        # Not in the clauses: the errors would hold memory of the device.
+            reason = str(error)
+        # Not in the clause: the error would hold memory of the device.
         self._batches = {shape: []}
-        _free_memory()
-        try:
-            batch = self._try_batch(shape)
-        except CaptureError as error:
-            self._go_without_graph({shape}, str(error))
-        else:
-            if for_memory:
-                self._go_without_graph(others, reason)
-            return batch
-        _free_memory()
-        return self._try_batch(shape)
-
-    def _go_without_graph(self, shapes: set['_Shape'], reason: str) -> None:
-        if self.captures and shapes - self._without_graph:
-            _logger.warning('%d sizes or numbers of images go without a CUDA graph from now on, '
-                            'which is slower, as memory is too small: %s', len(shapes), reason)
-            self._without_graph |= shapes
-
-    def _try_batch(self, shape: '_Shape') -> '_Batch':
-        captures = self.captures and shape not in self._without_graph
-        try:
-            return _Batch(shape, self.device, self._compute, captures)
-        except CaptureError as error:
-            if not _is_for_memory(error):
-                # PyTorch up to 2.11 may take a capture that failed for one that is still going on
-                # (pytorch/pytorch#180395): no further one would succeed.
-                _logger.warning('no CUDA graphs from now on, which is slower: %s', error)
-                self.captures = False
-            raise
+        with contextlib.suppress(RuntimeError):
+            # PyTorch up to 2.11 may take a capture that failed for one that is still going on
+            # (pytorch/pytorch#180395).
+            torch.cuda.empty_cache()
+        batch = _Batch(shape, self.device, self._compute, captures=False)
+        if self.captures:
+            _logger.warning('no CUDA graphs from now on, which is slower: %s', reason)
+            self.captures = False
+        return batch
 
     def _compute(self, shape: '_Shape', pixels: Tensor, channels: Tensor) -> Tensor:
         """Return (N, 2, height, width) uint8: class ids and confidences."""
@@ -184,16 +162,6 @@ class DevicePipeline:
         return classify_kernel.classify
 
 
-def _free_memory() -> None:
-    with contextlib.suppress(RuntimeError):  # after a failed capture, see _try_batch
-        torch.cuda.empty_cache()
-
-
-def _is_for_memory(error: RuntimeError) -> bool:
-    """Return whether memory was too small, perhaps for a capture only."""
-    return is_out_of_memory(error.__cause__ if isinstance(error, CaptureError) else error)
-
-
 class _Shape(NamedTuple):
     """What images must have in common to be one batch, and how many there are; (width, height)."""
 
@@ -204,7 +172,11 @@ class _Shape(NamedTuple):
 
 
 class _Batch:
-    """Images of one shape on their way through the device, in buffers that are used again."""
+    """
+    Images of one shape on their way through the device, in buffers that are used again.
+
+    :raises RuntimeError: its work cannot be done, or not be captured.
+    """
 
     def __init__(self, shape: _Shape, device: torch.device,
                  compute: Callable[[_Shape, Tensor, Tensor], Tensor], captures: bool):
@@ -227,7 +199,10 @@ class _Batch:
         self._host_masks: Tensor | None = None
         if self._on_gpu:
             torch.cuda.synchronize(device)  # Another stream may still use memory it let go.
-        self._graph = self._capture() if captures else None
+        self._graph = capture(self._work, self._stream) if captures else None
+        if self._graph is None:
+            with torch.cuda.stream(self._stream):
+                self._work()  # So that it fails here, and not only in start.
 
     def start(self, images: Sequence[np.ndarray], bgr: bool) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
@@ -243,7 +218,7 @@ class _Batch:
                 self._channels.copy_(self._channels.flip(0))
                 self._bgr = bgr
             if self._graph is None:
-                self._masks = self._compute(self._shape, self._pixels, self._channels)
+                self._work()
             else:
                 self._graph.replay()
             self._host_masks.copy_(self._masks, non_blocking=True)
@@ -260,11 +235,8 @@ class _Batch:
             self.busy = False
         return [Segmentation(*masks) for masks in self._host_masks.numpy()]
 
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        def compute() -> None:
-            self._masks = self._compute(self._shape, self._pixels, self._channels)
-
-        return capture(compute, self._stream)
+    def _work(self) -> None:
+        self._masks = self._compute(self._shape, self._pixels, self._channels)
 
 
 def _finish_all(batches: Iterable[_Batch]) -> None:
@@ -279,19 +251,16 @@ def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cud
     """
     Return the work that `compute` starts on the device as one graph; it runs a few times.
 
-    :raises CaptureError: where it runs, but cannot be captured.
+    :raises RuntimeError: where it does not run, or cannot be captured.
     """
     # The stream gives its device, too, and this thread's stream back if a capture fails.
     with fastest_kernels(), torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             compute()
         graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads of the process may use the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
-                compute()
-        except RuntimeError as error:
-            raise CaptureError(error) from error
+        # Other threads of the process may use the GPU meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
+            compute()
     return graph
 
 

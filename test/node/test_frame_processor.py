@@ -13,7 +13,7 @@ from probe import image_message  # noqa: E402
 from bisenet_ros.network import load_weights  # noqa: E402
 from bisenet_ros.node import frame_processor  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
-from bisenet_ros.segmentation import Segmenter, shipped_weights  # noqa: E402
+from bisenet_ros.segmentation import Segmenter, device_pipeline, shipped_weights  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline  # noqa: E402
 
@@ -92,16 +92,15 @@ def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(mon
     now = 100.0
     monkeypatch.setattr(frame_processor, 'time', SimpleNamespace(monotonic=lambda: now))
     processor, prepared = make_processor()
-    pipeline, failed, made = processor._segmenter.pipeline, [], []
-    make_batch = pipeline._try_batch
+    failed, made, make_batch = [], [], device_pipeline._Batch
 
-    def try_batch(shape):
+    def try_batch(shape, *arguments, **options):
         made.append(shape.image_size)
         if shape.image_size == (160, 120):
             raise torch.OutOfMemoryError('out of memory')
-        return make_batch(shape)
+        return make_batch(shape, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, '_try_batch', try_batch)
+    monkeypatch.setattr(device_pipeline, '_Batch', try_batch)
     processor._report = lambda camera, error: failed.append((camera, error))
     small, large = (np.zeros((height, 160, 3), np.uint8) for height in (90, 120))
     assert segment(processor, 'rgb', small, large) == ['front']
@@ -111,7 +110,7 @@ def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(mon
     assert made == [] and (1, (160, 90)) in prepared()
     assert {camera for camera, _ in failed} == {'rear'}
     assert 'out of memory' in failed[-1][1] and 'tried every 10 s' in failed[-1][1]
-    monkeypatch.setattr(pipeline, '_try_batch', make_batch)
+    monkeypatch.setattr(device_pipeline, '_Batch', make_batch)
     now += frame_processor.RETRY_AFTER + 1
     assert segment(processor, 'rgb', small, large) == ['front', 'rear']
 

@@ -22,7 +22,6 @@ from bisenet_ros.segmentation import (
 from bisenet_ros.segmentation.cudnn_fusion import Conv2dReLU
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import (
-    CaptureError,
     DevicePipeline,
     capture,
     classify,
@@ -185,6 +184,13 @@ def pipeline_like_on_a_gpu(network, monkeypatch, check):
     return pipeline
 
 
+def segment_widths(pipeline, image, *widths):
+    for width in widths:
+        request = SegmentationRequest(image, (width, 96), (width, 96))
+        segmentation, = pipeline.segment([request], False, True)
+        assert segmentation.class_ids.shape == (96, width)
+
+
 def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_image, monkeypatch):
     def one_fits(pipeline, captures):
         if any(pipeline._batches.values()):
@@ -192,47 +198,45 @@ def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_i
 
     pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_fits)
     for width in 64, 160, 64:
-        request = SegmentationRequest(colorful_image, (width, 96), (width, 96))
-        segmentation, = pipeline.segment([request], False, True)
-        assert segmentation.class_ids.shape == (96, width)
+        segment_widths(pipeline, colorful_image, width)
         assert [shape.network_size for shape in pipeline._batches] == [(width, 96)]
-    assert pipeline.captures  # That was not the fault.
 
 
-def test_sizes_whose_graphs_do_not_fit_together_do_not_take_turns(network, colorful_image,
-                                                                  monkeypatch, caplog):
-    captured = []
-
-    def one_graph_fits(pipeline, captures):
-        if captures and any(pipeline._batches.values()):
-            # The warm-ups may pass: a capture takes memory of its own.
-            raise CaptureError('CUDA out of memory') from torch.OutOfMemoryError()
-        captured.append(captures)
-
-    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_graph_fits)
-    for width in 64, 160, 64, 160, 64:
-        pipeline.segment([SegmentationRequest(colorful_image, (width, 96), (9, 9))], False, True)
-    assert captured == [True, True, False]
-    assert pipeline.captures  # A third camera's may succeed.
-    assert caplog.text.count('go without a CUDA graph') == 1
-
-
-def test_a_size_whose_graph_does_not_fit_at_all_goes_without(network, colorful_image, monkeypatch,
+def test_where_graphs_do_not_fit_together_no_shape_keeps_one(network, colorful_image, monkeypatch,
                                                              caplog):
+    """The graph of one would leave another too little memory, with or without one of its own."""
+    tries, graphs = [], []
+
+    def one_graph_fits_and_nothing_beside_it(pipeline, captures):
+        tries.append(captures)
+        if not any(pipeline._batches.values()):
+            graphs.clear()
+        if graphs:
+            raise torch.OutOfMemoryError('out of memory')
+        graphs.extend([captures] * captures)
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, one_graph_fits_and_nothing_beside_it)
+    segment_widths(pipeline, colorful_image, 64, 160, 64, 160, 64)
+    assert tries == [True, True, False, False]
+    assert len(pipeline._batches) == 2 and not graphs
+    assert caplog.text.count('no CUDA graphs from now on') == 1
+
+
+@pytest.mark.parametrize('reason', [
+    'CUDA out of memory', 'operation not permitted when stream is capturing'])
+def test_where_no_graph_can_be_captured_frames_go_without(network, colorful_image, monkeypatch,
+                                                          caplog, reason):
     tries = []
 
-    def no_graph_fits(pipeline, captures):
+    def none_can(pipeline, captures):
         tries.append(captures)
         if captures:
-            raise CaptureError('CUDA out of memory') from torch.OutOfMemoryError()
+            raise RuntimeError(reason)
 
-    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, no_graph_fits)
-    request = SegmentationRequest(colorful_image, (64, 96), (9, 9))
-    for _ in range(2):
-        pipeline.segment([request], False, True)
-    assert tries == [True, True, False]
-    assert pipeline.captures  # A smaller one may fit.
-    assert caplog.text.count('go without a CUDA graph') == 1
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, none_can)
+    segment_widths(pipeline, colorful_image, 64, 160, 64)
+    assert tries == [True, False, False]
+    assert caplog.text.count(f'no CUDA graphs from now on, which is slower: {reason}') == 1
 
 
 def test_images_that_do_not_fit_at_once_take_no_graph_from_one(network, colorful_image,
@@ -253,20 +257,19 @@ def test_images_that_do_not_fit_at_once_take_no_graph_from_one(network, colorful
     assert captured == [True, True]
 
 
-def test_where_graphs_cannot_be_captured_frames_go_without(network, colorful_image, monkeypatch,
-                                                           caplog):
-    tries = []
+def test_what_does_not_fit_without_a_graph_either_fails_when_its_batch_is_made(network,
+                                                                               colorful_image):
+    """So it takes the graphs from no other shape."""
+    def engine(images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError('out of memory')
+        return network(images)
 
-    def none_can(pipeline, captures):
-        tries.append(captures)
-        if captures:
-            raise CaptureError('operation not permitted when stream is capturing')
-
-    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, none_can)
-    for width in 64, 160:
-        pipeline.segment([SegmentationRequest(colorful_image, (width, 96), (9, 9))], False, True)
-    assert tries == [True, False, False]
-    assert 'no CUDA graphs from now on' in caplog.text
+    pipeline = make_pipeline(engine)
+    request = SegmentationRequest(colorful_image, (64, 96), (9, 9))
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline.segment([request] * 2, False, True)
+    assert not any(pipeline._batches.values())
 
 
 def test_images_of_one_size_are_one_batch(network, colorful_image):
@@ -281,6 +284,8 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
               SegmentationRequest(small, (160, 96), (160, 96)),
               SegmentationRequest(colorful_image[::-1], (160, 96), (200, 120))]
     pipeline = make_pipeline(counting)
+    pipeline.segment(frames, False, True)
+    counts.clear()  # The first time each batch computes twice.
     together = pipeline.segment(frames, False, True)
     assert counts == [2, 1]
     for frame, result in zip(frames, together, strict=True):
@@ -291,8 +296,11 @@ def test_images_of_one_size_are_one_batch(network, colorful_image):
 
 
 def test_a_size_that_fails_leaves_the_others_free(network, colorful_image):
+    widths = []
+
     def failing(images):
-        if images.shape[2] == 96:
+        widths.append(images.shape[2])
+        if widths.count(96) > 1:  # not when its batch is made
             raise RuntimeError('out of memory')
         return network(images)
 
