@@ -39,6 +39,7 @@ class PolarGrid:
     :ivar angle_step: between rays, radians.
     :ivar range_count, azimuth_count: how many polar cells are on a ray, and how many rays.
     :ivar cells: (2 * range_count + 2,) * 2 int32, flat index of each table point's polar cell.
+    :ivar middle: column, and row, of the table that the point below the camera has.
     """
 
     def __init__(self, resolution: float, max_range: float) -> None:
@@ -50,31 +51,14 @@ class PolarGrid:
         self.azimuth_count = _STRIDE * math.ceil(2 * math.pi / (angle * _STRIDE))
         self.angle_step = 2 * math.pi / self.azimuth_count
         # The table reaches a little beyond max_range.
-        self._half = self.range_count + 1
-        offset = (np.arange(2 * self._half) + 0.5 - self._half) * self.range_step
+        self.middle = self.range_count + 0.5
+        offset = (np.arange(2 * self.range_count + 2) - self.middle) * self.range_step
         distance = np.hypot(offset[None, :], offset[:, None])
         azimuth = np.arctan2(offset[:, None], offset[None, :])
         row = np.minimum(distance / self.range_step, self.range_count).astype(np.int32)
         column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuth_count
         # Of each point of the table; row self.range_count is all that lies beyond max_range.
         self.cells = row * self.azimuth_count + column
-
-    def table_from_grid(self, first_cell: tuple[float, float], resolution: float,
-                        yaw: float) -> np.ndarray:
-        """
-        Return the affine transform from a grid's cells to the table, as cv2.warpAffine takes it.
-
-        :param first_cell: x, y of the centre of the grid's cell (0, 0) relative to the point below
-            the camera, in the grid's frame, metres.
-        :param resolution: side of the grid's cells, metres.
-        :param yaw: of the base frame in the grid's frame, radians.
-        :returns: (2, 3) float64, takes (column, row, 1) of the grid to (column, row) of the table.
-        """
-        rotation = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
-        middle = self._half - 0.5
-        return np.column_stack([
-            rotation * (resolution / self.range_step),
-            rotation @ first_cell / self.range_step + middle])
 
 
 class GroundTable:
@@ -133,6 +117,7 @@ class GroundTable:
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         self.ray_ends = max_range * self._directions.T
+        self._polar = polar
         self._samples = self._samples_of(polar, columns)
 
     def _project(self, polar, height):
@@ -207,15 +192,24 @@ class GroundTable:
         along_rays |= self._unseen[:count]
         return along_rays
 
-    def samples_of_cells(self, table_from_grid: np.ndarray, width: int,
-                         height: int) -> np.ndarray:
+    def samples_of_cells(self, first_cell: np.ndarray, resolution: float, yaw: float,
+                         shape: tuple[int, int]) -> np.ndarray:
         """
-        Return the flat indices of the samples nearest to a grid's cells, (height, width) int32.
+        Return the flat indices of the samples nearest to a grid's cells, (rows, columns) int32.
 
-        :param table_from_grid: PolarGrid.table_from_grid of the grid.
+        :param first_cell: x, y of the centre of the grid's cell (0, 0) relative to the point below
+            the camera, in the grid's frame, metres.
+        :param resolution: side of the grid's cells, metres.
+        :param yaw: of the base frame in the grid's frame, radians.
+        :param shape: (rows, columns) of the grid.
         """
+        rotation = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
+        step = self._polar.range_step
+        # From (column, row, 1) of the grid to (column, row) of the polar grid's table.
+        table_from_grid = np.column_stack([
+            rotation * (resolution / step), rotation @ first_cell / step + self._polar.middle])
         return cv2.warpAffine(
-            self._samples, table_from_grid, (width, height),
+            self._samples, table_from_grid, shape[::-1],
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
             borderValue=NOWHERE)
 

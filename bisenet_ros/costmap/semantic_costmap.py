@@ -254,16 +254,18 @@ class SemanticCostmap:
     def _observe(self, table, base_pose, class_ids, confidence, stamp,
                  confidence_threshold) -> _Observation:
         """Pull the ground's classes into the cells, then push obstacle contacts into theirs."""
-        x, y, yaw = base_pose
+        *base_xy, yaw = base_pose
         rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        camera_xy = rotation @ table.camera_xy + (x, y)
+        camera_xy = rotation @ table.camera_xy + base_xy
         box, reach = self._view(table, rotation, camera_xy)
         classes = table.sample(class_ids, reach, LOOK_AHEAD)
         ground, contacts, without_contact = self._find_contacts(table, class_ids, classes)
         if confidence_threshold:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * confidence_threshold))
-        samples_of_box = self._samples_of_cells(table, camera_xy, yaw, box)
+        x, y = (centres[part] for centres, part in zip(self._grid.centres(), box[::-1]))
+        samples_of_box = table.samples_of_cells(
+            (x[0], y[0]) - camera_xy, self._settings.resolution, yaw, (len(y), len(x)))
         observed = self._in_window(ground.reshape(-1).take(samples_of_box), box)
         contact_cells, contact_samples, arrived = self._place_obstacles(
             table, classes, contacts, without_contact, rotation, camera_xy)
@@ -376,16 +378,6 @@ class SemanticCostmap:
             max(camera_xy[0] - x[columns.start], x[columns.stop - 1] - camera_xy[0]),
             max(camera_xy[1] - y[rows.start], y[rows.stop - 1] - camera_xy[1]))
         return (rows, columns), reach + self._settings.resolution
-
-    def _samples_of_cells(self, table, camera_xy, yaw, box):
-        """Return the table's sample of each cell in a box, (rows, columns) int32."""
-        rows, columns = box
-        x, y = self._grid.centres()
-        table_from_grid = self._polar.table_from_grid(
-            (x[columns.start] - camera_xy[0], y[rows.start] - camera_xy[1]),
-            self._settings.resolution, yaw)
-        return table.samples_of_cells(
-            table_from_grid, columns.stop - columns.start, rows.stop - rows.start)
 
     def _without_what_is_newer(self, observation) -> _Observation:
         """Leave out cells that another camera has seen since, but for obstacles."""
