@@ -54,7 +54,7 @@ class GridInfo:
     def around(cls, x: float, y: float, resolution: float,
                size: tuple[float, float]) -> 'GridInfo':
         """Return a grid of a size (x, y), metres, of whole cells, centred on a point."""
-        width, height = (max(1, round(side / resolution)) for side in size)
+        height, width = _in_cells(size, resolution)
         row, column = _corner_around(x, y, resolution, (height, width))
         return cls(resolution, width, height, column * resolution, row * resolution)
 
@@ -84,17 +84,17 @@ class RollingGrid:
     :param decay_time: seconds.
     :param rule: CostRule.
     :ivar info: where the grid lies now, a GridInfo.
+    :ivar centres: x (width,) and y (height,) of the cells' centres in the grid's frame, metres.
     """
 
     def __init__(self, resolution: float, size: tuple[float, float], decay_time: float,
                  rule: CostRule) -> None:
         """Start unknown, centred on the frame's origin."""
         self._resolution = resolution
-        info = GridInfo.around(0.0, 0.0, resolution, size)
-        self._shape = info.height, info.width
+        self._shape = _in_cells(size, resolution)
         self._decay_time = decay_time
         self._rule = rule
-        size = info.width * info.height
+        size = math.prod(self._shape)
         self._evidence = np.empty((rule.class_count, size), np.float32)
         # Of all classes together.
         self._total = np.empty(size, np.float32)
@@ -167,10 +167,6 @@ class RollingGrid:
             percent += summand
             yield np.rint(percent, out=percent).astype(np.int8)
 
-    def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x (width,) and y (height,) of the cells' centres in the grid's frame, metres."""
-        return self._centres
-
     def cells_of(self, points: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Return the cells that hold the chosen ones of some points, and which these are.
@@ -205,7 +201,7 @@ class RollingGrid:
     def cells_within(self, x: float, y: float, radius: float) -> np.ndarray:
         """Return the cells whose centres lie within radius of a point, (N,) int."""
         rows, columns = self.box_of((x - radius, y - radius), (x + radius, y + radius))
-        centres_x, centres_y = self.centres()
+        centres_x, centres_y = self.centres
         inside = np.add.outer(
             (centres_y[rows] - y) ** 2, (centres_x[columns] - x) ** 2) <= radius ** 2
         near_rows, near_columns = np.nonzero(inside)
@@ -334,7 +330,7 @@ class RollingGrid:
     def _set_corner(self, corner):
         self._corner = corner
         rows, columns = (first + np.arange(size) for first, size in zip(corner, self._shape))
-        self._centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
+        self.centres = (columns + 0.5) * self._resolution, (rows + 0.5) * self._resolution
         (row, column), (height, width) = corner, self._shape
         self._first_stored = (row * width + column) % len(self._total)
         self.info = GridInfo(
@@ -362,6 +358,11 @@ class RollingGrid:
             return
         for planes, initial in self._initial_values:
             planes.T[stored] = initial
+
+
+def _in_cells(size, resolution):
+    """Return (height, width) of a size (x, y), metres, in cells: at least one each."""
+    return tuple(max(1, round(side / resolution)) for side in size[::-1])
 
 
 def _corner_around(x, y, resolution, shape):

@@ -263,7 +263,7 @@ class SemanticCostmap:
         if confidence_threshold:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * confidence_threshold))
-        x, y = (centres[part] for centres, part in zip(self._grid.centres(), box[::-1]))
+        x, y = (centres[part] for centres, part in zip(self._grid.centres, box[::-1]))
         samples_of_box = table.samples_of_cells(
             (x[0], y[0]) - camera_xy, self._settings.resolution, yaw, (len(y), len(x)))
         observed = self._in_window(ground.reshape(-1).take(samples_of_box), box)
@@ -373,7 +373,7 @@ class SemanticCostmap:
         rows, columns = self._grid.box_of(
             camera_xy + np.minimum(ends.min(axis=1), 0),
             camera_xy + np.maximum(ends.max(axis=1), 0))
-        x, y = self._grid.centres()
+        x, y = self._grid.centres
         reach = math.hypot(
             max(camera_xy[0] - x[columns.start], x[columns.stop - 1] - camera_xy[0]),
             max(camera_xy[1] - y[rows.start], y[rows.stop - 1] - camera_xy[1]))
@@ -454,7 +454,7 @@ class SemanticCostmap:
         """
         cells = self._grid.obstacles()
         rows, columns = np.divmod(cells, self.info.width)
-        x, y = self._grid.centres()
+        x, y = self._grid.centres
         points = np.stack([x[columns], y[rows], np.full(len(cells), self._ground_height)], -1)
         if not self._obstacles:
             return points.astype(np.float32), np.zeros(0, np.uint8)

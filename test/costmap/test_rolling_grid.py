@@ -195,7 +195,7 @@ def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
 def test_cells_within_a_circle():
     rolling = grid()
     rolling.move_to(7.31, -2.17)
-    x, y = rolling.centres()
+    x, y = rolling.centres
     for centre, radius in (((7.3, -2.2), 0.27), ((6.4, -1.8), 0.5), ((7.31, -2.17), 0.0),
                            ((20.0, 0.0), 1.0)):
         expected = [row * 20 + column for row in range(10) for column in range(20)
@@ -233,7 +233,7 @@ def test_stays_aligned_to_its_cells():
         for origin, middle, cells in ((info.origin_x, x, 20), (info.origin_y, y, 10)):
             assert origin / 0.1 == pytest.approx(round(origin / 0.1))
             assert abs(origin + cells * 0.05 - middle) <= 0.05 + 1e-9
-    columns, rows = rolling.centres()
+    columns, rows = rolling.centres
     assert (columns[0], rows[-1]) == pytest.approx(
         (info.origin_x + 0.05, info.origin_y + 10 * 0.1 - 0.05))
 
