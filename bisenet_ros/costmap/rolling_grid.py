@@ -247,7 +247,8 @@ class RollingGrid:
         unit *= memory / np.maximum(unit * self._total.take(stored), memory)
         self._renew_units(stored, unit)
         self._unit[stored] = unit
-        self._hidden[stored] = np.inf
+        if self._kept_hidden:
+            self._hidden[stored] = np.inf
         # Flat indices take half the time of pairs.
         self._evidence.reshape(-1)[classes * len(self._total) + stored] += weights / unit
         self._decide(stored)
