@@ -1,6 +1,7 @@
 """Which pixel sees which piece of ground: lookup tables along rays on the ground."""
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -61,6 +62,20 @@ class PolarGrid:
         self.cells = row * self.azimuth_count + column
 
 
+class RayGeometry(NamedTuple):
+    """
+    Where the samples along rays on the ground lie.
+
+    :ivar ranges: (samples,) from the point below the camera, metres.
+    :ivar angle_step: between rays, radians.
+    :ivar pixel_angle: of a pixel on the optical axis, radians.
+    """
+
+    ranges: np.ndarray
+    angle_step: float
+    pixel_angle: float
+
+
 class GroundTable:
     """
     For every sample of every ray on the ground that the camera sees: the pixel that sees it.
@@ -79,9 +94,8 @@ class GroundTable:
     :ivar sees_ground: whether any pixel sees ground in reach, and not too much of it.
     :ivar first_seen: (rays,) int, index of the first sample that a pixel sees, 0 where none does.
     :ivar camera_xy: (2,) the point below the camera in the base frame, metres.
-    :ivar ranges: (samples,) from that point, metres.
     :ivar ray_ends: (2, rays) x and y of max_range on each ray from that point, base frame, metres.
-    :ivar angle_step, pixel_angle: between rays, and of a pixel on the optical axis, radians.
+    :ivar geometry: RayGeometry of the samples.
     """
 
     def __init__(self, camera: CameraModel, pose: np.ndarray, polar: PolarGrid, ground_z: float,
@@ -97,21 +111,19 @@ class GroundTable:
         self.camera = camera
         self.pose = np.array(pose)
         self.camera_xy = self.pose[:2, 3]
-        self.angle_step, self._sample_step = polar.angle_step, polar.sample_step
-        # On the optical axis.
-        self.pixel_angle = 1 / max(camera.focal_length)
-        self.ranges = _sample_ranges(
+        ranges = _sample_ranges(
             polar.sample_step, max_range, height, 1 / min(camera.focal_length),
             max_pixel_footprint)
         self._min_range, self._max_range = min_range, max_range
-        self._pixels, columns = self._project(polar, height)
-        self._pixel_of_sample, seen = self._nearest_pixels(max_pixel_footprint)
+        self._pixels, columns = self._project(polar, height, ranges)
+        self._pixel_of_sample, seen = self._nearest_pixels(ranges, max_pixel_footprint)
         self.sees_ground = bool(seen.any())
         # Samples begin with the last that no pixel sees before the first that one does.
         start = max(int(seen.any(axis=1).argmax()) - 1, 0)
-        self.ranges, self._pixels, self._pixel_of_sample, seen = (
+        ranges, self._pixels, self._pixel_of_sample, seen = (
             of_samples[start:]
-            for of_samples in (self.ranges, self._pixels, self._pixel_of_sample, seen))
+            for of_samples in (ranges, self._pixels, self._pixel_of_sample, seen))
+        self.geometry = RayGeometry(ranges, polar.angle_step, 1 / max(camera.focal_length))
         self.first_seen = seen.argmax(axis=0)
         self._unseen = np.where(seen, np.uint8(0), _UNSEEN)
         angles = columns * polar.angle_step
@@ -120,15 +132,15 @@ class GroundTable:
         self._polar = polar
         self._samples = self._samples_of(polar, columns)
 
-    def _project(self, polar, height):
+    def _project(self, polar, height, ranges):
         """Return pixels u + iv (samples, rays) complex64 and the rays' azimuths' indices."""
         from_base = self.pose[:3, :3].T
         angles = np.arange(0, polar.azimuth_count, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
         down = from_base @ (0, 0, -height)
-        samples = np.arange(len(self.ranges))
-        nodes = np.flatnonzero((samples % _STRIDE == 0) | (self.ranges < _NEAR))
-        pixels = self.camera.project(self.ranges[nodes, None, None] * outwards + down)
+        samples = np.arange(len(ranges))
+        nodes = np.flatnonzero((samples % _STRIDE == 0) | (ranges < _NEAR))
+        pixels = self.camera.project(ranges[nodes, None, None] * outwards + down)
         pixels = pixels.astype(np.float32)
         with np.errstate(invalid='ignore'):
             seen = ((pixels >= 0) & (pixels < (self.camera.width, self.camera.height))).all(axis=2)
@@ -148,14 +160,14 @@ class GroundTable:
         columns = (sectors[:, None] * _STRIDE + np.arange(_STRIDE)).reshape(-1)
         return pixels.view(np.complex64)[..., 0], columns
 
-    def _nearest_pixels(self, max_pixel_footprint):
+    def _nearest_pixels(self, ranges, max_pixel_footprint):
         """
         Return the pixel that sees each sample, its flat index, and whether one does.
 
         :returns: (samples, rays) intp, 0 where none does; and (samples, rays) bool.
         """
         u, v = np.rint(self._pixels.real), np.rint(self._pixels.imag)
-        length = np.diff(self.ranges)[:, None].astype(np.float32)
+        length = np.diff(ranges)[:, None].astype(np.float32)
         seen = np.zeros(u.shape, bool)
         with np.errstate(invalid='ignore'):
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
@@ -172,7 +184,8 @@ class GroundTable:
         """
         samples = np.full((polar.range_count + 1, polar.azimuth_count), NOWHERE, np.int32)
         centres = (np.arange(polar.range_count) + 0.5) * polar.range_step
-        nearest = np.searchsorted((self.ranges[1:] + self.ranges[:-1]) / 2, centres)
+        ranges = self.geometry.ranges
+        nearest = np.searchsorted((ranges[1:] + ranges[:-1]) / 2, centres)
         first = int(np.searchsorted(centres, self._min_range))
         samples[first:-1, columns] = nearest[first:, None] * len(columns) + np.arange(len(columns))
         return samples.reshape(-1)[polar.cells]
@@ -186,7 +199,7 @@ class GroundTable:
         :param beyond: so many samples follow the last that is nearest to any such ground.
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
-        count = int(np.searchsorted(self.ranges, reach)) + 1 + beyond
+        count = int(np.searchsorted(self.geometry.ranges, reach)) + 1 + beyond
         # Faster than cv2.remap, and the pixels' indices are at hand for values.
         along_rays = image.reshape(-1).take(self._pixel_of_sample[:count])
         along_rays |= self._unseen[:count]
@@ -230,22 +243,23 @@ class GroundTable:
                 for middle, size in ((v, height), (u, width)))
         return image[v[:, None], u].reshape(9, -1)
 
-    def borders(self, samples: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def borders(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
         Return where, along rays, the view passes from the pixel of the sample before to the given.
 
-        :param samples, rays: (N,) int, indices of samples (> 0) and rays.
+        :param samples: (N,) int, flat indices; none is the first of its ray.
         :returns: x and y (N, 2) relative to the point below the camera, and which of the N lie
             from min_range to max_range, (N,) bool.
         """
-        before, after = self._pixels[samples - 1, rays], self._pixels[samples, rays]
+        indices, rays = np.divmod(samples, len(self._directions))
+        before, after = self._pixels[indices - 1, rays], self._pixels[indices, rays]
         middle = (np.rint(before) + np.rint(after)) / 2
         with np.errstate(invalid='ignore'):  # where the lens model ends just before
             share = ((middle - before) / (after - before)).real
         share = np.fmin(np.fmax(share, 0), 1)
-        near, far = self.ranges[samples - 1], self.ranges[samples]
+        near, far = self.geometry.ranges[indices - 1], self.geometry.ranges[indices]
         # A little beyond, so that a contact on the line between two cells lies in the second.
-        distance = near + share * (far - near) + self._sample_step / 2
+        distance = near + share * (far - near) + self._polar.sample_step / 2
         usable = (distance >= self._min_range) & (distance <= self._max_range)
         return distance[:, None] * self._directions[rays], usable
 

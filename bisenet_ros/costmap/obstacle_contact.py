@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bisenet_ros.costmap.ground_projection import RayGeometry
+
 # What kind of class a sample shows: bits.
 GROUND, OBSTACLE = 1, 2
 # In samples, half a pixel apart where pixels are coarse. Shorter runs are stray pixels of the
@@ -100,8 +102,7 @@ def after_last_ground(starts: np.ndarray, ground: np.ndarray) -> tuple[np.ndarra
     return first * ground.shape[1] + rays, (gap > 0) & (gap <= _MAX_UNDECIDED)
 
 
-def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, ranges: np.ndarray,
-                angle_step: float, pixel_angle: float) -> np.ndarray:
+def on_outlines(contacts: np.ndarray, classes: np.ndarray, geometry: RayGeometry) -> np.ndarray:
     """
     Find the contacts that are only the outline of an obstacle on a neighbouring ray.
 
@@ -110,19 +111,19 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     pixel away the same thing then touches the ground much nearer than even a wall seen at a slant
     would.
 
-    :param samples, rays: (N,) int, indices of the contacts in classes.
+    :param contacts: (N,) int, flat indices of samples.
     :param classes: (samples, rays) uint8, class ids.
-    :param ranges: (samples,) float, metres.
-    :param angle_step, pixel_angle: between rays, and that a pixel covers, radians.
+    :param geometry: of the samples.
     :returns: (N,) bool.
     """
-    class_ids = classes[samples, rays]
-    distance = ranges[samples]
-    outline = np.zeros(len(samples), bool)
+    samples, rays = np.divmod(contacts, classes.shape[1])
+    class_ids = classes.take(contacts)
+    distance = geometry.ranges[samples]
+    outline = np.zeros(len(contacts), bool)
     # Several rays may lie within one pixel.
-    for away in range(1, math.ceil(pixel_angle / angle_step) + 1):
-        slant = _slant(distance, away * angle_step + pixel_angle)
-        nearer = np.searchsorted(ranges, distance - slant)
+    for away in range(1, math.ceil(geometry.pixel_angle / geometry.angle_step) + 1):
+        slant = _slant(distance, away, geometry)
+        nearer = np.searchsorted(geometry.ranges, distance - slant)
         nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
         for side in (-away, away):
             neighbour = (rays + side) % classes.shape[1]  # The view may go all around.
@@ -131,27 +132,26 @@ def on_outlines(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray, rang
     return outline
 
 
-def gaps_in_walls(samples: np.ndarray, rays: np.ndarray, classes: np.ndarray,
-                  ranges: np.ndarray, angle_step: float,
-                  pixel_angle: float) -> tuple[np.ndarray, np.ndarray]:
+def gaps_in_walls(contacts: np.ndarray, classes: np.ndarray,
+                  geometry: RayGeometry) -> tuple[np.ndarray, np.ndarray]:
     """
     Find contacts of one class on neighbouring rays that may be those of one wall.
 
     Seen at a slant, it touches the ground on rays beside each other at places far from each other,
     and all the way between them.
 
-    :param samples, rays: (N,) int, as on_outlines takes them, in ascending order of samples.
-    :param classes, ranges, angle_step, pixel_angle: as on_outlines takes them.
-    :returns: indices of the contacts before and after the gaps, each (M,) int.
+    :param contacts: (N,) int, flat indices of samples in ascending order.
+    :param classes, geometry: as on_outlines takes them.
+    :returns: indices into contacts of those before and after the gaps, each (M,) int.
     """
-    class_ids = classes[samples, rays]
+    samples, rays = np.divmod(contacts, classes.shape[1])
+    class_ids = classes.take(contacts)
     # Of several on a ray, the nearest.
     _, order = np.unique(class_ids.astype(np.intp) * classes.shape[1] + rays, return_index=True)
     before, after = order[:-1], order[1:]
-    distance = ranges[samples]
+    distance = geometry.ranges[samples]
     away = rays[after] - rays[before]
-    longest = np.minimum(
-        2 * _slant(distance[after], away * angle_step + pixel_angle), _LONGEST_GAP)
+    longest = np.minimum(2 * _slant(distance[after], away, geometry), _LONGEST_GAP)
     joined = ((class_ids[before] == class_ids[after]) & (away > 0) & (away <= _GAP_RAYS)
               & (np.abs(distance[after] - distance[before]) <= longest))
     return before[joined], after[joined]
@@ -177,13 +177,14 @@ def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def _slant(distance, angle):
+def _slant(distance, away, geometry):
     """
-    Return how much farther a wall is on a ray that an angle (rad) turns away, metres.
+    Return how much farther a wall may be on a ray that is so many rays, and a pixel, away, metres.
 
     For a wall whose line passes the camera at p = _PASSING_DISTANCE, seen at a range r much larger
     than that, dr / d(angle) is r^2 / p.
     """
+    angle = away * geometry.angle_step + geometry.pixel_angle
     return distance ** 2 * (angle / _PASSING_DISTANCE)
 
 

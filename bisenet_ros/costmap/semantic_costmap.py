@@ -288,7 +288,7 @@ class SemanticCostmap:
             was not there before: it may stand on what it hides, too.
         """
         starts = np.concatenate([contacts, without_contact])
-        points, usable = table.borders(*np.divmod(starts, classes.shape[1]))
+        points, usable = table.borders(starts)
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
         # Without odometry nothing is held that could be hidden.
@@ -320,10 +320,8 @@ class SemanticCostmap:
         classes.reshape(-1)[feet[stand]] = classes.reshape(-1)[starts[stand]]
         without_contact = np.concatenate([too_near, feet[~stand]])
         contacts = np.sort(np.concatenate([contacts, too_near, feet[stand]]))
-        outlines = on_outlines(
-            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
-            table.pixel_angle)
-        return ground, contacts[~outlines], without_contact
+        contacts = contacts[~on_outlines(contacts, classes, table.geometry)]
+        return ground, contacts, without_contact
 
     def _are_stray(self, surroundings) -> np.ndarray:
         """Return whether obstacles' pixels, (9, N) class ids around them, are not within one."""
@@ -338,9 +336,7 @@ class SemanticCostmap:
         :param points: (N, 2) of the contacts, metres in the grid's frame.
         :param contacts: (N,) int, flat indices of samples.
         """
-        before, after = gaps_in_walls(
-            *np.divmod(contacts, classes.shape[1]), classes, table.ranges, table.angle_step,
-            table.pixel_angle)
+        before, after = gaps_in_walls(contacts, classes, table.geometry)
         way = points[after] - points[before]
         count = (np.hypot(*way.T) / self._settings.resolution).astype(np.intp)
         which = np.repeat(np.arange(len(before)), count)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bisenet_ros.costmap.ground_projection import RayGeometry
 from bisenet_ros.costmap.obstacle_contact import (
     GROUND,
     OBSTACLE,
@@ -42,21 +43,20 @@ def test_what_hides_hides_to_the_next_ground():
 
 def test_of_several_contacts_on_a_ray_the_nearest_are_one_wall():
     """A low fence with another behind it."""
-    ranges = np.arange(200) * 0.025
-    samples = np.array([80, 84, 88, 150, 150, 150])
-    rays = np.array([0, 1, 2, 0, 1, 2])
-    before, after = gaps_in_walls(
-        samples, rays, np.ones((200, 4), np.uint8), ranges, 0.003, 0.003)
-    assert list(zip(before, after)) == [(0, 1), (1, 2)]
+    def gaps(contacts, classes):
+        contacts = np.array([sample * 8 + ray for sample, ray in contacts])
+        geometry = RayGeometry(np.arange(200) * 0.025, 0.003, 0.003)
+        return list(zip(*gaps_in_walls(contacts, classes, geometry)))
+
+    wall = np.ones((200, 8), np.uint8)
+    assert gaps([(80, 0), (84, 1), (88, 2), (150, 0), (150, 1), (150, 2)], wall) == [
+        (0, 1), (1, 2)]
     # Not one wall: another class, too far apart, a ray too far.
-    classes = np.ones((200, 8), np.uint8)
+    classes = wall.copy()
     classes[84, 1] = 2
-    before, _ = gaps_in_walls(np.array([80, 84]), np.array([0, 1]), classes, ranges, 0.003, 0.003)
-    assert len(before) == 0
-    for samples, rays in (([80, 100], [0, 1]), ([80, 80], [0, 3])):
-        before, _ = gaps_in_walls(np.array(samples), np.array(rays), np.ones((200, 8), np.uint8),
-                                  ranges, 0.003, 0.003)
-        assert len(before) == 0
+    assert gaps([(80, 0), (84, 1)], classes) == []
+    assert gaps([(80, 0), (100, 1)], wall) == []
+    assert gaps([(80, 0), (80, 3)], wall) == []
 
 
 @pytest.mark.parametrize('ray, expected', [
@@ -140,10 +140,10 @@ def outline(rays, pixel_angle=0.002):
     rays = [*rays, *outside]
     classes = np.array([list(ray.lower().encode()) for ray in rays], np.uint8).T
     contacts = np.array([[letter.isupper() for letter in ray] for ray in rays]).T
-    samples, columns = np.nonzero(contacts)
+    contacts = np.flatnonzero(contacts)
     ranges = 1 + 0.025 * np.arange(len(rays[0]))
-    flags = on_outlines(samples, columns, classes, ranges, 0.003, pixel_angle)
-    return {int(column) for column in columns[flags]}
+    flags = on_outlines(contacts, classes, RayGeometry(ranges, 0.003, pixel_angle))
+    return {int(contact) % len(rays) for contact in contacts[flags]}
 
 
 def test_a_contact_beside_a_nearer_one_of_the_same_thing_is_its_outline():

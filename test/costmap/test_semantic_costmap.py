@@ -775,7 +775,7 @@ def test_a_table_of_a_camera_near_the_ground_tells_where_pixels_are():
                     / np.maximum(-rays[..., 2], 0.1) / unit, 255).clip(0, 255).astype(np.uint8)
     table = GroundTable(CAMERA, pose, PolarGrid(0.05, 2.0), 0.0, 0.0, 2.0, 0.1)
     found = table.sample(seen, 0.8, 0)
-    expected = np.broadcast_to(table.ranges[:len(found), None], found.shape)
+    expected = np.broadcast_to(table.geometry.ranges[:len(found), None], found.shape)
     known = (found < 200) & (expected < 0.8)
     assert known.sum() > 5_000
     assert np.abs((found + 0.5) * unit - expected)[known].max() < 0.01
