@@ -258,8 +258,7 @@ class SemanticCostmap:
         rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         camera_xy = rotation @ table.camera_xy + base_xy
         box, reach = self._view(table, rotation, camera_xy)
-        classes = table.sample(class_ids, reach, LOOK_AHEAD)
-        ground, contacts, without_contact = self._find_contacts(table, class_ids, classes)
+        classes, ground, contacts, without_contact = self._walk_rays(table, class_ids, reach)
         if confidence_threshold:
             ground &= (table.sample(confidence, reach, LOOK_AHEAD)
                        >= np.ceil(255 * confidence_threshold))
@@ -267,10 +266,10 @@ class SemanticCostmap:
         samples_of_box = table.samples_of_cells(
             (x[0], y[0]) - camera_xy, self._settings.resolution, yaw, (len(y), len(x)))
         observed = self._in_window(ground.reshape(-1).take(samples_of_box), box)
-        contact_cells, contact_samples, arrived = self._place_obstacles(
+        contact_cells, contact_samples, new_starts = self._place_obstacles(
             table, classes, contacts, without_contact, rotation, camera_xy)
         observed[contact_cells] = True
-        hidden = self._hidden_cells(arrived, ground, samples_of_box, box, observed)
+        hidden = self._hidden_cells(new_starts, ground, samples_of_box, box, observed)
         nearest_sample = self._in_window(samples_of_box, box)
         nearest_sample[contact_cells] = contact_samples
         cells = np.flatnonzero(observed)
@@ -283,7 +282,7 @@ class SemanticCostmap:
         """
         Return the cells obstacles touch, a contact's sample of each, and which starts are new.
 
-        :param contacts, without_contact: as _find_contacts returns them.
+        :param contacts, without_contact: as _walk_rays returns them.
         :returns: cells and samples, (N,) int; and samples, (M,) int, where something starts that
             was not there before: it may stand on what it hides, too.
         """
@@ -292,23 +291,29 @@ class SemanticCostmap:
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
         # Without odometry nothing is held that could be hidden.
-        arrived = np.full(len(starts), self._has_odometry)
-        arrived[inside] &= ~self._grid.hold_obstacle(start_cells)
+        are_new = np.full(len(starts), self._has_odometry)
+        are_new[inside] &= ~self._grid.hold_obstacle(start_cells)
 
         are_usable, are_inside = (each[:len(contacts)] for each in (usable, inside))
         between, contacts_nearby = self._cells_between(
             points[:len(contacts)][are_usable], contacts[are_usable], classes, table)
         cells = np.concatenate([between, start_cells[:np.count_nonzero(are_inside)]])
         samples = np.concatenate([contacts_nearby, contacts[are_inside]])
-        return cells, samples, starts[arrived]
+        return cells, samples, starts[are_new]
 
-    def _find_contacts(self, table, class_ids, classes):
+    def _walk_rays(self, table, class_ids, reach):
         """
-        Return what find_contacts does, contacts without outlines and with what is too near.
+        Return the classes along the rays, and what find_contacts finds there, corrected.
 
-        Obstacles whose contact is not seen begin after the last ground. Where that is so near that
-        they stand there, classes is changed to say so.
+        Obstacles whose contact is not seen begin after the last ground. Where that is near, they
+        stand there: it is a contact, of their class.
+
+        :param reach: as GroundTable.sample takes it.
+        :returns: classes, (samples, rays) uint8 ids; seen ground, (samples, rays) bool; contacts
+            without outlines, and the first sample of each obstacle without a contact, or with one
+            too near to be seen; both (N,) int, flat indices.
         """
+        classes = table.sample(class_ids, reach, LOOK_AHEAD)
         kinds = cv2.LUT(classes, self._kinds)
         ground, contacts, starts = find_contacts(
             kinds, lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
@@ -321,7 +326,7 @@ class SemanticCostmap:
         without_contact = np.concatenate([too_near, feet[~stand]])
         contacts = np.sort(np.concatenate([contacts, too_near, feet[stand]]))
         contacts = contacts[~on_outlines(contacts, classes, table.geometry)]
-        return ground, contacts, without_contact
+        return classes, ground, contacts, without_contact
 
     def _are_stray(self, surroundings) -> np.ndarray:
         """Return whether obstacles' pixels, (9, N) class ids around them, are not within one."""
