@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,25 +148,26 @@ class RollingGrid:
         """Return which of some classes, an index into them, has most evidence in cells (N,)."""
         return self._evidence[np.ix_(classes, self._stored(cells))].argmax(axis=0)
 
-    def percent(self, index: int) -> np.ndarray:
-        """Return how probable a class is, (height, width) int8; UNKNOWN where nothing is held."""
-        return self._unrolled(next(self._percents([index])))
+    def percent(self, classes: Sequence[int] | None = None) -> np.ndarray:
+        """
+        Return how probable classes are in each cell.
 
-    def all_percent(self) -> np.ndarray:
-        """Return how probable every class is, as percent does, (classes, height, width) int8."""
-        return self._unrolled(np.stack(list(self._percents(range(len(self._evidence))))))
-
-    def _percents(self, indices):
-        """Yield how probable classes are, stored planes int8."""
+        :param classes: None: all of them, in their order.
+        :returns: (classes, height, width) int8: 0-100 percent, UNKNOWN where nothing is held.
+        """
+        if classes is None:
+            classes = range(len(self._evidence))
         prior = _PRIOR / self._unit
         known = self._total > 0
         # So that it takes one product and one sum for each class.
         factor = np.where(known, 100 / (self._total + prior), np.float32(0))
         summand = np.where(known, prior * factor / len(self._evidence), np.float32(UNKNOWN))
-        for index in indices:
+        planes = np.empty((len(classes), len(known)), np.int8)
+        for plane, index in zip(planes, classes):
             percent = self._evidence[index] * factor
             percent += summand
-            yield np.rint(percent, out=percent).astype(np.int8)
+            plane[:] = np.rint(percent, out=percent)
+        return self._unrolled(planes)
 
     def cells_of(self, points: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """

@@ -1,7 +1,7 @@
 """Masks of one or several cameras in, one costmap around the robot out."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -426,24 +426,14 @@ class SemanticCostmap:
         costs.reshape(-1)[self._footprint] = under_robot
         return costs
 
-    def class_grid(self, name: str) -> np.ndarray:
+    def class_grids(self, classes: Sequence[int] | None = None) -> np.ndarray:
         """
-        Return how probable a class is in each cell.
+        Return how probable classes are in each cell.
 
-        :param name: of the class.
-        :returns: (height, width) int8: 0-100 percent, -1 unknown.
-        :raises ValueError: where the label set has no class of this name.
+        :param classes: indices into the label set's labels; None: all, in their order.
+        :returns: (classes, height, width) int8: 0-100 percent, -1 unknown.
         """
-        for index, label in enumerate(self._labels):
-            if label.name == name:
-                return self._grid.percent(index)
-        raise ValueError(
-            f"no class is named '{name}': there are "
-            f"{', '.join(label.name for label in self._labels)}")
-
-    def class_grids(self) -> np.ndarray:
-        """Return every class's class_grid, in the label set's order, (classes, height, width)."""
-        return self._grid.all_percent()
+        return self._grid.percent(classes)
 
     def obstacle_points(self) -> tuple[np.ndarray, np.ndarray]:
         """

@@ -111,7 +111,8 @@ class CostmapOutput:
         self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
-            node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS): name
+            node.create_publisher(
+                OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS): names.index(name)
             for name in dict.fromkeys(publish_classes)}
         self._class_costmaps = node.create_publisher(
             ClassCostmaps, CLASS_COSTMAPS_TOPIC, LATCHED_QOS)
@@ -326,8 +327,8 @@ class CostmapOutput:
             return obstacle_cloud(header, *self._costmap.obstacle_points())
         if publisher is self._class_costmaps:
             return class_costmaps(header, info, self._label_set, self._costmap.class_grids())
-        return occupancy_grid(
-            header, info, self._costmap.class_grid(self._classes[publisher]))
+        grid, = self._costmap.class_grids([self._classes[publisher]])
+        return occupancy_grid(header, info, grid)
 
     def _camera_model(self, frame: Frame, image_size: tuple[int, int],
                       mask_size: tuple[int, int]) -> CameraModel:
