@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bisenet_ros.network import Weights, load_weights
+from bisenet_ros.network import load_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import choose_device, choose_dtype
 from bisenet_ros.segmentation.engine_choice import make_chosen_pipeline
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.label_set_choice import choose_label_set
-from bisenet_ros.segmentation.onnx_model import OnnxModel, load_onnx_model
+from bisenet_ros.segmentation.onnx_model import load_onnx_model
 
 
 class Segmenter:
@@ -39,7 +39,6 @@ class Segmenter:
         they do not say, as the image has.
     :ivar weights: the name of the weights' file without suffix.
     :ivar label_set: LabelSet.
-    :ivar network_size: as given, or the size trained on, (0, 0) if unknown; see network_size_for.
     :ivar engine: `torch` or `onnxruntime`.
     :ivar pipeline: HostPipeline or DevicePipeline; None once closed.
     :raises ValueError: a value is none of the above, or they do not fit together; unreadable
@@ -56,8 +55,8 @@ class Segmenter:
         self.weights = path.stem
         loaded = load_onnx_model(path) if path.suffix == '.onnx' else load_weights(path)
         self.label_set = choose_label_set(label_set, loaded, path)
-        self.network_size = _choose_network_size(network_size, loaded)
-        self._keeps_aspect = tuple(network_size) == (0, 0)
+        self._fixed_size = _checked_network_size(network_size)
+        self._trained_size = loaded.network_size or (0, 0)
         channel_ids = np.array([label.id for label in self.label_set.labels], np.uint8)
         self.engine, self.pipeline = make_chosen_pipeline(
             engine, loaded, self._device, dtype, channel_ids)
@@ -111,9 +110,7 @@ class Segmenter:
 
     def network_size_for(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) at which the network sees images of this size."""
-        if self._keeps_aspect:
-            return size_like_trained(self.network_size, width, height)
-        return self.network_size
+        return self._fixed_size or size_like_trained(self._trained_size, width, height)
 
 
 def size_like_trained(trained_size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
@@ -163,14 +160,14 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
     return path
 
 
-def _choose_network_size(network_size: tuple[int, int],
-                         weights: Weights | OnnxModel) -> tuple[int, int]:
+def _checked_network_size(network_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the size for all images; None for (0, 0), where it follows from each image's."""
     try:
         width, height = network_size
     except (TypeError, ValueError):
         raise ValueError(f'network_size is {network_size!r}; give (width, height)') from None
-    if (width, height) == (0, 0):  # The weights' own may be any: size_like_trained rounds it.
-        return weights.network_size or (0, 0)
+    if (width, height) == (0, 0):
+        return None
     if min(width, height) < 32 or width % 8 or height % 8:
         raise ValueError(f'network_size is {width}x{height}; give multiples of 8 from 32 up, or '
                          '[0, 0] for the size the weights recommend')

@@ -187,7 +187,8 @@ def test_shipped_weights_on_a_street(street_images):
     host = Segmenter(path, device='cpu', engine='torch')
     onnx = Segmenter(path, device='cpu', engine='onnxruntime')
     device = device_pipeline(load_weights(path))
-    frames = [SegmentationRequest(image, host.network_size, (480, 360)) for image in street_images]
+    network_size = host.network_size_for(480, 360)
+    frames = [SegmentationRequest(image, network_size, (480, 360)) for image in street_images]
     for image, by_host, by_onnx, by_device in zip(
             street_images, host.segment(street_images), onnx.segment(street_images),
             device.segment(frames, bgr=False, with_confidence=True), strict=True):
