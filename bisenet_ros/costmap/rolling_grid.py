@@ -17,15 +17,15 @@ _PRIOR = 1.0
 _MEMORY = 4.0
 # Seconds. Ground on which an obstacle is seen anew keeps no more than what comes in this time, or
 # who runs would be in another place before ever being marked; and no less than _LEAST_MEMORY
-# observations. All that is of observations as sure as the new one: networks are less sure of
+# observations. It counts observations as confident as the new one: a network is less confident of
 # obstacles than of ground, but not less often right. At 10 masks a second one alone is not
 # believed, at 5 it is.
 _MEMORY_TIME = 0.22
 _LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
 _LEAST_HIDDEN = 0.3
-# Seconds for which a cell that is not seen again keeps it: of who comes nearer, only what was
-# marked stays longer behind her.
+# Seconds for which a cell that is not seen again keeps it. Of a person who comes nearer, only
+# cells already marked as obstacle stay longer behind her.
 _HIDDEN_KEPT = 1.0
 # Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
 _DECAY_CONSTANTS = 3.0
@@ -267,8 +267,9 @@ class RollingGrid:
         """
         Forget the ground that cells hold: from stamp on something hides it, and may cover it, too.
 
-        What comes nearer is seen in a cell once, and hides it from the next observation on. Its
-        evidence must outlast the ground's, or it would never be marked; but not for long.
+        An obstacle that comes nearer is seen in each cell once; from its next observation on it
+        hides that cell. If its evidence went with the ground's, the cell would never be marked. So
+        it stays, but only for _HIDDEN_KEPT.
 
         :param cells: (N,) int.
         :param ground: the classes that are ground.

@@ -129,7 +129,7 @@ def is_out_of_memory(error: Exception) -> bool:
 @contextmanager
 def naming_full_memory(remedy: str) -> Iterator[None]:
     """
-    Say that memory is full, and what to do, where it is in the block.
+    Turn any out-of-memory error of the block into a ValueError that names the remedy.
 
     :raises ValueError: in place of what the libraries raise then, which has no common type.
     """
