@@ -22,8 +22,8 @@ _WIDEST_ANGLE = 0.005
 # Flat index that means "no sample". It is the first sample of the first ray, and no pixel sees the
 # first sample of any ray.
 NOWHERE = 0
-# What a mask says where no pixel sees the sample: every bit is set, no class has this id.
-_UNSEEN = np.uint8(255)
+# What a mask says where no pixel sees the sample: no class has this id.
+_UNSEEN = 255
 
 
 class PolarGrid:
@@ -83,7 +83,8 @@ class GroundTable:
     Samples lie half a cell apart near the camera, or less if cells are coarse, and half a pixel
     apart where a pixel covers more than that. Rebuild it when camera or pose changes.
 
-    :param camera: CameraModel of the masks that will be sampled.
+    :param camera: CameraModel of the masks that will be sampled; for cv2.remap their sides are
+        below 32767 pixels.
     :param pose: 4x4, optical frame in the base frame.
     :param polar: PolarGrid.
     :param ground_z: height of the ground plane in the base frame, metres.
@@ -125,7 +126,6 @@ class GroundTable:
             for of_samples in (ranges, self._pixels, self._pixel_of_sample, seen))
         self.geometry = RayGeometry(ranges, polar.angle_step, 1 / max(camera.focal_length))
         self.first_seen = seen.argmax(axis=0)
-        self._unseen = np.where(seen, np.uint8(0), _UNSEEN)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
         self.ray_ends = max_range * self._directions.T
@@ -162,9 +162,10 @@ class GroundTable:
 
     def _nearest_pixels(self, ranges, max_pixel_footprint):
         """
-        Return the pixel that sees each sample, its flat index, and whether one does.
+        Return the pixel (u, v) that sees each sample, and whether one does.
 
-        :returns: (samples, rays) intp, 0 where none does; and (samples, rays) bool.
+        :returns: (samples, rays, 2) int16, as cv2.remap takes them, outside the image where none
+            does; and (samples, rays) bool.
         """
         u, v = np.rint(self._pixels.real), np.rint(self._pixels.imag)
         length = np.diff(ranges)[:, None].astype(np.float32)
@@ -173,8 +174,7 @@ class GroundTable:
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
         seen[0] = False  # It lies right below the camera; see NOWHERE.
-        u, v = (np.where(seen, axis, 0).astype(np.intp) for axis in (u, v))
-        return v * self.camera.width + u, seen
+        return np.stack([np.where(seen, axis, -1).astype(np.int16) for axis in (u, v)], -1), seen
 
     def _samples_of(self, polar, columns):
         """
@@ -200,10 +200,9 @@ class GroundTable:
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
         count = int(np.searchsorted(self.geometry.ranges, reach)) + 1 + beyond
-        # Faster than cv2.remap, and the pixels' indices are at hand for values.
-        along_rays = image.reshape(-1).take(self._pixel_of_sample[:count])
-        along_rays |= self._unseen[:count]
-        return along_rays
+        return cv2.remap(
+            image, self._pixel_of_sample[:count], None, cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=_UNSEEN)
 
     def samples_of_cells(self, first_cell: np.ndarray, resolution: float, yaw: float,
                          shape: tuple[int, int]) -> np.ndarray:
@@ -228,7 +227,8 @@ class GroundTable:
 
     def values(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """Return an image's (H, W) values at samples that a pixel sees, (N,) int flat indices."""
-        return image.reshape(-1).take(self._pixel_of_sample.take(samples))
+        u, v = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).T
+        return image[v, u]
 
     def surroundings(self, image: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """
@@ -237,7 +237,7 @@ class GroundTable:
         :param samples: (N,) int, flat indices.
         """
         height, width = image.shape
-        v, u = np.divmod(self._pixel_of_sample.take(samples), width)
+        u, v = self._pixel_of_sample.reshape(-1, 2).take(samples, axis=0).T
         step = np.array([-1, 0, 1])
         v, u = (np.minimum(np.maximum(middle + step[:, None], 0), size - 1)
                 for middle, size in ((v, height), (u, width)))
