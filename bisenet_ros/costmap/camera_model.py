@@ -1,4 +1,4 @@
-"""From a sensor_msgs/CameraInfo's values to the pixel that sees a point; the lens is OpenCV's."""
+"""From a sensor_msgs/CameraInfo's values to the pixel that sees a point, by OpenCV's lenses."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _COEFFICIENTS = {
     'equidistant': (0, 4),
 }
 # Up to nearly 90 degrees off the axis, a sixth of a degree apart: at 90, x/z and y/z are infinite.
-# What a wider fisheye sees beyond stays unknown.
+# What a wider fisheye sees beyond that stays unknown.
 _ANGLES = np.radians(np.linspace(0.0, 89.5, 538))
-# Samples past the image's corner (5 degrees), so that points just outside the image project as
-# well.
+# So many of these angles (5 degrees) past the image's corner are used, so that points just outside
+# the image can be projected, too.
 _MARGIN = 30
 
 
@@ -50,7 +50,7 @@ class Calibration:
     :ivar p: 12 values, row-major projection matrix of the rectified image.
     :ivar binning_x, binning_y: 0 means 1.
     :ivar roi: (x_offset, y_offset, width, height) in unbinned pixels; size 0 means the full view.
-    :ivar rectified: the images are rectified already (image_rect): P and R hold, K and D do not.
+    :ivar rectified: the images are rectified already (image_rect): P and R apply, K and D do not.
     :raises CalibrationError: naming the value and the remedy.
     """
 
@@ -227,7 +227,7 @@ class CameraModel:
         return pixels.reshape(*np.shape(points)[:-1], 2)
 
     def _distort(self, rays):
-        """Return where rays (N, 3), z > 0, meet the plane at z = 1 behind the lens, (N, 2)."""
+        """Return where rays (N, 3), z > 0, bent by the lens, meet the plane z = 1, (N, 2)."""
         zero, identity = np.zeros(3), np.eye(3)
         coefficients = np.array(self.distortion or (0.0,) * 4)
         if self.fisheye:
@@ -242,8 +242,9 @@ class CameraModel:
         Largest angle from the optical axis at which points are projected, radians.
 
         Polynomial lens models grow up to some angle and then fold: points far outside the view
-        would appear in the image again. So this is where the model stops growing, in whatever
-        direction it does so first, or a little beyond the image's farthest corner.
+        would appear in the image again. So this is the angle at which the model stops growing, in
+        the direction in which it does so first, or a smaller one a little beyond the image's
+        farthest corner.
         """
         directions = np.linspace(0.0, 2 * math.pi, 64, endpoint=False)
         radius = np.tan(_ANGLES)

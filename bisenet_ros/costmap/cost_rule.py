@@ -1,4 +1,4 @@
-"""Which cost a cell has, by what was seen in it."""
+"""The cost of a cell, from what was seen in it."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -20,10 +20,10 @@ class CostRule:
     It is the cost of the most probable class, or of obstacle classes that together have reached
     obstacle_probability, whichever is worse.
 
-    :param labels: of the classes in the grid's order: each has cost, obstacle and ground. Classes
-        that are neither obstacle nor ground are never observed in a cell.
+    :param labels: one for each class, in the grid's order: each has cost, obstacle and ground.
+        Classes that are neither obstacle nor ground are never observed in a cell.
     :param obstacle_probability: above 0, up to 1.
-    :ivar are_obstacles: of each class, (classes,) bool.
+    :ivar are_obstacles: whether each class is an obstacle, (classes,) bool.
     """
 
     def __init__(self, labels: Sequence[Any], obstacle_probability: float) -> None:
@@ -42,7 +42,7 @@ class CostRule:
 
         :param evidence: of each class in each cell, (classes, N) float32, in any unit.
         :param total: of all classes together, (N,) float32, in the same unit.
-        :param prior: weight of the Dirichlet prior, over all classes, (N,) float32, likewise.
+        :param prior: weight of the Dirichlet prior, over all classes, (N,) float32, in that unit.
         :returns: costs, (N,) int8: UNKNOWN, 0-98 graded, 99 inscribed, 100 lethal; and whether an
             obstacle stands there, (N,) bool.
         """
@@ -62,7 +62,7 @@ class CostRule:
                 holds_obstacle |= decided
             # A product takes a tenth of the time of np.where.
             np.maximum(above_unknown, decided * np.int8(cost - UNKNOWN), out=above_unknown)
-        if len(obstacles) > 1:  # Of several costs, which may share a cell: the least, at least.
+        if len(obstacles) > 1:  # Those of several costs give a shared cell at least the lowest.
             decided = sum(obstacles.values()) >= required
             holds_obstacle |= decided
             least = np.int8(min(obstacles) - UNKNOWN)
@@ -70,14 +70,14 @@ class CostRule:
         return above_unknown + np.int8(UNKNOWN), holds_obstacle
 
     def _required_evidence(self, total, prior):
-        """Return how much evidence makes classes obstacle_probability probable, (N,) float32."""
+        """Return the evidence that makes a probability of obstacle_probability, (N,) float32."""
         probability = self._obstacle_probability
         required = total * np.float32(probability)
         required += prior * np.float32(probability - 1 / self.class_count)
-        # Never none: with few classes the prior alone would do.
+        # Never zero: with few classes the prior alone would be enough.
         return np.maximum(required, _NO_EVIDENCE, out=required)
 
 
 def _over_classes(operation, evidence, indices):
-    """Return sum or maximum over some classes; of a single one its evidence itself."""
+    """Return sum or maximum over some classes; for a single one, its evidence, not a copy."""
     return reduce(operation, (evidence[index] for index in indices))

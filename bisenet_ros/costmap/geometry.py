@@ -15,8 +15,8 @@ BODY_FROM_OPTICAL = np.array([
     [0.0, 0.0, 0.0, 1.0],
 ])
 
-# A larger step or turn (m and m/s, rad and rad/s) is no motion: odometry has begun anew, or the
-# robot's place in a map was corrected.
+# A larger step or turn (m and m/s, rad and rad/s) is no motion: odometry has started afresh, or
+# the robot's place in a map was corrected.
 _LARGEST_STEP, _FASTEST = 0.3, 15.0
 _LARGEST_TURN, _FASTEST_TURN = 0.2, 5.0
 
@@ -75,7 +75,7 @@ def planar_pose(pose: np.ndarray) -> tuple[float, float, float]:
 
 
 def is_jump(step: float, turn: float, seconds: float) -> bool:
-    """Return whether no robot moves so far (m), or turns so far (rad), in so short a time."""
+    """Return whether a step (m) or turn (rad) is larger than any robot's in that time."""
     return (step > _LARGEST_STEP + _FASTEST * seconds
             or turn > _LARGEST_TURN + _FASTEST_TURN * seconds)
 

@@ -9,11 +9,11 @@ import numpy as np
 from bisenet_ros.costmap.camera_model import CameraModel
 from bisenet_ros.costmap.geometry import PoseError
 
-# Every so many samples, along rays and from ray to ray, go through the lens model; in between
-# pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost, and
-# over so short a way the interpolation errs by millimetres on the ground.
+# Only every so many samples, along rays and from ray to ray, go through the lens model; between
+# them pixels are interpolated: cv2.projectPoints also computes derivatives, at ten times the cost,
+# and over such short distances interpolation errs by millimetres on the ground.
 _STRIDE = 4
-# Metres. Nearer than this every sample does: pixels change as 1 / range.
+# Metres. Nearer than this, along rays, no sample is interpolated: pixels change as 1 / range.
 _NEAR = 0.4
 # Longest step between samples near the camera (m), and widest angle between rays: coarse cells
 # must not hide small obstacles.
@@ -30,9 +30,9 @@ class PolarGrid:
     """
     The ground around a camera, cut into cells by azimuth and range.
 
-    Rays on the ground start below the camera: what stands on one hides what lies behind it on the
-    same one, however the camera is turned and its lens bends. The cells are half a grid cell long
-    and, at max_range, at most as wide. They do not depend on the camera, so this is built once.
+    Rays on the ground start below the camera. What stands on a ray hides what lies behind it on
+    that ray, whatever the camera's orientation and lens. The cells are half a grid cell long and,
+    at max_range, at most as wide. They do not depend on the camera, so this is built once.
 
     :param resolution: side of a cell of the costmap, metres.
     :param max_range: metres.
@@ -40,7 +40,7 @@ class PolarGrid:
     :ivar angle_step: between rays, radians.
     :ivar range_count, azimuth_count: how many polar cells are on a ray, and how many rays.
     :ivar cells: (2 * range_count + 2,) * 2 int32, flat index of each table point's polar cell.
-    :ivar middle: column, and row, of the table that the point below the camera has.
+    :ivar middle: column, and row, at which the point below the camera lies in that table.
     """
 
     def __init__(self, resolution: float, max_range: float) -> None:
@@ -58,7 +58,7 @@ class PolarGrid:
         azimuth = np.arctan2(offset[:, None], offset[None, :])
         row = np.minimum(distance / self.range_step, self.range_count).astype(np.int32)
         column = np.rint(azimuth / self.angle_step).astype(np.int32) % self.azimuth_count
-        # Of each point of the table; row self.range_count is all that lies beyond max_range.
+        # For each point of the table. Row self.range_count stands for all beyond max_range.
         self.cells = row * self.azimuth_count + column
 
 
@@ -92,7 +92,7 @@ class GroundTable:
     :param max_pixel_footprint: ground for which one pixel covers more than this along the ray is
         not sampled, metres.
     :raises PoseError: where the pose is not finite or the camera not above the ground.
-    :ivar sees_ground: whether any pixel sees ground in reach, and not too much of it.
+    :ivar sees_ground: whether any pixel sees ground in range without covering too much of it.
     :ivar first_seen: (rays,) int, index of the first sample that a pixel sees, 0 where none does.
     :ivar camera_xy: (2,) the point below the camera in the base frame, metres.
     :ivar ray_ends: (2, rays) x and y of max_range on each ray from that point, base frame, metres.
@@ -119,7 +119,7 @@ class GroundTable:
         self._pixels, columns = self._project(polar, height, ranges)
         self._pixel_of_sample, seen = self._nearest_pixels(ranges, max_pixel_footprint)
         self.sees_ground = bool(seen.any())
-        # Samples begin with the last that no pixel sees before the first that one does.
+        # Drop the samples nearer than any that a pixel sees, all but the last of them.
         start = max(int(seen.any(axis=1).argmax()) - 1, 0)
         ranges, self._pixels, self._pixel_of_sample, seen = (
             of_samples[start:]
@@ -133,7 +133,7 @@ class GroundTable:
         self._samples = self._samples_of(polar, columns)
 
     def _project(self, polar, height, ranges):
-        """Return pixels u + iv (samples, rays) complex64 and the rays' azimuths' indices."""
+        """Return pixels u + iv (samples, rays) complex64 and the index of each ray's azimuth."""
         from_base = self.pose[:3, :3].T
         angles = np.arange(0, polar.azimuth_count, _STRIDE) * polar.angle_step
         outwards = np.stack([np.cos(angles), np.sin(angles), 0 * angles], -1) @ from_base.T
@@ -145,11 +145,11 @@ class GroundTable:
         with np.errstate(invalid='ignore'):
             seen = ((pixels >= 0) & (pixels < (self.camera.width, self.camera.height))).all(axis=2)
         seen = seen.any(axis=0)
-        # A camera that looks up sees no ground. One sector of nothing: maps are never empty.
+        # A camera that looks up sees no ground; it keeps one sector, so that no table is empty.
         seen[0] |= not seen.any()
         # A sector reaches to the next node; the image may reach a little into those beside it.
         sectors = np.flatnonzero(seen | np.roll(seen, 1) | np.roll(seen, -1) | np.roll(seen, -2))
-        # Rays beside each other in the picture are neighbours: the first follows the largest gap.
+        # Rays begin after the largest gap, so that neighbours in the picture are neighbours here.
         gaps = np.diff(sectors, prepend=sectors[-1] - len(seen))
         sectors = np.roll(sectors, -int(gaps.argmax()))
         pixels = _between(pixels[:, sectors], np.roll(pixels, -1, axis=1)[:, sectors])
@@ -173,7 +173,7 @@ class GroundTable:
         with np.errstate(invalid='ignore'):
             seen[:-1] = length <= max_pixel_footprint * np.abs(np.diff(self._pixels, axis=0))
             seen &= (u >= 0) & (u < self.camera.width) & (v >= 0) & (v < self.camera.height)
-        seen[0] = False  # It lies right below the camera; see NOWHERE.
+        seen[0] = False  # These lie right below the camera; see NOWHERE.
         return np.stack([np.where(seen, axis, -1).astype(np.int16) for axis in (u, v)], -1), seen
 
     def _samples_of(self, polar, columns):
@@ -196,7 +196,7 @@ class GroundTable:
 
         :param image: (H, W) uint8 of the camera's size.
         :param reach: ground up to this far from the point below the camera matters, metres.
-        :param beyond: so many samples follow the last that is nearest to any such ground.
+        :param beyond: how many samples to add after the last that is nearest to such ground.
         :returns: (samples, rays) uint8, 255 where no pixel sees the sample.
         """
         count = int(np.searchsorted(self.geometry.ranges, reach)) + 1 + beyond
@@ -245,7 +245,7 @@ class GroundTable:
 
     def borders(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return where, along rays, the view passes from the pixel of the sample before to the given.
+        Return where, along its ray, the view passes into a sample's pixel from the one before.
 
         :param samples: (N,) int, flat indices; none is the first of its ray.
         :returns: x and y (N, 2) relative to the point below the camera, and which of the N lie
@@ -254,7 +254,7 @@ class GroundTable:
         indices, rays = np.divmod(samples, len(self._directions))
         before, after = self._pixels[indices - 1, rays], self._pixels[indices, rays]
         middle = (np.rint(before) + np.rint(after)) / 2
-        with np.errstate(invalid='ignore'):  # where the lens model ends just before
+        with np.errstate(invalid='ignore'):  # where the lens model ends between the two
             share = ((middle - before) / (after - before)).real
         share = np.fmin(np.fmax(share, 0), 1)
         near, far = self.geometry.ranges[indices - 1], self.geometry.ranges[indices]

@@ -10,29 +10,30 @@ from bisenet_ros.costmap.ground_projection import RayGeometry
 # What kind of class a sample shows: bits.
 GROUND, OBSTACLE = 1, 2
 # In samples, half a pixel apart where pixels are coarse. Shorter runs are stray pixels of the
-# mask: those in a wall's face must free no ground behind it, those on a road are no obstacle. Free
-# ground takes a longer run than an obstacle. Where a sample spans several pixels, a low thing may
-# be shorter than _MIN_RUN: find_contacts asks are_stray.
+# mask: in a wall's face they must free no ground behind it, and on a road they are no obstacle.
+# Free ground takes a longer run than an obstacle. Where a sample spans several pixels, a low thing
+# may be shorter than _MIN_RUN, so find_contacts calls are_stray.
 _MIN_RUN = 3
 _MIN_FREE_RUN = 5
-# Behind an obstacle, where ground is seen over it: a face has more stray pixels than the road, and
-# ground behind a wall is worse.
+# The same for ground seen over an obstacle. It takes more, as a wall's face has more stray pixels
+# than the road, and freeing ground behind a wall is the worse mistake.
 _MIN_FREE_RUN_BEHIND = 7
 # Stray samples allowed between the last ground and the obstacle that stands on it.
 _MAX_GAP = 4
 # Contacts on neighbouring rays this near, in samples, belong together.
 _OUTLINE_SAMPLES = 4
-# Metres. A wall that passes the point below the camera nearer than this looks like an outline, and
-# has no contacts but the nearer ones.
+# Metres. A wall whose line passes the point below the camera nearer than this looks like an
+# outline, and only its nearer contacts count.
 _PASSING_DISTANCE = 0.5
-# Between contacts of one wall: rays, as one may have been taken for an outline, and metres, as far
-# away it may be two things, and nearer there will be more contacts.
+# Largest gap between contacts of one wall. In rays, because a contact in between may have been
+# taken for an outline; and in metres, because far away it may be two things, and once the camera
+# is nearer there will be more contacts.
 _GAP_RAYS = 2
 _LONGEST_GAP = 0.25
-# Longest gap, in samples, in which an obstacle's lowest part may have been taken for what hangs,
-# or for nothing: then it stands where the ground ends.
+# Longest gap, in samples, between the last ground and an obstacle that is taken to stand there. In
+# the gap its lowest part may have been mistaken for something that hangs, or got no class.
 _MAX_UNDECIDED = 12
-# How many samples farther out find_contacts must see to judge one.
+# How many samples beyond a sample find_contacts needs to judge it.
 LOOK_AHEAD = _MIN_FREE_RUN_BEHIND
 
 
@@ -49,13 +50,13 @@ def find_contacts(kinds: np.ndarray, are_stray: Callable[[np.ndarray], np.ndarra
 
     :param kinds: (samples, rays) uint8, GROUND or OBSTACLE where a sample shows such a class;
         nearest samples first.
-    :param are_stray: asked of the samples, (M,) int flat indices, of obstacles that are only one
-        or two samples long: whether their pixels are stray ones, (M,) bool.
+    :param are_stray: called with the samples, (M,) int flat indices, of obstacles only one or two
+        samples long; returns whether their pixels are stray, (M,) bool.
     :returns: seen ground, (samples, rays) bool; contacts, the first sample of each obstacle on the
         ground; and the first sample of each obstacle whose contact is not seen; both (N,) int,
         flat indices in ascending order.
     """
-    # Steps go along the rays, so that eight of these fit into a byte.
+    # A byte holds a sample of eight rays: all steps below go along the rays.
     ground, obstacle = (np.packbits(kinds & kind, axis=1) for kind in (GROUND, OBSTACLE))
     obstacle = _drop_stray(obstacle, kinds.shape, are_stray)
     ground_before = _any_of_last(_all_of_next(ground, _MIN_RUN), _MIN_RUN + _MAX_GAP)
@@ -92,8 +93,9 @@ def after_last_ground(starts: np.ndarray, ground: np.ndarray) -> tuple[np.ndarra
 
     :param starts: (N,) int, flat indices of samples where obstacles start.
     :param ground: (samples, rays) bool, as find_contacts returns it.
-    :returns: (N,) int, likewise, the start itself where there is no ground before; and whether
-        that is so near that the obstacle stands there, (N,) bool.
+    :returns: the samples right after that ground, or the starts where there is no ground before,
+        (N,) int, flat indices; and whether the gap between is so short that the obstacle stands
+        there, (N,) bool.
     """
     samples, rays = np.divmod(starts, ground.shape[1])
     before = ground.take(rays, axis=1) & (np.arange(len(ground))[:, None] < samples)
@@ -106,10 +108,10 @@ def on_outlines(contacts: np.ndarray, classes: np.ndarray, geometry: RayGeometry
     """
     Find the contacts that are only the outline of an obstacle on a neighbouring ray.
 
-    The outline of an upright thing runs along a ray, and pixels near it fall to either side: a
-    ray just beside the thing shows ground at its contact and the thing only beyond. On a ray a
-    pixel away the same thing then touches the ground much nearer than even a wall seen at a slant
-    would.
+    The outline of an upright thing runs along a ray, and pixels near it may show either side: a
+    ray just beside the thing shows ground where the thing stands, and the thing only farther out.
+    On a ray a pixel away, the same thing then touches the ground much nearer than even a wall seen
+    at a slant would.
 
     :param contacts: (N,) int, flat indices of samples.
     :param classes: (samples, rays) uint8, class ids.
@@ -120,13 +122,13 @@ def on_outlines(contacts: np.ndarray, classes: np.ndarray, geometry: RayGeometry
     class_ids = classes.take(contacts)
     distance = geometry.ranges[samples]
     outline = np.zeros(len(contacts), bool)
-    # Several rays may lie within one pixel.
+    # All rays within a pixel to either side, as rays may be narrower than pixels.
     for away in range(1, math.ceil(geometry.pixel_angle / geometry.angle_step) + 1):
         slant = _slant(distance, away, geometry)
         nearer = np.searchsorted(geometry.ranges, distance - slant)
         nearer = np.maximum(np.minimum(nearer, samples - _OUTLINE_SAMPLES), 0)
         for side in (-away, away):
-            neighbour = (rays + side) % classes.shape[1]  # The view may go all around.
+            neighbour = (rays + side) % classes.shape[1]  # A view may be a full circle.
             outline |= ((classes[samples, neighbour] == class_ids)
                         & (classes[nearer, neighbour] == class_ids))
     return outline
@@ -135,10 +137,10 @@ def on_outlines(contacts: np.ndarray, classes: np.ndarray, geometry: RayGeometry
 def gaps_in_walls(contacts: np.ndarray, classes: np.ndarray,
                   geometry: RayGeometry) -> tuple[np.ndarray, np.ndarray]:
     """
-    Find contacts of one class on neighbouring rays that may be those of one wall.
+    Find contacts of one class on neighbouring rays that may belong to one wall.
 
-    Seen at a slant, it touches the ground on rays beside each other at places far from each other,
-    and all the way between them.
+    A wall seen at a slant touches the ground at places far from each other on neighbouring rays,
+    and all the way between these places.
 
     :param contacts: (N,) int, flat indices of samples in ascending order.
     :param classes, geometry: as on_outlines takes them.
@@ -146,7 +148,7 @@ def gaps_in_walls(contacts: np.ndarray, classes: np.ndarray,
     """
     samples, rays = np.divmod(contacts, classes.shape[1])
     class_ids = classes.take(contacts)
-    # Of several on a ray, the nearest.
+    # By class, then ray. Where a class has several contacts on a ray, only the nearest is taken.
     _, order = np.unique(class_ids.astype(np.intp) * classes.shape[1] + rays, return_index=True)
     before, after = order[:-1], order[1:]
     distance = geometry.ranges[samples]
@@ -161,13 +163,13 @@ def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
     """
     Return which samples obstacles hide: from where they start to the next ground seen on the ray.
 
-    :param starts: (N,) int, flat indices of the obstacles' first samples; on few rays.
+    :param starts: (N,) int, flat indices of the obstacles' first samples, which are on few rays.
     :param ground: (samples, rays) bool, as find_contacts returns it.
     :returns: (samples, rays) bool.
     """
     start_samples, start_rays = np.divmod(starts, ground.shape[1])
     rays = np.unique(start_rays)
-    # The last of either kind up to each sample: even numbers are ground's, odd ones starts'.
+    # The last ground or start up to each sample: even numbers stand for ground, odd for starts.
     order = 2 * np.arange(1, len(ground) + 1, dtype=np.int32)
     last = ground.take(rays, axis=1) * order[:, None]
     last[start_samples, np.searchsorted(rays, start_rays)] = order[start_samples] + 1
@@ -179,7 +181,7 @@ def hidden_samples(starts: np.ndarray, ground: np.ndarray) -> np.ndarray:
 
 def _slant(distance, away, geometry):
     """
-    Return how much farther a wall may be on a ray that is so many rays, and a pixel, away, metres.
+    Return how much farther away a wall may be `away` rays and a pixel to the side, metres.
 
     For a wall whose line passes the camera at p = _PASSING_DISTANCE, seen at a range r much larger
     than that, dr / d(angle) is r^2 / p.
@@ -189,7 +191,7 @@ def _slant(distance, away, geometry):
 
 
 def _indices(bits, ray_count):
-    """Return the flat indices of the ones, which are few, in (samples, rays), ascending."""
+    """Return the flat indices in (samples, rays) of the bits set, which are few, ascending."""
     octets = np.flatnonzero(bits != 0)
     ones = np.flatnonzero(np.unpackbits(bits.reshape(-1)[octets]).view(bool))
     samples, rays = np.divmod(8 * octets[ones // 8] + ones % 8, 8 * bits.shape[1])
@@ -197,7 +199,7 @@ def _indices(bits, ray_count):
 
 
 def _drop_stray(bits, shape, are_stray):
-    """Keep the long runs, and what are_stray does not say of short ones."""
+    """Keep the long runs, and those samples of short ones that are not stray."""
     kept = _drop_short_runs(bits, _MIN_RUN)
     short = _indices(bits & ~kept, shape[1])
     short = short[~are_stray(short)]
@@ -231,7 +233,7 @@ def _any_of_last(bits, count):
 
 
 def _steps(count):
-    """Yield how far to look so that, each time at what was gathered before, count are seen."""
+    """Yield the shifts that, each applied to what was gathered so far, make it span count."""
     seen = 1
     while seen < count:
         step = min(seen, count - seen)

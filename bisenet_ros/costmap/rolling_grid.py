@@ -15,23 +15,24 @@ _PRIOR = 1.0
 # what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
 # reason: Hornung et al., Autonomous Robots 2013, section 3.2.
 _MEMORY = 4.0
-# Seconds. Ground on which an obstacle is seen anew keeps no more than what comes in this time, or
-# who runs would be in another place before ever being marked; and no less than _LEAST_MEMORY
-# observations. It counts observations as confident as the new one: a network is less confident of
-# obstacles than of ground, but not less often right. At 10 masks a second one alone is not
-# believed, at 5 it is.
+# Seconds. Ground on which an obstacle is newly seen keeps only as much evidence as comes in this
+# time, or a person who runs would be elsewhere before ever being marked; but it keeps at least
+# _LEAST_MEMORY observations. It counts observations as confident as the new one: a network is less
+# confident of obstacles than of ground, but not less often right. So at 10 masks a second a single
+# mask marks no obstacle, at 5 it does.
 _MEMORY_TIME = 0.22
 _LEAST_MEMORY = 0.5
-# In observations. Obstacle evidence that outweighs the prior: fainter one is of what passed by.
+# In observations. Obstacle evidence below this does not outweigh the prior: it is of something
+# that passed by.
 _LEAST_HIDDEN = 0.3
-# Seconds for which a cell that is not seen again keeps it. Of a person who comes nearer, only
-# cells already marked as obstacle stay longer behind her.
+# Seconds for which a hidden cell that is not seen again keeps obstacle evidence. Of a person who
+# comes nearer, only cells already marked as obstacle stay longer behind her.
 _HIDDEN_KEPT = 1.0
-# Time constants in decay_time: what a cell says when it is forgotten weighs e^-3 of what is new.
+# Time constants in decay_time: evidence weighs e^-3 of what it did when its cell is forgotten.
 _DECAY_CONSTANTS = 3.0
 # Evidence too small to matter, in observations.
 _TRACE = 1e-7
-# Evidence is written anew in whole observations when its unit has faded to this.
+# When a cell's unit has faded to this, its evidence is rewritten in whole observations.
 _SMALLEST_UNIT = 1e-12
 
 
@@ -73,12 +74,12 @@ class RollingGrid:
     what moved away is overruled by what is seen now; a cell that was not seen for decay_time is
     unknown.
 
-    Nothing is done to all cells that can be done to few. Each cell's evidence is stored in a unit
-    of its own that fades, instead of fading itself; the prior fades along, so that a cell that is
-    not seen has the same class and cost until it is forgotten. And nothing moves with the window:
-    planes are rings, in which a cell of the world is stored at row * width + column modulo their
-    length, its row and column counted from the frame's origin. Cells are flat indices into the
-    window.
+    Work on all cells is avoided where work on a few will do. Each cell's evidence is stored in a
+    unit of its own, and the unit fades instead of the evidence; the prior fades along, so that a
+    cell that is not seen keeps its class and cost until it is forgotten. And nothing is moved with
+    the window: planes are rings, in which a cell of the world is stored at row * width + column
+    modulo their length, its row and column counted from the frame's origin. Cells are flat indices
+    into the window.
 
     :param resolution: side of a cell, metres.
     :param size: (x, y), metres.
@@ -97,14 +98,14 @@ class RollingGrid:
         self._rule = rule
         size = math.prod(self._shape)
         self._evidence = np.empty((rule.class_count, size), np.float32)
-        # Of all classes together.
+        # Evidence of all classes together.
         self._total = np.empty(size, np.float32)
         # How many observations of full confidence an evidence of 1 stood for when the cell was
         # last seen.
         self._unit = np.empty(size, np.float32)
-        # Seconds on the clock of the stamps; never seen is never too old.
+        # When the cell was last seen, seconds by the stamps' clock; inf: never, so never too old.
         self._seen = np.empty(size)
-        # When it was hidden with evidence that it keeps for a while, if it was not seen since.
+        # When the cell was hidden and kept obstacle evidence; inf if it was seen since.
         self._hidden = np.empty(size)
         self._costs = np.empty(size, np.int8)
         self._holds_obstacle = np.empty(size, bool)
@@ -145,7 +146,7 @@ class RollingGrid:
         return (seen > stamp) & (seen != np.inf)
 
     def strongest(self, cells: np.ndarray, classes: list[int]) -> np.ndarray:
-        """Return which of some classes, an index into them, has most evidence in cells (N,)."""
+        """Return, for each of cells (N,), the index in classes of the one with most evidence."""
         return self._evidence[np.ix_(classes, self._stored(cells))].argmax(axis=0)
 
     def percent(self, classes: Sequence[int] | None = None) -> np.ndarray:
@@ -159,7 +160,7 @@ class RollingGrid:
             classes = range(len(self._evidence))
         prior = _PRIOR / self._unit
         known = self._total > 0
-        # So that it takes one product and one sum for each class.
+        # With these, each class takes only one product and one sum.
         factor = np.where(known, 100 / (self._total + prior), np.float32(0))
         summand = np.where(known, prior * factor / len(self._evidence), np.float32(UNKNOWN))
         planes = np.empty((len(classes), len(known)), np.int8)
@@ -171,12 +172,12 @@ class RollingGrid:
 
     def cells_of(self, points: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return the cells that hold the chosen ones of some points, and which these are.
+        Return the cells in which chosen points lie, and which points these are.
 
         :param points: (N, 2) float, x and y in the grid's frame, metres.
         :param chosen: (N,) bool.
-        :returns: cells (M,) int, and which points are chosen and inside the grid, (N,) bool, M of
-            them.
+        :returns: cells (M,) int, one for each point that is chosen and inside the grid; and which
+            points these are, (N,) bool.
         """
         height, width = self._shape
         columns, rows = np.floor(points.T / self._resolution).astype(np.intp)
@@ -214,7 +215,7 @@ class RollingGrid:
         corner = _corner_around(x, y, self._resolution, self._shape)
         if corner == self._corner:
             return
-        # What leaves at one side is stored where what comes in at the other will be.
+        # Cells that leave on one side are stored where those that enter on the other will be.
         leaves = np.ones(self._shape, bool)
         leaves[tuple(
             slice(max(new - old, 0), max(size + new - old, 0))
@@ -239,7 +240,7 @@ class RollingGrid:
         :param cells: (N,) int, none twice.
         :param classes: (N,) int, which class of the grid.
         :param weights: (N,) float32, 0 to 1.
-        :param stamp: seconds; one more than decay_time before the newest is ignored.
+        :param stamp: seconds; more than decay_time before the newest, the observation is ignored.
         """
         if stamp < self._now - self._decay_time:
             return
@@ -265,7 +266,7 @@ class RollingGrid:
 
     def hide(self, cells: np.ndarray, ground: list[int], stamp: float) -> None:
         """
-        Forget the ground that cells hold: from stamp on something hides it, and may cover it, too.
+        Forget the ground in cells that from stamp on something hides, and may stand on, too.
 
         An obstacle that comes nearer is seen in each cell once; from its next observation on it
         hides that cell. If its evidence went with the ground's, the cell would never be marked. So
@@ -273,7 +274,7 @@ class RollingGrid:
 
         :param cells: (N,) int.
         :param ground: the classes that are ground.
-        :param stamp: seconds; older observations of ground do not count here, see seen_after.
+        :param stamp: seconds; the cells count as seen then, see seen_after.
         """
         if not len(cells):
             return
@@ -291,13 +292,13 @@ class RollingGrid:
 
     def _see(self, stored, stamp):
         """
-        Note when cells are seen.
+        Note that cells are seen at stamp.
 
-        :returns: seconds since they were last, and units of what they hold, faded until now.
+        :returns: seconds since they were last seen, and their units, faded until now; both (N,).
         """
         seen = self._seen.take(stored)
         seen[seen == np.inf] = stamp
-        # Not below 0: a camera whose clock lags does not make older what another has seen.
+        # Not below 0: a camera whose clock lags does not change the age of what another has seen.
         elapsed = np.maximum(stamp - seen, 0)
         self._seen[stored] = np.maximum(stamp, seen)
         unit = self._unit.take(stored)
@@ -305,18 +306,18 @@ class RollingGrid:
         return elapsed, unit
 
     def _memory(self, stored, classes, weights, elapsed):
-        """Return how many observations what cells hold weighs at most, (N,) float32."""
+        """Return how many observations a cell's old evidence weighs at most, (N,) float32."""
         memory = np.full(len(stored), _MEMORY, np.float32)
-        # No others: one mask that errs frees no obstacle, however rare masks are.
+        # Only newly seen obstacles: one wrong mask must free no obstacle, however rare masks are.
         arrived = np.flatnonzero(
             self._rule.are_obstacles.take(classes) & ~self._holds_obstacle.take(stored))
-        # Not 0 where the network is not sure at all: units are scaled by it.
+        # Not 0 even where the confidence is: units are scaled by it.
         memory[arrived] = np.maximum(weights[arrived], _TRACE) * np.maximum(
             _MEMORY_TIME / np.maximum(elapsed[arrived], _MEMORY_TIME / _MEMORY), _LEAST_MEMORY)
         return memory
 
     def _decide(self, stored):
-        """Take note of what cells hold now."""
+        """Update total, cost and holds_obstacle of cells from their evidence."""
         evidence = self._evidence.take(stored, axis=1)
         total = evidence.sum(axis=0)
         self._total[stored] = total
@@ -347,7 +348,7 @@ class RollingGrid:
         return stored
 
     def _renew_units(self, stored, unit):
-        """Write evidence in whole observations again where its unit, (N,), is small."""
+        """Rewrite evidence in whole observations where its unit, (N,), has become small."""
         faded = np.flatnonzero(unit < _SMALLEST_UNIT)
         if not len(faded):
             return

@@ -43,7 +43,7 @@ class _Observation:
     :ivar cells: (N,) int, none twice.
     :ivar classes: (N,) int, indices into the label set's labels.
     :ivar weights: (N,) float32, 0 to 1.
-    :ivar hidden: (M,) int, cells passable so far that an obstacle newly seen hides, and may cover.
+    :ivar hidden: (M,) int, cells passable so far that a newly seen obstacle hides or stands on.
     """
 
     stamp: float
@@ -54,7 +54,7 @@ class _Observation:
 
 
 def _check_input(camera, class_ids, confidence, T_odom_base) -> None:
-    """Raise what update says of a mask that does not fit its camera, and of absurd odometry."""
+    """Raise update's errors for a mask that does not fit its camera, and for absurd odometry."""
     for image in (class_ids, confidence):
         if image.shape != (camera.height, camera.width) or image.dtype != np.uint8:
             raise ValueError(
@@ -136,13 +136,15 @@ class SemanticCostmap:
         """
         Add one mask; return whether it was used.
 
-        The ground is the plane z = ground_z of the base frame: the robot stands on what it sees,
-        so roll and pitch of the base in the odometry frame tilt the ground with it, and of
-        T_odom_base only x, y and yaw place the observation (z the height of obstacle_points).
+        The ground is the plane z = ground_z of the base frame: the robot stands on the ground it
+        sees, which tilts with it. So of T_odom_base, x, y and yaw place the observation, z the
+        height of obstacle_points, and roll and pitch have no effect.
+
         Everything is cleared first where the stamp is more than JUMP_BACK before the same camera's
         last (time jumped back), where it is more than decay_time before that of a camera forgotten
         since, where T_odom_base begins or ceases to be given, or where it jumps farther than a
-        robot drives. A mask up to JUMP_BACK too late is not used, it only came out of order.
+        robot drives. A mask that is late by up to JUMP_BACK only came out of order, and is not
+        used.
 
         :param camera_key: any name of the camera; each has its own lookup table.
         :param camera: model of the mask's pixels, Calibration.for_image(...), resized where the
@@ -152,13 +154,14 @@ class SemanticCostmap:
         :param class_ids: (H, W) uint8; ids without a label (255) say nothing.
         :param confidence: (H, W) uint8, 0-255 = probability of the class, or None: certain.
         :param stamp: seconds, of the image.
-        :param confidence_threshold: 0 to 1; ground seen with less says nothing. Obstacles always
-            count: networks are least sure at their contacts, and none may vanish for that.
+        :param confidence_threshold: 0 to 1; ground of lower confidence is ignored. Obstacles
+            always count: networks are least confident where these touch the ground, and none may
+            vanish because of that.
         :raises PoseError: where the camera is not above the ground or sees none of it, or a pose
             is not finite.
         :raises ValueError: where camera, mask and confidence differ in size, where a camera's
-            stamp is that of its last mask (0 may be, it stands for none), or so far behind another
-            camera's that what it sees is forgotten already.
+            stamp is that of its last mask (but for 0, which means no stamp), or so far behind
+            another camera's that what it sees is forgotten already.
         """
         if confidence is None:
             confidence = np.full_like(class_ids, 255)
@@ -178,7 +181,7 @@ class SemanticCostmap:
         self._has_odometry = has_odometry
         self._last_stamped_pose = stamp, x, y, yaw
         self._ground_height = float(pose[2, 3]) + self._settings.ground_z
-        if stamp >= self.newest_stamp:  # Not back for a camera that lags behind another.
+        if stamp >= self.newest_stamp:  # No move back for a camera that lags behind another.
             self._robot = x, y
             self._grid.move_to(x, y)
         self._grid.advance(stamp)
@@ -198,7 +201,7 @@ class SemanticCostmap:
         return max(self._stamps.values(), default=-math.inf)
 
     def _check_stamp(self, camera_key, stamp) -> None:
-        """Raise what update says of stamps."""
+        """Raise update's errors for stamps."""
         last_stamp = self._stamps.get(camera_key, -np.inf)
         if stamp and stamp == last_stamp:
             raise ValueError('the image has the stamp of the one before: the camera driver sends '
@@ -209,17 +212,17 @@ class SemanticCostmap:
                              'camera: synchronise the clocks of the cameras')
 
     def _is_late(self, camera_key, stamp) -> bool:
-        """Return whether the camera's last mask is later by so little that it is no jump back."""
+        """Return whether the stamp is before the camera's last, but too little for a jump back."""
         last_stamp = self._stamps.get(camera_key, -np.inf)
         return last_stamp - JUMP_BACK <= stamp < last_stamp
 
     def _time_jumped_back(self, camera_key, stamp) -> bool:
-        # The clock may have been that of a camera that is gone; the grid would take nothing older.
+        # The newest may be that of a camera that is gone; the grid would take nothing older.
         oldest = self.newest_stamp - self._settings.decay_time
         return stamp < max(self._stamps.get(camera_key, -np.inf), oldest)
 
     def _robot_jumped(self, x, y, yaw, stamp) -> bool:
-        """Return whether no robot gets here from its last place: what was seen lies elsewhere."""
+        """Return whether no robot could drive here from the last pose: odometry has jumped."""
         if self._last_stamped_pose is None:
             return False
         last_stamp, last_x, last_y, last_yaw = self._last_stamped_pose
@@ -231,8 +234,8 @@ class SemanticCostmap:
         """
         Build a camera's lookup table, as `update` does if it was not built before.
 
-        That takes many times as long as the rest. Only these two touch the tables: other methods
-        may run in other threads meanwhile.
+        That takes many times as long as the rest of an update. Only `update` and this use the
+        tables: other methods may run in other threads meanwhile.
 
         :raises PoseError: as update does.
         """
@@ -253,7 +256,7 @@ class SemanticCostmap:
 
     def _observe(self, table, base_pose, class_ids, confidence, stamp,
                  confidence_threshold) -> _Observation:
-        """Pull the ground's classes into the cells, then push obstacle contacts into theirs."""
+        """Look up each cell's ground, then mark the cells where obstacles touch the ground."""
         *base_xy, yaw = base_pose
         rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         camera_xy = rotation @ table.camera_xy + base_xy
@@ -280,17 +283,17 @@ class SemanticCostmap:
 
     def _place_obstacles(self, table, classes, contacts, without_contact, rotation, camera_xy):
         """
-        Return the cells obstacles touch, a contact's sample of each, and which starts are new.
+        Return the cells that obstacles touch, a contact for each, and where new obstacles start.
 
         :param contacts, without_contact: as _walk_rays returns them.
-        :returns: cells and samples, (N,) int; and samples, (M,) int, where something starts that
-            was not there before: it may stand on what it hides, too.
+        :returns: cells and contacts' samples, both (N,) int; and samples, (M,) int, where an
+            obstacle starts that was not there before: it may also stand on what it hides.
         """
         starts = np.concatenate([contacts, without_contact])
         points, usable = table.borders(starts)
         points = points @ rotation.T + camera_xy
         start_cells, inside = self._grid.cells_of(points, usable)
-        # Without odometry nothing is held that could be hidden.
+        # Without odometry the grid holds nothing that could be hidden.
         are_new = np.full(len(starts), self._has_odometry)
         are_new[inside] &= ~self._grid.hold_obstacle(start_cells)
 
@@ -317,7 +320,7 @@ class SemanticCostmap:
         kinds = cv2.LUT(classes, self._kinds)
         ground, contacts, starts = find_contacts(
             kinds, lambda samples: self._are_stray(table.surroundings(class_ids, samples)))
-        # What stands too near for the picture to show its foot: at least where the picture begins.
+        # The picture cuts off the foot of what is too near, which is marked at the picture's edge.
         are_near = start_at_near_edge(starts, table.first_seen)
         too_near, starts = starts[are_near], starts[~are_near]
         feet, stand = after_last_ground(starts, ground)
@@ -329,14 +332,14 @@ class SemanticCostmap:
         return classes, ground, contacts, without_contact
 
     def _are_stray(self, surroundings) -> np.ndarray:
-        """Return whether obstacles' pixels, (9, N) class ids around them, are not within one."""
+        """Return whether pixels, given by the (9, N) class ids around them, lie in no obstacle."""
         are_obstacle = self._kinds.take(surroundings) & OBSTACLE != 0
-        # Beside a straight outline six are.
+        # Beside a straight outline six of the nine are.
         return are_obstacle.sum(axis=0) < 7
 
     def _cells_between(self, points, contacts, classes, table):
         """
-        Return cells that walls fill between contacts on neighbouring rays, and a contact of each.
+        Return the cells of walls between contacts on neighbouring rays, and a contact for each.
 
         :param points: (N, 2) of the contacts, metres in the grid's frame.
         :param contacts: (N,) int, flat indices of samples.
@@ -352,9 +355,9 @@ class SemanticCostmap:
 
     def _hidden_cells(self, starts, ground, samples_of_box, box, observed):
         """
-        Return the cells held passable, and not observed now, that starts hide, (N,) int.
+        Return the passable cells, not observed now, that the obstacles at starts hide, (N,) int.
 
-        What costs too much to be passed stays: Nav2 may take unknown for free.
+        What costs too much to be passed stays known: Nav2 may take unknown for free.
         """
         if not len(starts):
             return np.zeros(0, np.intp)
@@ -363,13 +366,13 @@ class SemanticCostmap:
         return cells[self._grid.are_passable(cells) & ~self._grid.hold_obstacle(cells)]
 
     def _in_window(self, of_box, box):
-        """Return the values of a box, (rows, columns), in the grid, zero elsewhere, (cells,)."""
+        """Return a grid, (cells,), with a box's values, (rows, columns), and zero elsewhere."""
         of_cells = np.zeros((self.info.height, self.info.width), of_box.dtype)
         of_cells[box] = of_box
         return of_cells.reshape(-1)
 
     def _view(self, table, rotation, camera_xy):
-        """Return the rows and columns in which lies all a camera sees, and how far that is, m."""
+        """Return the rows and columns that hold all a camera sees, and their farthest point, m."""
         ends = rotation @ table.ray_ends
         rows, columns = self._grid.box_of(
             camera_xy + np.minimum(ends.min(axis=1), 0),
@@ -381,7 +384,7 @@ class SemanticCostmap:
         return (rows, columns), reach + self._settings.resolution
 
     def _without_what_is_newer(self, observation) -> _Observation:
-        """Leave out cells that another camera has seen since, but for obstacles."""
+        """Leave out cells that another camera has seen since, unless they show an obstacle."""
         if observation.stamp >= self.newest_stamp:
             return observation
         is_newest, still_hidden = (
@@ -402,7 +405,7 @@ class SemanticCostmap:
         """Hold what each camera saw last, and nothing older."""
         self._grid.clear()
         self._grid.advance(max((seen.stamp for seen in self._latest.values()), default=-np.inf))
-        # In the order of time: what was seen before fades by what is added.
+        # In the order of time: what is added makes what was seen before fade.
         for observation in sorted(self._latest.values(), key=lambda seen: seen.stamp):
             self._add(observation)
 
@@ -414,7 +417,7 @@ class SemanticCostmap:
         """
         Return the cost of each cell, by Nav2's conventions.
 
-        It is what CostRule says. Under the robot it is free where nothing was seen: the robot
+        It is what CostRule decides. Where nothing was seen under the robot, it is free: the robot
         stands there.
 
         :returns: (height, width) int8: -1 unknown, 0-98 graded, 99 inscribed, 100 lethal; row 0

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# In cells. Memory grows with their number, that of the lookup tables with the square of the range;
-# Nav2's StaticLayer takes no longer sides.
+# In cells. The grid's memory grows with their number, that of the lookup tables with the square of
+# the range; Nav2's StaticLayer takes no longer sides.
 _MOST_CELLS, _LONGEST_RANGE, _LONGEST_SIDE = 4_000_000, 1000, 32767
-# Metres. Rays are the narrower, and tables the larger, the farther they reach.
+# Metres. The farther rays reach, the narrower they are, and the larger the lookup tables.
 _FARTHEST_GROUND = 100.0
 
 
@@ -19,14 +19,16 @@ class CostmapSettings:
 
     :ivar resolution: side of a cell.
     :ivar size: (x, y) of the window around the robot.
-    :ivar min_range, max_range: ground this far from the point below a camera is used.
-    :ivar decay_time: what was not seen for so long is unknown.
+    :ivar min_range, max_range: ground between these distances from the point below a camera is
+        used.
+    :ivar decay_time: a cell that was not seen for so long is unknown.
     :ivar obstacle_probability: obstacle classes of one cost, together this probable, set the
         cell's cost, even where another class is more probable.
-    :ivar footprint_radius: this close to the base frame's origin the robot stands, no obstacle.
+    :ivar footprint_radius: what is this close to the base frame's origin is the robot, not an
+        obstacle.
     :ivar ground_z: height of the ground plane in the base frame.
-    :ivar max_pixel_footprint: ground of which one pixel covers more than this, along its ray, is
-        unknown; 0 means two cells.
+    :ivar max_pixel_footprint: ground is unknown where one pixel covers more than this along its
+        ray; 0 means two cells.
     :raises ValueError: naming the setting, its value and what is allowed.
     """
 

@@ -12,9 +12,9 @@ They differ in the gate of the feature fusion, in how the context path is upsamp
 width of the heads. Sizes are those of the skip connections rather than multiples of the deepest
 map, so any input from 32x32 up works.
 
-Neither resolves what is thinner than the 1/8 grid of its logits. With an output stride of 4 or 2
-the main head's last convolution gives a block of logits per cell instead of one (sub-pixel
-convolution: Shi et al., CVPR 2016, arXiv 1609.05158); all else stays the paper's.
+Neither resolves anything thinner than a cell of its logits' 1/8 grid. With an output stride of 4
+or 2 the main head's last convolution gives a block of logits per cell instead of one (sub-pixel
+convolution: Shi et al., CVPR 2016, arXiv 1609.05158); all else is as in the paper.
 """
 
 import torch
@@ -179,8 +179,8 @@ class BiSeNet(nn.Module):
         """
         Return the main head's logits as computed.
 
-        :returns: (N, classes, h, w), one for each `output_stride` pixels; for an image that is no
-            multiple of 8 they reach beyond its edge.
+        :returns: (N, classes, h, w), one for each `output_stride` pixels; for an image whose sides
+            are no multiples of 8 they reach beyond its edge.
         """
         context8, _ = self.cp(x)
         return self.conv_out(self.ffm(self.sp(x), context8))
@@ -201,10 +201,10 @@ def build_network(variant: str, backbone: str, classes: int,
     :param variant: 'paper' or 'coincheung' (with backbone 'resnet18' only).
     :param backbone: 'resnet18' or 'xception39'.
     :param classes: number of classes, at least 1.
-    :param auxiliary_heads: with the two heads that only training needs.
-    :param output_stride: pixels of the image for each logit, either way: 8 as in the paper, 4 or
-        2.
-    :raises ValueError: if one of these is none of the above.
+    :param auxiliary_heads: whether to add the two heads that only training needs.
+    :param output_stride: pixels of the image for each logit, in each direction: 8 as in the
+        paper, 4 or 2.
+    :raises ValueError: if an argument is none of the above.
     """
     if variant not in VARIANTS:
         raise ValueError(f'variant {variant!r} is not one of {", ".join(VARIANTS)}')

@@ -21,9 +21,9 @@ CITYSCAPES_CLASSES = 19
 # What torchvision's backbones were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Beginnings of the names of what only training uses.
+# Prefixes of the names of parameters that only training uses.
 _AUXILIARY_HEADS = ('conv_out16.', 'conv_out32.')
-# As many are told of a file that does not fit.
+# At most so many problems are listed for a file that does not fit.
 _MOST_PROBLEMS = 10
 # Metadata a file may hold: what each must be, in words and as a check.
 _METADATA_CHECKS = {
@@ -79,12 +79,12 @@ def load_weights(path: str | Path) -> Weights:
 
     Variant, backbone and number of classes are inferred from the tensors, so checkpoints of
     CoinCheung's BiSeNetV1 load as they are; `module.` prefixes (DataParallel) and the heads that
-    only training uses are dropped. A file without metadata, as every .pth, is taken to have
-    Cityscapes' mean and std, and with 19 classes its label set.
+    only training uses are dropped. A file without metadata, such as any .pth, is assumed to have
+    Cityscapes' mean and std and, if it has 19 classes, Cityscapes' label set.
 
     :raises FileNotFoundError: if there is no such file.
-    :raises WeightsError: if it is not a weights file, would execute code, or does not fit;
-        then with the keys that are missing, unexpected or misshapen.
+    :raises WeightsError: if it is not a weights file, would execute code, or does not fit; in the
+        last case it lists the keys that are missing, unexpected or misshapen.
     """
     path = Path(path)
     return _make_weights(path, *_read(path))
@@ -94,10 +94,11 @@ def load_start(path: str | Path) -> Weights | dict[str, Tensor]:
     """
     Read what a training may start from: weights, or a ResNet-18 trained on ImageNet.
 
-    The latter as torchvision or timm saves it. Its input is normalised with IMAGENET_MEAN and
-    IMAGENET_STD.
+    The ResNet-18 is one that torchvision or timm saved; its input is normalised with IMAGENET_MEAN
+    and IMAGENET_STD.
 
-    :returns: Weights; of a ResNet-18 its tensors by their names in a BiSeNet with this backbone.
+    :returns: Weights; or, for a ResNet-18, its tensors by their names in a BiSeNet with this
+        backbone.
     :raises FileNotFoundError, WeightsError: as load_weights does.
     """
     path = Path(path)
@@ -135,7 +136,7 @@ def parse_metadata(path: str | Path, metadata: dict[str, str]) -> dict[str, obje
     """
     Parse a file's metadata into fields of Weights.
 
-    :param metadata: JSON texts; what is none of these fields is left out.
+    :param metadata: JSON texts by name; names of no such field are ignored.
     :raises WeightsError: naming the file, and what is wrong.
     """
     fields = {}
@@ -243,7 +244,7 @@ def _infer(path: Path, state: dict[str, Tensor],
 
 
 def _check_values(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse what would make every pixel undecided, as a training that diverged leaves them."""
+    """Refuse values that leave every pixel undecided, such as a diverged training's."""
     for key, value in state.items():
         if not value.isfinite().all():
             raise WeightsError(f'{path}: {key} has values that are no finite numbers: take '

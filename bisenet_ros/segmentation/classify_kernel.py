@@ -24,7 +24,7 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor) -> Tens
 
 @triton.jit
 def _neighbours(index, scale, size):
-    """Return between which two samples a pixel lies, and how near to the second (0 to 1)."""
+    """Return the two samples between which a pixel lies, and how far from the first (0 to 1)."""
     # Pixel centres as with align_corners=False.
     position = tl.maximum((index.to(tl.float32) + 0.5) * scale - 0.5, 0.0)
     first = tl.minimum(position.to(tl.int32), size - 1)
@@ -61,7 +61,7 @@ def _classify(logits, stride_image, stride_class, stride_row, stride_column, cla
         total = total * tl.exp(best - larger) + tl.exp(logit - larger)
         best = larger
     confidence = (255.0 / total + 0.5).to(tl.int32).to(tl.float32)  # Triton 2 has no floor.
-    # False where a logit is no number: then neither is the sum.
+    # False where any logit is not a number, because then the sum is not one either.
     decided = confidence > 0.0
     confidence = tl.where(decided, confidence, 0.0).to(tl.uint8)
     mask = masks + image * 2 * height * width + pixel

@@ -32,6 +32,6 @@ def overlay(image: np.ndarray, class_ids: np.ndarray, label_set: LabelSet,
     if class_ids.shape != (height, width):
         class_ids = cv2.resize(class_ids, (width, height), interpolation=cv2.INTER_NEAREST)
     blended = cv2.addWeighted(image, 1.0 - alpha, color_mask(class_ids, label_set), alpha, 0.0)
-    # cv2.compare takes a mask of one pixel for a number.
+    # Not by cv2.compare, which takes a mask of one pixel for a scalar.
     undecided = class_ids == NO_DECISION
     return cv2.copyTo(image, undecided.view(np.uint8), blended)

@@ -1,4 +1,4 @@
-"""cuDNN's fast ways: one kernel for convolution, bias, sum and ReLU, and the fastest for each."""
+"""Fast convolutions by cuDNN: fused with bias, sum and ReLU, each by the fastest kernel."""
 
 import operator
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch.nn import functional
 def fastest_kernels() -> Iterator[None]:
     """Have cuDNN try its kernels for each new shape in the block, and take the fastest."""
     cudnn = torch.backends.cudnn
-    # Not by cudnn.flags(), which sets all the other flags as well, cuDNN off among them.
+    # Not by cudnn.flags(), which also resets all other flags and would turn cuDNN off.
     benchmark, cudnn.benchmark = cudnn.benchmark, True
     try:
         yield
@@ -22,7 +22,7 @@ def fastest_kernels() -> Iterator[None]:
 
 
 class _FusedConv2d(nn.Module):
-    """A convolution that does what follows it, too, while its result is in the registers."""
+    """A convolution that also does what follows it, while its result is still in registers."""
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -49,9 +49,9 @@ def fuse_activations(network: fx.GraphModule) -> None:
     """
     Give each convolution of a traced network the ReLU, or the sum and the ReLU, that follows it.
 
-    PyTorch starts a kernel for each of them, and one more for the bias: on the large maps of the
-    spatial path each goes through memory once more, on the small ones of a light backbone each
-    takes as long as the convolution.
+    PyTorch runs each of these as a kernel of its own, and the bias as one more. On the large maps
+    of the spatial path each such kernel is one more pass through memory; on the small maps of a
+    light backbone each takes as long as the convolution.
     """
     for node in list(network.graph.nodes):
         if node.op != 'call_function' or node.target is not functional.relu:
@@ -70,7 +70,7 @@ def fuse_activations(network: fx.GraphModule) -> None:
 
 
 def _convolution(network: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
-    """Return the convolution that is called at a node for one user only."""
+    """Return the convolution that a node calls, if only one other node uses its result."""
     if node.op != 'call_module' or len(node.users) != 1:
         return None
     module = network.get_submodule(node.target)
@@ -79,7 +79,7 @@ def _convolution(network: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
 
 def _replace(network: fx.GraphModule, conv: fx.Node, fused: type[_FusedConv2d], last: fx.Node,
              others: tuple[fx.Node, ...]) -> None:
-    """Put a fused convolution where the last node of what it does stands."""
+    """Replace a convolution and what follows it, up to the last node, by a fused convolution."""
     parent, _, name = conv.target.rpartition('.')
     setattr(network.get_submodule(parent), name, fused(network.get_submodule(conv.target)))
     with network.graph.inserting_before(last):

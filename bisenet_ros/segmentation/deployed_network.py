@@ -29,7 +29,7 @@ class DeployedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise the images and run the network."""
-        # Not the other way round: TensorRT takes uint8 only where a cast comes first.
+        # The cast comes before the permutation: otherwise TensorRT does not take uint8.
         pixels = images.float().permute(0, 3, 1, 2)
         return self.fused_network((pixels * self.scale + self.shift).to(self.dtype)).float()
 

@@ -12,8 +12,8 @@ import torch
 NVIDIA_DRIVER = Path('/dev/nvidiactl')
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 # The words of CUDA, of cuBLAS and cuDNN, of cuDNN from 9 on, of PyTorch on a CPU, of OpenCV, and
-# of PyTorch on a GPU where NVML, which it asks for figures, is not that of a PC (Jetson;
-# pytorch/pytorch#185240).
+# of PyTorch on a Jetson, where NVML does not give the figures that PyTorch asks it for
+# (pytorch/pytorch#185240).
 _OUT_OF_MEMORY = ('CUDA error: out of memory', 'ALLOC_FAILED', 'ALLOCATION_FAILED',
                   "can't allocate memory", 'Insufficient memory', 'NVML_SUCCESS')
 
@@ -42,7 +42,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def _gpu_works() -> bool:
-    """Return whether there is a GPU for which this PyTorch is built; it sees older ones, too."""
+    """Return whether this PyTorch is built for the GPU there is; it also sees ones too old."""
     if not torch.cuda.is_available():
         if NVIDIA_DRIVER.exists():
             _warn_once(
@@ -64,7 +64,7 @@ def _gpu_works() -> bool:
 
 @functools.cache
 def _warn_once(text: str) -> None:
-    """Warn: a training asks for its device several times."""
+    """Warn only once: a training asks for its device several times."""
     _logger.warning(text)
 
 
@@ -73,7 +73,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     Return the type in which a network computes on a device.
 
     :param precision: 'auto', or one of PRECISIONS.
-    :raises ValueError: for one that is none of these, or that the device does not compute in.
+    :raises ValueError: it is none of these, or the device does not compute in it.
     """
     if precision == 'auto':
         return torch.float32 if device.type == 'cpu' else torch.float16
@@ -102,14 +102,14 @@ def device_is_lost(device: str) -> bool:
     """
     Return whether a device refuses all work, as a GPU does after some faults.
 
-    That is for the rest of the process: CUDA has no other way back than a new one.
+    It then does so until the process ends: CUDA recovers only in a new process.
 
     :param device: as for a Segmenter, whether or not one could be made.
     """
-    if not torch.cuda.is_initialized():  # Nothing has worked on a GPU.
+    if not torch.cuda.is_initialized():  # This process has not used a GPU.
         return False
     try:
-        # For a GPU that is lost, `auto` may mean the CPU.
+        # Once a GPU is lost, `auto` may mean the CPU.
         chosen = choose_device('cuda:0' if device == 'auto' else device)
         if chosen.type == 'cuda':
             torch.cuda.synchronize(chosen)
@@ -121,7 +121,7 @@ def device_is_lost(device: str) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory is full, a GPU's or the computer's, whichever library says so."""
+    """Return whether an error, of any library, says that memory is full, a GPU's or not."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words in str(error) for words in _OUT_OF_MEMORY)
 

@@ -1,4 +1,4 @@
-"""The way through a GPU: pixels go up, ids and confidences come down, all else stays there."""
+"""Segmentation on a GPU: pixels go up, ids and confidences come down, all else stays there."""
 
 import contextlib
 import logging
@@ -16,9 +16,9 @@ from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
 
-# Before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
+# Runs before a capture: cuDNN tries its kernels, allocations settle (PyTorch, "CUDA semantics").
 _WARM_UPS = 3
-# Shapes, for each camera, whose buffers and graphs may hold device memory.
+# For how many shapes per camera buffers and graphs are kept in device memory.
 _KEPT_SHAPES = 8
 
 _logger = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ class DevicePipeline:
 
     Images of one size, of all cameras, go through as one batch. Each size and number of images
     has its own buffers, pinned on the host, and on a GPU its work is captured as a CUDA graph
-    when it comes for the first time: some hundred kernels are then started as one. Those used
-    last are kept. Once a graph cannot be made although its work can be done, none are used any
-    more.
+    when it comes for the first time: some hundred kernels are then started as one. Only the sizes
+    used last keep theirs. Once a graph cannot be captured although its work can be done, the
+    pipeline goes without graphs.
 
     :param engine: (N, H, W, 3) uint8 or floating RGB -> logits (N, classes, h, w) float32 of a
         coarser grid, on the device.
@@ -49,7 +49,7 @@ class DevicePipeline:
         self.captures = captures and device.type == 'cuda'
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
-        self._batches: dict[_Shape, list[_Batch]] = {}  # the last used at the end
+        self._batches: dict[_Shape, list[_Batch]] = {}  # in the order of their last use
 
     def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
                 with_confidence: bool) -> list[Segmentation]:
@@ -60,10 +60,10 @@ class DevicePipeline:
     def submit(self, requests: Sequence[SegmentationRequest],
                bgr: bool) -> Callable[[], list[Segmentation]]:
         """
-        Start to segment the images, and return what waits for the result.
+        Start to segment the images, and return a function that waits for the result.
 
         While one submission computes, the pixels of the next may go up and the result of the last
-        come down. As many submissions as wait for their result hold device memory.
+        come down. Each submission holds device memory until its result is fetched.
 
         :param bgr: the images are BGR, else RGB.
         """
@@ -96,7 +96,7 @@ class DevicePipeline:
 
     def _idle_batch(self, shape: '_Shape') -> '_Batch':
         batches = self._batches.pop(shape, [])
-        self._batches[shape] = batches  # the last used now
+        self._batches[shape] = batches  # now the last one used
         if len(self._batches) > _KEPT_SHAPES * max(kept.count for kept in self._batches):
             del self._batches[next(iter(self._batches))]
         for batch in batches:
@@ -108,19 +108,19 @@ class DevicePipeline:
 
     def _make_batch(self, shape: '_Shape') -> '_Batch':
         """
-        Make a batch; where that fails, with the memory of all the others, and without a graph.
+        Make a batch; where that fails, free all the others and make it without a graph.
 
         If that succeeds, this pipeline makes no graphs from then on. Graphs do not share memory,
-        and what they hold nobody else can use: if only some shapes kept theirs, another might
-        never find enough. Without graphs, PyTorch hands the memory of one shape on to the next.
+        and nothing else can use what they hold: if only some shapes kept their graphs, another
+        might never find enough. Without graphs, PyTorch hands memory on from shape to shape.
 
-        :raises RuntimeError: it cannot be made in either way; then other shapes get graphs again.
+        :raises RuntimeError: both fail; then other shapes get graphs again.
         """
         try:
             return _Batch(shape, self.device, self._compute, self.captures)
         except RuntimeError as error:
             reason = str(error)
-        # Not in the clause: the error would hold memory of the device.
+        # Not in the except clause, where the error still holds device memory.
         self._batches = {shape: []}
         with contextlib.suppress(RuntimeError):
             # PyTorch up to 2.11 may take a capture that failed for one that is still going on
@@ -163,7 +163,7 @@ class DevicePipeline:
 
 
 class _Shape(NamedTuple):
-    """What images must have in common to be one batch, and how many there are; (width, height)."""
+    """What the images of a batch have in common, and their number; sizes are (width, height)."""
 
     count: int
     image_size: tuple[int, int]
@@ -175,7 +175,7 @@ class _Batch:
     """
     Images of one shape on their way through the device, in buffers that are used again.
 
-    :raises RuntimeError: its work cannot be done, or not be captured.
+    :raises RuntimeError: its work cannot be done, or cannot be captured.
     """
 
     def __init__(self, shape: _Shape, device: torch.device,
@@ -189,16 +189,16 @@ class _Batch:
         self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
                                         pin_memory=self._on_gpu)
         self._pixels = torch.empty_like(self._host_pixels, device=device)
-        # Of the pixels' channels the red, the green, the blue; read by the graph, so that cameras
-        # of either order share one.
+        # Which of the pixels' channels are red, green and blue. The graph reads this, so that RGB
+        # and BGR cameras share one.
         self._channels = torch.arange(3, device=device)
         self._bgr = False
-        # One that lets the processor sleep meanwhile; synchronising with a stream spins.
+        # Waiting for a blocking event lets the processor sleep; waiting for a stream spins.
         self._done = torch.cuda.Event(blocking=True) if self._on_gpu else None
         self._masks: Tensor | None = None
         self._host_masks: Tensor | None = None
         if self._on_gpu:
-            torch.cuda.synchronize(device)  # Another stream may still use memory it let go.
+            torch.cuda.synchronize(device)  # Other streams may still use memory they freed.
         self._graph = capture(self._work, self._stream) if captures else None
         if self._graph is None:
             with torch.cuda.stream(self._stream):
@@ -206,7 +206,7 @@ class _Batch:
 
     def start(self, images: Sequence[np.ndarray], bgr: bool) -> None:
         """Send images (H, W, 3) uint8 up and start the work on them."""
-        # The caller keeps these; once dropped, PyTorch hands the pinned memory out again.
+        # The caller keeps the masks; once it drops them, PyTorch reuses the pinned memory.
         width, height = self._shape.mask_size
         self._host_masks = torch.empty((self._shape.count, 2, height, width), dtype=torch.uint8,
                                        pin_memory=self._on_gpu)
@@ -240,20 +240,20 @@ class _Batch:
 
 
 def _finish_all(batches: Iterable[_Batch]) -> None:
-    """Wait for batches whose results nobody will take: they would stay busy for ever."""
+    """Wait for batches whose results nobody will take; else they would stay busy for ever."""
     for batch in batches:
-        with contextlib.suppress(RuntimeError):  # The first failure is the one to tell.
+        with contextlib.suppress(RuntimeError):  # Only the first failure is reported.
             batch.finish()
 
 
-@torch.inference_mode()  # PyTorch refuses to capture some graphs in it and some not.
+@torch.inference_mode()  # PyTorch fails where some graphs are captured in it and others not.
 def capture(compute: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
     """
-    Return the work that `compute` starts on the device as one graph; it runs a few times.
+    Return as one graph the work that `compute` starts on the device, after a few plain runs.
 
     :raises RuntimeError: where it does not run, or cannot be captured.
     """
-    # The stream gives its device, too, and this thread's stream back if a capture fails.
+    # This also selects the stream's device, and restores the thread's stream if a capture fails.
     with fastest_kernels(), torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             compute()
@@ -304,6 +304,6 @@ def classify(logits: Tensor, size: tuple[int, int], channel_ids: Tensor) -> Tens
         best = torch.fmax(best, likelihood)
         total = total + likelihood
     confidence = (255 * best / total).nan_to_num(0).round()
-    # Not a number anywhere, and the sum is none either.
+    # Where any logit is not a number, the sum is not one either, and the confidence is 0.
     class_ids = torch.where(confidence > 0, class_ids, NO_DECISION)
     return torch.cat((class_ids, confidence.to(torch.uint8)), 1)

@@ -103,7 +103,7 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
         width, height = weights.network_size or (64, 64)
         with torch.inference_mode(), fastest_kernels():  # as when graphs are captured
             network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
-    except RuntimeError as error:  # a cuDNN without these kernels, or none
+    except RuntimeError as error:  # cuDNN is missing, or has no such kernels
         if is_out_of_memory(error):
             raise
         _logger.warning('convolutions run without their ReLU, which is slower: %s', error)
@@ -114,5 +114,5 @@ def _network_on_gpu(weights: Weights, dtype: torch.dtype, device: torch.device) 
 def _onnx(weights: Weights | OnnxModel, dtype: torch.dtype, device: torch.device) -> bytes:
     if isinstance(weights, OnnxModel):
         return weights.model
-    # On the device, because the exporter runs the network, in fp16 perhaps.
+    # On the device, because the exporter runs the network, perhaps in fp16.
     return export_onnx(DeployedNetwork(weights, dtype).to(device))

@@ -63,11 +63,11 @@ class OnnxRuntimeEngine:
 
 class OnnxRuntimeDeviceEngine:
     """
-    ONNX Runtime on tensors of a device, with TensorRT if it is there, which Jetsons have.
+    ONNX Runtime on a device's tensors, with TensorRT where it is installed, as on Jetsons.
 
-    TensorRT builds its engine for each new image size, which takes minutes, and keeps it in
-    `cache`, in a folder of the model's own: ONNX Runtime does not tell models apart that differ
-    in their weights alone.
+    TensorRT builds an engine for each new image size, which takes minutes, and keeps it in
+    `cache`, in one folder for each model: ONNX Runtime would confuse models that differ only in
+    their weights.
 
     :param model: an ONNX model, as onnx_model.export_onnx returns it.
     :param device: a GPU; the CPU serves for tests.
@@ -95,7 +95,7 @@ class OnnxRuntimeDeviceEngine:
     def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             images = images.round().to(torch.uint8)
-        # One by one: TensorRT would build an engine for every number of cameras with a new image.
+        # One by one: otherwise TensorRT would build an engine for each number of images.
         return torch.cat([self._run(_aligned(image)) for image in images.contiguous().split(1)])
 
     def _run(self, image: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class OnnxRuntimeDeviceEngine:
 
 
 def _aligned(image: Tensor) -> Tensor:
-    """Return an image at an address that TensorRT takes; in a batch only the first surely is."""
+    """Return the image at an address that TensorRT takes; only a batch's first is sure to be."""
     return image.clone() if image.data_ptr() % _TENSORRT_ALIGNMENT else image
 
 
@@ -130,9 +130,9 @@ def _open_session(model: bytes, providers: list) -> 'onnxruntime.InferenceSessio
 
 
 def _tensorrt_cache(folder: Path) -> dict[str, object]:
-    """Return the options that have TensorRT keep its engines in a folder, if that can be made."""
+    """Return the options that make TensorRT keep its engines in a folder, if it can be made."""
     try:
-        folder = folder.expanduser()  # RuntimeError where there is no home.
+        folder = folder.expanduser()  # RuntimeError if there is no home folder.
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         _logger.warning('TensorRT cannot keep what it compiles, and does it anew each time: %s',

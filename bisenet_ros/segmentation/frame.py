@@ -25,7 +25,7 @@ class Segmentation(NamedTuple):
 
     :ivar class_ids: (h, w) uint8, C-contiguous; NO_DECISION where no class was chosen.
     :ivar confidence: (h, w) uint8, C-contiguous; softmax probability of the most probable class
-        in 255ths, under NO_DECISION too; may be None where it was not wanted.
+        in 255ths, also where the id is NO_DECISION; may be None where it was not wanted.
     """
 
     class_ids: np.ndarray

@@ -1,4 +1,4 @@
-"""The way through a CPU: OpenCV around an engine."""
+"""Segmentation on a CPU: OpenCV before and after an engine."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,9 +13,9 @@ class HostPipeline:
     """
     Pre- and post-processing by OpenCV on the CPU.
 
-    Images are resized by plain bilinear interpolation (cv2.INTER_LINEAR), not by area: it is what
-    training's scaling and the device pipeline do, so the network meets the same pixels
-    everywhere. They are resized as uint8 and normalised at the network's size.
+    Images are resized by plain bilinear interpolation (cv2.INTER_LINEAR), not by area, as in
+    training and in the device pipeline, so that the network sees the same pixels everywhere. They
+    are resized as uint8 and normalised at the network's size.
 
     :param engine: (1, h, w, 3) uint8 RGB -> logits (1, classes, rows, columns) float32 of a
         coarser grid.

@@ -16,8 +16,8 @@ def choose_label_set(label_set: str | Path, weights: Weights | OnnxModel,
     """
     Return the label set, or for `auto` the one the weights name, if it fits the weights.
 
-    Classes may be renamed by a label set that is given, though not all of them, not by one that
-    the weights name. It is logged which.
+    A label set that is given may rename some classes of the weights, but not all; one that the
+    weights name may rename none. Renamed classes are logged.
 
     :param path: of the weights, for messages.
     :raises ValueError: there is none, or its classes are not those of the weights.
@@ -51,7 +51,7 @@ def _warn_of_equal_colors(label_set: LabelSet) -> None:
 
 def _check_class_names(label_set: LabelSet, weights: Weights | OnnxModel, path: Path,
                        may_rename: bool) -> None:
-    """Refuse other classes than those of the weights, and warn of those that are renamed."""
+    """Refuse classes other than those of the weights, and warn of renamed ones."""
     if len(label_set.labels) != weights.classes:
         raise ValueError(
             f'weights {path} tell {weights.classes} classes apart, label set {label_set.name!r} '
@@ -62,7 +62,7 @@ def _check_class_names(label_set: LabelSet, weights: Weights | OnnxModel, path: 
                 f"label_set 'auto': weights {path} name the label set {label_set.name!r}, which "
                 f'has {name!r} where they have {trained!r}; give the label set they were trained '
                 'on')
-    # A name the weights do not know is a class renamed; one they have elsewhere is a class moved.
+    # A name unknown to the weights is a renamed class; one they have elsewhere is a moved class.
     if any(name != trained and name in weights.class_names
            for name, trained in zip(label_set.class_names, weights.class_names)):
         raise ValueError(

@@ -49,7 +49,7 @@ class LabelSet:
     """
     The classes a network tells apart, in the order of its output channels.
 
-    :ivar ignore_id: value in label images that counts for nothing in training and evaluation.
+    :ivar ignore_id: value in label images that training and evaluation ignore.
     """
 
     name: str
@@ -156,7 +156,7 @@ def _check_keys(path: Path, where: str, mapping, keys: tuple[str, ...]):
                             f'give a mapping with the keys {", ".join(keys)}')
     missing = ', '.join(key for key in keys if key not in mapping)
     unknown = ', '.join(str(key) for key in mapping if key not in keys)
-    # Both at once: a key that is misspelt is missing, too.
+    # Both are reported at once: a misspelt key is unknown, and the right one is missing.
     wrong = ' and '.join(f'{what} {names}' for what, names in (
         ('lacks', missing), ('has unknown', unknown)) if names)
     if wrong:

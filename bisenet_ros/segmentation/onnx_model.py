@@ -32,7 +32,7 @@ def export_onnx(network: DeployedNetwork) -> bytes:
     model = io.BytesIO()
     example = torch.zeros(1, 256, 512, 3, dtype=torch.uint8, device=network.scale.device)
     with warnings.catch_warnings():
-        # This exporter, the one that every PyTorch since 2.1 has, announces its successor.
+        # This exporter, which every PyTorch since 2.1 has, warns that it has a successor.
         warnings.simplefilter('ignore', DeprecationWarning)
         torch.onnx.utils.export(
             network, (example,), model, opset_version=17,
@@ -55,7 +55,7 @@ def load_onnx_model(path: Path) -> OnnxModel:
     """
     Read a model that `export` wrote.
 
-    :raises WeightsError: if it is none, or ONNX Runtime, which reads it, is not installed.
+    :raises WeightsError: if it is not one, or ONNX Runtime, which reads it, is not installed.
     """
     try:
         import onnxruntime
@@ -68,7 +68,7 @@ def load_onnx_model(path: Path) -> OnnxModel:
     except Exception as error:  # ONNX Runtime's errors have no common type of their own.
         raise WeightsError(f'{path}: not an ONNX model: {error}') from error
     metadata = session.get_modelmeta().custom_metadata_map
-    metadata.setdefault('output_stride', '8')  # models of earlier versions had no other
+    metadata.setdefault('output_stride', '8')  # the only one in models of earlier versions
     if not metadata.keys() >= set(_METADATA):
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')

@@ -9,11 +9,12 @@ import numpy as np
 from bisenet_ros.segmentation.frame import Segmentation
 from bisenet_ros.segmentation.labels import NO_DECISION
 
-# exp() of less is denormal, with which processors compute 20 times as slowly.
+# exp() of anything less is denormal, and processors are 20 times as slow with such numbers.
 LOWEST_LOGIT = -80.0
-# From this size on a mask is made in strips; a smaller one's float planes stay in the cache.
+# Masks of this many pixels or more are made in strips: float planes of smaller ones stay in the
+# cache anyway.
 _LEAST_PIXELS_FOR_STRIPS = 500_000
-# Of a strip, for the same reason.
+# Pixels of a strip, few enough that its float planes stay in the cache.
 _STRIP_PIXELS = 32_768
 
 
@@ -22,17 +23,17 @@ def classify(logits: np.ndarray, size: tuple[int, int], channel_ids: np.ndarray,
     """
     Do what bilinear upsampling, softmax and argmax do, one class at a time.
 
-    Enlarging the logits of all classes first and then looking for the largest costs more than
-    the network; one reused plane per quantity stays in the processor's cache. Before that, each
-    low-resolution pixel's largest logit is subtracted from its logits: the difference of two
-    classes, and with it both argmax and softmax, stays what it was, because interpolation is
-    linear, and the exponentials cannot overflow. (Between neighbours whose classes differ by 160
-    and more, which no trained network's do, the first class wins.)
+    Enlarging the logits of all classes first and then looking for the largest would cost more
+    than the network; one reused plane per quantity stays in the processor's cache. First, each
+    low-resolution pixel's largest logit is subtracted from all its logits, so that the
+    exponentials cannot overflow. Interpolation is linear, so this changes no difference between
+    two classes, and neither argmax nor softmax. (Between neighbours whose classes differ by 160
+    or more, which no trained network's do, the first class wins.)
 
     :param logits: (classes, h, w) float32.
     :param size: (width, height) of the mask in pixels.
     :param channel_ids: (classes,) uint8, the class id of each channel.
-    :param with_confidence: without, it costs half.
+    :param with_confidence: False halves the cost.
     :returns: class ids, NO_DECISION where no logit is a number; softmax probability of that class.
     """
     width, height = size
@@ -41,7 +42,7 @@ def classify(logits: np.ndarray, size: tuple[int, int], channel_ids: np.ndarray,
     if with_likelihood:
         with np.errstate(invalid='ignore'):  # infinite logits become NaN, which never wins
             logits = logits - logits.max(axis=0)
-    is_extreme = with_likelihood and logits.min() < LOWEST_LOGIT  # not if one is NaN: it stays one
+    is_extreme = with_likelihood and logits.min() < LOWEST_LOGIT  # False with a NaN, which stays
     class_ids = np.full((height, width), NO_DECISION, np.uint8)
     confidence = np.empty((height, width), np.uint8) if with_confidence else None
     in_strips = is_finite and width * height >= _LEAST_PIXELS_FOR_STRIPS

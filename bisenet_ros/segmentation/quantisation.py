@@ -10,9 +10,9 @@ def quantised(model: bytes, images: list[np.ndarray]) -> bytes:
     """
     Return the model with its convolutions in 8 bits, faster on CPUs and smaller.
 
-    :param images: each (H, W, 3) uint8 RGB; what they make of the activations sets the scales.
+    :param images: each (H, W, 3) uint8 RGB; the activations they cause set the scales.
     """
-    # Here, because it takes long to import.
+    # Imported here because it takes long.
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -29,13 +29,13 @@ class Segmenter:
         n-th entry is the network's n-th channel.
     :param device: `auto` (a GPU where there is one that PyTorch is built for), `cuda`, `cuda:N` or
         `cpu`.
-    :param engine: `torch`; `onnxruntime`, on a GPU by TensorRT or CUDA as far as this ONNX Runtime
-        has them; or `auto`: ONNX Runtime on a CPU where it is installed, as it is the faster one
-        there, PyTorch on a GPU.
+    :param engine: `torch`; `onnxruntime`, on a GPU by TensorRT or CUDA, whichever this ONNX
+        Runtime has; or `auto`: PyTorch on a GPU, and on a CPU ONNX Runtime, which is faster there,
+        if it is installed.
     :param precision: `fp32`, `fp16` (GPU only), `bf16` (GPU, and CPUs that compute in it) or
         `auto`: fp16 on a GPU, fp32 on a CPU.
     :param network_size: (width, height) images are resized to for the network, multiples of 8;
-        (0, 0) is the image's aspect with as many pixels as the weights were trained on or, if
+        (0, 0) keeps the image's aspect, with as many pixels as the weights were trained on or, if
         they do not say, as the image has.
     :ivar weights: the name of the weights' file without suffix.
     :ivar label_set: LabelSet.
@@ -64,7 +64,7 @@ class Segmenter:
     def close(self) -> None:
         """Give back the device's memory; nothing can be segmented afterwards."""
         self.pipeline = None
-        gc.collect()  # Parts of a pipeline hold each other.
+        gc.collect()  # Parts of a pipeline refer to each other.
         if self._device.type == 'cuda':
             with contextlib.suppress(RuntimeError):  # after a failed capture (device_pipeline.py)
                 torch.cuda.empty_cache()
@@ -85,7 +85,7 @@ class Segmenter:
         :param images: each (H, W, 3) uint8, of any strides; sizes may differ.
         :param sizes: (width, height) of each mask in pixels; None: the images' own.
         :param channel_order: `rgb` or `bgr`, of all the images.
-        :param with_confidence: False saves a CPU half of what follows the network.
+        :param with_confidence: False halves the work that follows the network on a CPU.
         :returns: for each image class ids and confidence, (height, width) uint8.
         :raises ValueError: an image or a size is none of the above.
         """
@@ -117,7 +117,7 @@ def size_like_trained(trained_size: tuple[int, int], width: int, height: int) ->
     """
     Return the (width, height) with an image's aspect and about as many pixels as in training.
 
-    :param trained_size: (width, height); (0, 0) is as many pixels as the image has.
+    :param trained_size: (width, height); (0, 0) stands for as many pixels as the image has.
     :returns: multiples of 8, at least 32.
     """
     trained_width, trained_height = trained_size
@@ -161,7 +161,7 @@ def weights_path(weights: str | Path, device: torch.device) -> Path:
 
 
 def _checked_network_size(network_size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the size for all images; None for (0, 0), where it follows from each image's."""
+    """Return the size for all images; None for (0, 0), where each image's own size decides."""
     try:
         width, height = network_size
     except (TypeError, ValueError):
