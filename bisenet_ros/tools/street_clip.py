@@ -48,7 +48,7 @@ class StreetClip:
         self._folder = _cache() / 'street_{}x{}_{}'.format(*size, _renderer_version())
         self._folder.mkdir(parents=True, exist_ok=True)
         missing = [index for index in range(len(self))
-                   if not _image_path(self._folder, index).exists()]
+                   if not _is_kept(self._folder, index)]
         if missing:
             self._render(missing)
 
@@ -88,8 +88,7 @@ class StreetClip:
                 wait([each.sentinel for each in processes if each.exitcode is None],
                      PROGRESS_PERIOD)
                 codes = [each.exitcode for each in processes]
-                bar.update(sum(_image_path(self._folder, index).exists() for index in indices)
-                           - bar.n)
+                bar.update(sum(_is_kept(self._folder, index) for index in indices) - bar.n)
                 if any(codes):
                     raise ChildProcessError(_early_end(codes))
 
@@ -120,8 +119,13 @@ def _class_ids_path(folder: Path, index: int) -> Path:
     return folder / f'{index:05}.png'
 
 
+def _is_kept(folder: Path, index: int) -> bool:
+    """Return whether both files hold something; after a power cut they may be there, but empty."""
+    return all(path.is_file() and path.stat().st_size > 0
+               for path in (_class_ids_path(folder, index), _image_path(folder, index)))
+
+
 def _keep(folder: Path, index: int, frame: DriveFrame) -> None:
-    """Write the image last: where it is, the frame is complete."""
     image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
     for path, pixels, settings in ((_class_ids_path(folder, index), frame.class_ids, ()),
                                    (_image_path(folder, index), image, JPEG_SETTINGS)):

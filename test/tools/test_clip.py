@@ -62,6 +62,16 @@ def test_kept_frames_are_not_rendered_again(cache, clip):
     assert {path for path in images if again[path] != images[path]} == {missing}
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_an_empty_file_is_rendered_again(cache, clip, suffix):
+    """A power cut may leave one."""
+    empty = min(cache.glob(f'**/*.{suffix}'))
+    empty.write_bytes(b'')
+    frame = StreetClip(SIZE, DURATION)[0]
+    assert empty.stat().st_size > 0
+    assert frame.image.shape == (48, 64, 3) and frame.class_ids.shape == (48, 64)
+
+
 def workers_of(process):
     """Return the ids of the processes that render for one."""
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
