@@ -112,8 +112,9 @@ def of_panel_height(picture: np.ndarray) -> np.ndarray:
 
 class Video:
     """
-    A video file of panels in real time: a panel stays until the next one.
+    A video file of pictures in real time: each is shown from its time until that of the next.
 
+    Times are rounded to those of the video's frames.
     MPEG-4 in .mp4 where OpenCV can write that, else Motion JPEG in .avi.
     """
 
@@ -122,23 +123,29 @@ class Video:
         self.path: Path | None = None
         self._writer: cv2.VideoWriter | None = None
         self._written = 0
+        self._shown: np.ndarray | None = None
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
-        """Show (H, W, 3) uint8 RGB from `seconds` after the start on."""
+        """Show a picture, (H, W, 3) uint8 RGB, from this many seconds after the start."""
         if self._writer is None:
             self._size = picture.shape[1::-1]
             self._open()
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if picture.shape[1::-1] != self._size:
             picture = cv2.resize(picture, self._size)
-        while self._written <= seconds * VIDEO_RATE:
-            self._writer.write(picture)
-            self._written += 1
+        while self._written < round(seconds * VIDEO_RATE):
+            self._write_shown()
+        self._shown = picture
 
     def close(self) -> None:
         """Finish the file."""
         if self._writer is not None:
+            self._write_shown()
             self._writer.release()
+
+    def _write_shown(self) -> None:
+        self._writer.write(self._shown)
+        self._written += 1
 
     def _open(self) -> None:
         for suffix, codec in (('.mp4', 'mp4v'), ('.avi', 'MJPG')):
