@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from bisenet_ros.segmentation.labels import LabelSet
 
@@ -18,9 +20,6 @@ def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
 
     :param columns: title and pictures of each, as many in all; pictures (H, W, 3) uint8 RGB.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
     width = ROW_HEIGHT * sum(aspects)
     rows = len(columns[0][1])
