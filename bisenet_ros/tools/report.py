@@ -78,11 +78,13 @@ def compare_costmaps(costmaps: Sequence[np.ndarray], truths: Sequence[np.ndarray
 
     :param truths: -1 near borders, where the cost of a cell is undecided.
     :param worst: the highest true cost in each cell, (rows, columns) int8.
-    :returns: shares (0 to 1), None where there is nothing to share: `costmap_cells_right` of the
-        cells have the true cost; `costmap_false_obstacles` of those that hold no lethal obstacle
-        are lethal; `costmap_obstacles_missed` of those that a lethal obstacle touches have a lower
-        cost, and so have the eight around them; and how many those are,
-        `costmap_obstacle_cells`.
+    :returns: a count and shares (0 to 1, None where there is no cell to count):
+
+        - `costmap_cells_right`: the share of cells that have the true cost;
+        - `costmap_obstacle_cells`: how many cells a lethal obstacle touches;
+        - `costmap_obstacles_missed`: the share of these that are not lethal, nor is any of the
+          eight cells around them;
+        - `costmap_false_obstacles`: the share of cells without a lethal obstacle that are lethal.
     """
     found = [_beside_lethal(costs) for costs in costmaps]
     costs, truth, worst, found = (

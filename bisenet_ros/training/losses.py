@@ -50,7 +50,7 @@ class JointLoss(nn.Module):
 
     def _hard(self, weights, losses, valid):
         """Return the weights, 0 where a pixel does not count, and losses of hard pixels."""
-        # Masks instead of indexing, of which a GPU would have to tell the sizes each time.
+        # By masks: indexing makes a result whose size the host must wait for the GPU to learn.
         hard = losses > -math.log(self.ohem_threshold)
         valid_count, hard_count = torch.stack([valid.sum(), hard.sum()]).tolist()
         at_least = max(1, valid_count // 16)

@@ -21,6 +21,7 @@ from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set
 from bisenet_ros.segmentation.cudnn_fusion import fuse_activations
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork
 from bisenet_ros.segmentation.device_pipeline import DevicePipeline
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark import (
     device_stages,
     naive_chain,
@@ -29,13 +30,15 @@ from bisenet_ros.tools.benchmark import (
     scale,
 )
 from bisenet_ros.tools.benchmark.__main__ import main
-from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap
 from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import table, write_json
+from bisenet_ros.tools.benchmark.street_image import street_image
 from bisenet_ros.tools.benchmark.timing import ratio, take_turns
 from bisenet_ros.tools.street.things import ROAD
 
 NETWORK_SIZE = (160, 120)
+CPU = torch.device('cpu')
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +96,7 @@ def test_table_aligns():
 
 def test_naive_chain_finds_the_same_classes(image, segmenter):
     """Or the comparison would be of different work; it enlarges logits in two steps."""
-    weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))
+    weights = load_weights(weights_path('camvid_xception39', CPU))
     mean, std = (np.array(rgb, np.float32) for rgb in (weights.mean, weights.std))
     ids = naive_chain.naive_class_ids(weights.network, mean, std, image, NETWORK_SIZE)
     expected, = segmenter.segment([image], channel_order='bgr', with_confidence=False)
@@ -101,7 +104,8 @@ def test_naive_chain_finds_the_same_classes(image, segmenter):
 
 
 def test_naive_chain_runs_in_its_own_process(image):
-    with naive_chain.NaiveChain('camvid_xception39', image, NETWORK_SIZE) as chain:
+    with naive_chain.NaiveChain(weights_path('camvid_xception39', CPU), image,
+                                NETWORK_SIZE) as chain:
         chain()
         chain()
         process = chain.process
@@ -186,7 +190,7 @@ def test_masks_stay_out_of_the_graph_around():
 
 def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
     """What a GPU is measured by; here its clock is the CPU's."""
-    weights = load_weights(naive_chain.weights_path('camvid_xception39', torch.device('cpu')))
+    weights = load_weights(weights_path('camvid_xception39', CPU))
     device = DevicePipeline(DeployedNetwork(weights), torch.device('cpu'),
                             np.arange(11, dtype=np.uint8), captures=True)
     segmenter.pipeline, host = device, segmenter.pipeline

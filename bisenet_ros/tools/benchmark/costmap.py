@@ -12,9 +12,10 @@ from bisenet_ros.command_line import positive
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.frame import SegmentationRequest
-from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap
 from bisenet_ros.tools.benchmark.options import add_segmenter_arguments
 from bisenet_ros.tools.benchmark.report import beside_network
+from bisenet_ros.tools.benchmark.street_image import street_image
 from bisenet_ros.tools.benchmark.timing import take_turns
 
 MASK_SIZE = (1920, 1080)

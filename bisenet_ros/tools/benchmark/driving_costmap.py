@@ -11,7 +11,6 @@ from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import LabelSet, Segmentation
 from bisenet_ros.tools.street import StreetCamera, StreetDrive
 
-STREET_FRAME = 240  # has road, pavement and obstacles within the grid
 FRAME_RATE = 30  # Hz
 STEP = 0.9 / FRAME_RATE  # m the robot drives between updates
 
@@ -33,7 +32,7 @@ class DrivingCostmap:
         self._frame = 0
 
     def fill(self, segmentations: Sequence[Segmentation], pan: float = 0.0) -> None:
-        """Add these until what is forgotten is forgotten; from then on the cost stays."""
+        """Add these for the decay time; after that every update costs the same."""
         for _ in range(round(self._decay_time * FRAME_RATE)):
             self.add(segmentations, pan)
 
@@ -62,8 +61,3 @@ def camera_model(camera: StreetCamera) -> CameraModel:
     calibration = Calibration(*(info[name] for name in (
         'width', 'height', 'distortion_model', 'd', 'k', 'r', 'p')))
     return calibration.for_image(camera.width, camera.height)
-
-
-def street_image(size: tuple[int, int]) -> np.ndarray:
-    """Return a rendered image (height, width, 3) uint8 RGB."""
-    return StreetDrive(size=size)[STREET_FRAME].image

@@ -17,7 +17,6 @@ import torch
 from torch.nn import functional
 
 from bisenet_ros.network import load_weights
-from bisenet_ros.segmentation.segmenter import weights_path
 
 
 class NaiveChain:
@@ -26,18 +25,17 @@ class NaiveChain:
 
     Called, it runs once. `milliseconds` has what each run took by the process's own clock.
 
+    :param weights: a weights file for PyTorch.
     :param image: (H, W, 3) uint8 BGR.
     :param network_size: (width, height).
     """
 
-    def __init__(self, weights: str | Path, image: np.ndarray,
-                 network_size: tuple[int, int]) -> None:
+    def __init__(self, weights: Path, image: np.ndarray, network_size: tuple[int, int]) -> None:
         self.milliseconds: list[float] = []
         context = multiprocessing.get_context('spawn')
         self._connection, self._there = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(self._there, weights_path(weights, torch.device('cpu')), image,
-                                 network_size), daemon=True)
+            target=_serve, args=(self._there, weights, image, network_size), daemon=True)
 
     def __enter__(self) -> 'NaiveChain':
         """Start the process."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
+from bisenet_ros.tools.benchmark.street_image import street_image
 from bisenet_ros.tools.benchmark.timing import WARM_UPS
-from bisenet_ros.tools.street import StreetDrive
 
 
 class Cost(NamedTuple):
@@ -37,9 +37,8 @@ class NetworkAlone:
     """
 
     def __init__(self, segmenter: Segmenter, image_size: tuple[int, int]) -> None:
-        image = StreetDrive(size=image_size).frame(0).image
         network_size = segmenter.network_size_for(*image_size)
-        pixels = cv2.resize(image, network_size)
+        pixels = cv2.resize(street_image(image_size), network_size)
         if isinstance(segmenter.pipeline, HostPipeline):
             self._run = partial(segmenter.pipeline.engine, pixels[np.newaxis])
         else:

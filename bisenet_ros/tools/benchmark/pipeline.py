@@ -29,7 +29,7 @@ from bisenet_ros.segmentation.onnx_model import export_onnx, with_metadata
 from bisenet_ros.segmentation.quantisation import quantised
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.benchmark.device_stages import fast_ways, measure_device
-from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap
 from bisenet_ros.tools.benchmark.naive_chain import NaiveChain
 from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
@@ -38,6 +38,7 @@ from bisenet_ros.tools.benchmark.options import (
 )
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 from bisenet_ros.tools.benchmark.report import beside_network, plot_stages
+from bisenet_ros.tools.benchmark.street_image import street_image
 from bisenet_ros.tools.benchmark.timing import ratio, take_turns
 
 JPEG_QUALITY = 90
@@ -67,20 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict:
     """Measure and print; return the report."""
     with TemporaryDirectory() as folder:
+        weights, label_set = options.weights, options.label_set
         if options.random:
-            use_random_weights(options, Path(folder) / f'random_{options.random}.safetensors')
+            weights, label_set = save_random(options, Path(folder))
         size = tuple(options.image_size)
         image = street_image(size)
-        weights = options.weights
-        if options.int8:
-            weights = save_int8(weights, image, Path(folder))
-        segmenter = Segmenter(**{**segmenter_settings(options), 'weights': weights})
+        measured = save_int8(weights, image, Path(folder)) if options.int8 else weights
+        segmenter = Segmenter(**{**segmenter_settings(options), 'weights': measured,
+                                 'label_set': label_set})
         ways = {}
         if isinstance(segmenter.pipeline, DevicePipeline):
             stages = measure_device(segmenter, image, options.repeats, options.frames)
             ways = {'fast_ways': fast_ways(segmenter.pipeline)}
         else:
-            stages = measure_host(segmenter, image, options)
+            stages = measure_host(segmenter, image, weights, options.repeats)
     plot_stages({name: row['median_ms'] for name, row in stages.items() if 'median_ms' in row},
                 f'{size[0]}x{size[1]}, {segmenter.weights}', options.output / 'pipeline.png')
     return {'device': segmenter.device, 'engine': segmenter.engine, 'weights': segmenter.weights,
@@ -89,15 +90,16 @@ def run(options: argparse.Namespace) -> dict:
             'stages': stages, **ways}
 
 
-def use_random_weights(options: argparse.Namespace, path: Path) -> None:
-    """Have the options name random weights, saved at `path`."""
+def save_random(options: argparse.Namespace, folder: Path) -> tuple[Path, str]:
+    """Save the random weights that the options ask for; return their file and label set."""
     backbone = 'resnet18' if options.random == 'coincheung' else options.random
     variant = 'coincheung' if options.random == 'coincheung' else 'paper'
     label_set = 'camvid' if options.label_set == 'auto' else options.label_set
     loaded = load_label_set(label_set)
+    path = folder / f'random_{options.random}.safetensors'
     save_random_weights(path, variant, backbone, len(loaded.labels), options.output_stride,
                         label_set=loaded.name, class_names=loaded.class_names)
-    options.weights, options.label_set = path, label_set
+    return path, label_set
 
 
 def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
@@ -117,16 +119,21 @@ def save_int8(weights: str | Path, image: np.ndarray, folder: Path) -> Path:
     return int8_path
 
 
-def measure_host(segmenter: Segmenter, image: np.ndarray, options: argparse.Namespace) -> dict:
-    """Measure on the CPU and print; return the stages' figures."""
+def measure_host(segmenter: Segmenter, image: np.ndarray, weights: str | Path,
+                 repeats: int) -> dict:
+    """
+    Measure on the CPU and print; return the stages' figures.
+
+    :param weights: for the naive chain, which has no 8 bits.
+    """
     with ExitStack() as stack:
         stages = {**host_stages(segmenter, image), **publish_stage(image.shape[:2], stack),
-                  **naive_stage(segmenter, image, options.weights, stack)}
-        times = take_turns(stages, options.repeats, shuffled=True)
+                  **naive_stage(segmenter, image, weights, stack)}
+        times = take_turns(stages, repeats, shuffled=True)
     if NAIVE not in stages:
         return beside_network(times, times[NETWORK])
     # The naive chain's own clock: what two processes tell each other does not count.
-    times[NAIVE] = np.array(stages[NAIVE].milliseconds[-options.repeats:])
+    times[NAIVE] = np.array(stages[NAIVE].milliseconds[-repeats:])
     report = beside_network(times, times[NETWORK])
     faster = ratio(times[NAIVE], times[WHOLE])
     print('the naive chain takes {median:.2f} ({p25:.2f} - {p75:.2f}) times as long as '

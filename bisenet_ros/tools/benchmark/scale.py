@@ -18,9 +18,10 @@ from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import Segmenter
 from bisenet_ros.segmentation.host_pipeline import HostPipeline
 from bisenet_ros.segmentation.postprocess import classify
-from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap, street_image
+from bisenet_ros.tools.benchmark.driving_costmap import DrivingCostmap
 from bisenet_ros.tools.benchmark.options import add_segmenter_arguments
 from bisenet_ros.tools.benchmark.report import table
+from bisenet_ros.tools.benchmark.street_image import street_image
 from bisenet_ros.tools.benchmark.timing import summary, take_turns
 
 SIZE = (1280, 720)
