@@ -100,7 +100,7 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
     lasting, settings = lasting_settings(config), state.get('settings', {})
-    if lasting.keys() != settings.keys() or 'mean' not in state:
+    if lasting.keys() != settings.keys() or 'pictures' not in state:
         raise ConfigError(f'{path} is of another version of this package: {new_run}')
     for name, value in lasting.items():
         if value != settings[name]:
@@ -121,7 +121,7 @@ def check_pictures(state: dict, pictures: dict[str, list[str]], output: Path) ->
     :param output: the run's folder, for the message.
     :raises ConfigError: where some have come or gone.
     """
-    for role, names in state.get('pictures', {}).items():  # earlier versions saved none
+    for role, names in state['pictures'].items():
         if names != pictures[role]:
             then, now = Counter(names), Counter(pictures[role])
             some = sorted((then - now) + (now - then))[:3]

@@ -362,12 +362,13 @@ def test_pictures_that_come_or_go_are_not_resumed(small_config, camvid_like, tmp
         run(small_config, tmp_path / 'run', resume=True)
 
 
-def test_a_checkpoint_that_names_no_pictures_is_resumed(small_config, tmp_path):
+def test_a_checkpoint_that_names_no_pictures_is_of_another_version(small_config, tmp_path):
     run(small_config, tmp_path, stop_after=2)
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
     del state['pictures']
     torch.save(state, tmp_path / 'checkpoint.pth')
-    assert run(small_config, tmp_path, resume=True).iteration == 4
+    with pytest.raises(ConfigError, match='checkpoint.pth is of another version .*network.init'):
+        run(small_config, tmp_path, resume=True)
 
 
 def test_a_schedule_that_is_done_is_told(small_config, tmp_path):
