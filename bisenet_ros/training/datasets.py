@@ -26,7 +26,6 @@ _SQUEEZE = 0.05
 # What the brightest image has at least; 12 bits stored as 16 reach 15.
 _LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
-_IN_MEMORY_TWICE = f'{_IN_MEMORY} while data sets are joined (twice as much)'
 _MEMORY_INFO = Path('/proc/meminfo')
 # Where a container finds its own limits (cgroup version 2).
 _CONTAINER = Path('/sys/fs/cgroup')
@@ -92,20 +91,19 @@ def _too_large(count: int, height: int, width: int, limit: str) -> DatasetError:
                         f'{limit}: lower image_size (evaluate: --size)')
 
 
-def require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) -> None:
+def _require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) -> None:
     """
     Refuse data sets for which there is too little memory, before their files are read.
 
     Linux gives out memory that it, or the container, does not have, and kills who then writes to
-    it. Several data sets must fit twice, as they are joined.
+    it.
 
     :param size: (width, height) in pixels of their images in memory.
     :raises DatasetError: if they do not fit; never where the system does not say what it has.
     """
     count, (width, height) = sum(len(files.pairs) for files in data_sets), size
-    times, limit = (2, _IN_MEMORY_TWICE) if len(data_sets) > 1 else (1, _IN_MEMORY)
-    if times * _size_in_memory(count, height, width) > _available_memory():
-        raise _too_large(count, height, width, limit)
+    if _size_in_memory(count, height, width) > _available_memory():
+        raise _too_large(count, height, width, _IN_MEMORY)
 
 
 def _available_memory() -> float:
@@ -126,25 +124,6 @@ def _left_in_container() -> float:
     # Cached files count as used, but give way; MemAvailable has them, too.
     cached = re.findall(r'^(?:in)?active_file (\d+)$', stat, re.MULTILINE)
     return limit - used + sum(map(int, cached))
-
-
-def joined(parts: list[Dataset]) -> Dataset:
-    """
-    Return several data sets, all of one size and on the CPU, as one.
-
-    :raises DatasetError: if they do not fit into memory twice, as they must meanwhile.
-    """
-    if len(parts) == 1:  # Large ones fit into memory once, not twice.
-        return parts[0]
-    try:
-        # By NumPy, as PyTorch's error for this is that of all faults.
-        images, labels = (np.concatenate([getattr(part, name).numpy() for part in parts])
-                          for name in ('images', 'labels'))
-    except MemoryError as error:
-        raise _too_large(sum(map(len, parts)), *parts[0].labels.shape[1:],
-                         _IN_MEMORY_TWICE) from error
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
-                   [file for part in parts for file in part.files])
 
 
 def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
@@ -182,55 +161,72 @@ def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
     return DatasetFiles(layout, root, pairs)
 
 
-def load_dataset(files: DatasetFiles, label_set: LabelSet, size: tuple[int, int],
+def load_dataset(data_sets: Sequence[DatasetFiles], label_set: LabelSet, size: tuple[int, int],
                  palette: Palette | None = None) -> Dataset:
     """
-    Read a data set and check all of it.
+    Read data sets, check all of them, and return them as one, in their order.
 
-    :param files: as find_files returns them.
+    :param data_sets: each as find_files returns it.
     :param size: (width, height) in pixels to which everything is resized.
-    :param palette: that of the data sets it is used with, to which its own is added.
+    :param palette: that of the data sets these are used with, to which their own is added.
     :raises ValueError: for an image file that holds none.
     :raises DatasetError: for a label set that is not the layout's, a damaged file, an image that
         EXIF turns, a label file that is no PNG of class ids, palettes or sizes that differ, a
         label value the label set does not have, labels that say nothing, or more than fits into
         memory.
     """
-    require_memory([files], size)
-    _warn_of_unread(files.pairs)
-    dataset, originals = _read_files(files, size, _label_table(label_set, files.layout),
-                                     {} if palette is None else palette)
-    _warn_of_squeezing(files.root, dataset.files, originals, size)
-    _warn_of_darkness(files.root, dataset)
-    _check_ignored(files, dataset)
-    return dataset
+    _require_memory(data_sets, size)
+    files = [[image for image, _ in each.pairs] for each in data_sets]
+    images, labels = _allocate(sum(map(len, files)), size)
+    palette = {} if palette is None else palette
+    counts = [len(each) for each in files]
+    # The parts are views of the whole, which is filled through them.
+    parts = map(Dataset, images.split(counts), labels.split(counts), files)
+    for each, part in zip(data_sets, parts):
+        _load_part(each, part, size, label_set, palette)
+    return Dataset(images, labels, sum(files, []))
 
 
-def _read_files(files: DatasetFiles, size: tuple[int, int], to_channel: np.ndarray,
-                palette: Palette) -> tuple[Dataset, list[tuple[int, int]]]:
-    """Return the data set, and the sizes that its images had, (width, height)."""
-    # Filled one by one: beside a list of them there would be everything twice.
-    pairs = files.pairs
+def _allocate(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return room for images and labels."""
     width, height = size
     try:
-        images = np.empty((len(pairs), 3, height, width), np.uint8)
-        labels = np.empty((len(pairs), height, width), np.uint8)
+        # By NumPy, as PyTorch's error for too little memory is that of all faults.
+        images = np.empty((count, 3, height, width), np.uint8)
+        labels = np.empty((count, height, width), np.uint8)
     except MemoryError as error:
-        raise _too_large(len(pairs), height, width, _IN_MEMORY) from error
+        raise _too_large(count, height, width, _IN_MEMORY) from error
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _load_part(files: DatasetFiles, part: Dataset, size: tuple[int, int], label_set: LabelSet,
+               palette: Palette) -> None:
+    """Fill the images and labels of one data set, and check them."""
+    _warn_of_unread(files.pairs)
+    originals = _read_files(files, part, size, _label_table(label_set, files.layout), palette)
+    _warn_of_squeezing(files.root, part.files, originals, size)
+    _warn_of_darkness(files.root, part)
+    _check_ignored(files, part)
+
+
+def _read_files(files: DatasetFiles, part: Dataset, size: tuple[int, int],
+                to_channel: np.ndarray, palette: Palette) -> list[tuple[int, int]]:
+    """Fill the images and labels; return the sizes that the images had, (width, height)."""
+    images, labels = part.images.numpy(), part.labels.numpy()
     originals = []
     threads = ThreadPoolExecutor()
     try:
-        loaded = threads.map(lambda pair: load_labelled_image(*pair, size, to_channel), pairs)
+        loaded = threads.map(
+            lambda pair: load_labelled_image(*pair, size, to_channel), files.pairs)
         for index, each in enumerate(
-                tqdm(loaded, desc=f'reading {files.root.name}', total=len(pairs), leave=False,
-                     disable=None)):
+                tqdm(loaded, desc=f'reading {files.root.name}', total=len(files.pairs),
+                     leave=False, disable=None)):
             images[index], labels[index] = each.image, each.labels
             originals.append(each.original)
-            _require_one_palette(palette, each.colors, pairs[index][1])
+            _require_one_palette(palette, each.colors, files.pairs[index][1])
     finally:  # A thread that outlives the interpreter may abort the process.
         threads.shutdown(cancel_futures=True)
-    return Dataset(torch.from_numpy(images), torch.from_numpy(labels),
-                   [image for image, _ in pairs]), originals
+    return originals
 
 
 def _require_one_palette(palette: Palette, colors: dict[int, tuple[int, ...]],

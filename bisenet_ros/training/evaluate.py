@@ -147,7 +147,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path('runs/evaluation') / path.parent.name / path.stem
     make_folder(output)
     files = find_files(arguments.layout, arguments.root, arguments.sequences, **layout_arguments)
-    dataset = load_dataset(files, label_set, tuple(size))
+    dataset = load_dataset([files], label_set, tuple(size))
     if arguments.mode == 'msf':
         predict = multi_scale_flip(predict, device)
     scores = score(predict, dataset, len(label_set.labels))

@@ -46,9 +46,7 @@ from bisenet_ros.training.datasets import (
     DatasetFiles,
     Palette,
     find_files,
-    joined,
     load_dataset,
-    require_memory,
 )
 from bisenet_ros.training.initial_network import has_classes, make_network
 from bisenet_ros.training.losses import DistillationLoss, JointLoss, log_class_weights
@@ -115,13 +113,11 @@ class Training:
     def _load(self, data_sets: list[tuple[DatasetFiles, float]],
               palette: Palette) -> tuple[Dataset, torch.Tensor]:
         """Return data sets, given with their shares, as one, and how often each image is drawn."""
-        parts, weights, size = [], [], tuple(self.config['image_size'])
-        require_memory([files for files, _ in data_sets], size)
-        for files, share in data_sets:
-            part = load_dataset(files, self.label_set, size, palette)
-            parts.append(part)
-            weights.append(torch.full((len(part),), share / len(part)))
-        return joined(parts).to(self.device), torch.cat(weights)
+        dataset = load_dataset([files for files, _ in data_sets], self.label_set,
+                               tuple(self.config['image_size']), palette)
+        weights = [torch.full((len(files.pairs),), share / len(files.pairs))
+                   for files, share in data_sets]
+        return dataset.to(self.device), torch.cat(weights)
 
     def _warn_of_seen_pictures(self) -> None:
         # By their pixels, as a picture may be in both as a copy under another name.

@@ -4,7 +4,6 @@ import struct
 import threading
 import time
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,10 +17,8 @@ from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.training import datasets, labelled_image
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.datasets import (
-    Dataset,
     DatasetError,
     find_files,
-    joined,
     load_dataset,
 )
 
@@ -29,7 +26,7 @@ CAMVID = load_label_set('camvid')
 
 
 def load(root, layout='camvid', size=(96, 64), **options):
-    return load_dataset(find_files(layout, root, **options), CAMVID, size)
+    return load_dataset([find_files(layout, root, **options)], CAMVID, size)
 
 
 def stems(dataset):
@@ -141,7 +138,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     cv2.imwrite(str(images / 'ulm_0_leftImg8bit.png'), np.zeros((*values.shape, 3), np.uint8))
     cv2.imwrite(str(labels / 'ulm_0_gtFine_labelIds.png'), values)
     files = find_files('cityscapes', tmp_path, split='val')
-    dataset = load_dataset(files, load_label_set('cityscapes'), (len(known), 4))
+    dataset = load_dataset([files], load_label_set('cityscapes'), (len(known), 4))
     assert dataset.labels[0, 0].tolist() == list(known.values())
 
 
@@ -403,6 +400,9 @@ def test_more_pictures_than_memory_are_told_before_any_is_read(camvid_like, tmp_
     (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
     with pytest.raises(DatasetError, match='6 pictures of 96x64 take .* than there is memory for'):
         load(camvid_like)
+    info.unlink()
+    with pytest.raises(DatasetError, match='6 pictures of 10000000x10000000 take .* there is mem'):
+        load(camvid_like, size=(10 ** 7, 10 ** 7))
 
 
 def test_a_containers_limit_counts(camvid_like, tmp_path, monkeypatch):
@@ -421,13 +421,13 @@ def test_a_containers_limit_counts(camvid_like, tmp_path, monkeypatch):
         load(camvid_like)
 
 
-def test_more_data_sets_than_memory_are_told():
-    zero = torch.zeros((), dtype=torch.uint8)
-    large = Dataset(zero.expand(2, 3, 10 ** 7, 10 ** 7), zero.expand(2, 10 ** 7, 10 ** 7),
-                    [Path('a'), Path('b')])
-    with pytest.raises(DatasetError,
-                       match='4 pictures of 10000000x10000000 .* while data sets are joined'):
-        joined([large, large])
+def test_data_sets_become_one_in_their_order(camvid_like):
+    val, train = load(camvid_like, split='val'), load(camvid_like)
+    both = load_dataset([find_files('camvid', camvid_like, split=split)
+                         for split in ('val', 'train')], CAMVID, (96, 64))
+    assert both.files == val.files + train.files
+    assert torch.equal(both.images, torch.cat([val.images, train.images]))
+    assert torch.equal(both.labels, torch.cat([val.labels, train.labels]))
 
 
 def test_an_unreadable_file_is_named(camvid_like):
