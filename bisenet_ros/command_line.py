@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bisenet_ros.end_signals import set_handler
+
 
 def positive(number: Callable[[str], float]) -> Callable[[str], float]:
     """Return the type of an argument that is a `number` (int or float) above 0."""
@@ -32,9 +34,7 @@ def end_children_when_terminated() -> None:
 
     The exit code is what a shell gives for the signal.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # which nohup asks for
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
+    set_handler(lambda received, _: sys.exit(128 + received), (signal.SIGTERM, signal.SIGHUP))
 
 
 @contextmanager

@@ -2,9 +2,18 @@
 
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 _received: list[int] = []
+
+
+def set_handler(handler: Callable[[int, FrameType | None], object],
+                numbers: Iterable[int]) -> None:
+    """Call `handler` on these signals, but not on a SIGHUP that is ignored, as under nohup."""
+    for number in numbers:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def handle_end_signals() -> None:
@@ -13,10 +22,7 @@ def handle_end_signals() -> None:
 
     SIGINT explicitly, because a script's background jobs start with it ignored.
     """
-    signal.signal(signal.SIGINT, _on_signal)
-    signal.signal(signal.SIGTERM, _on_signal)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup asks for
-        signal.signal(signal.SIGHUP, _on_signal)
+    set_handler(_on_signal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def raise_if_signalled() -> None:

@@ -1,8 +1,12 @@
 """The checkpoint of a run: saved to its output folder, and what may go on with it."""
 
+import fcntl
 import hashlib
+import os
 import shlex
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -30,6 +34,26 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not has_run:
         raise ValueError(f'{output} holds no checkpoint.pth to go on with: leave --resume out, or '
                          'give the folder of the run by --output')
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """
+    Keep every other training from writing to a folder while the block runs.
+
+    :raises ValueError: where another one is writing to it.
+    """
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # Some network file systems have no locks.
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f'another training is writing to {output}: wait until it ends, '
+                                 'or give another folder by --output') from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def how_to_go_on(output: Path) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import math
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.command_line import ending_in_a_line, make_folder
+from bisenet_ros.end_signals import set_handler
 from bisenet_ros.network import Weights, load_weights, save_weights
 from bisenet_ros.resources import user_path
 from bisenet_ros.segmentation.device import (
@@ -35,10 +37,12 @@ from bisenet_ros.training.checkpoint import (
     how_to_go_on,
     lasting_settings,
     load_checkpoint,
+    locked,
     save_checkpoint,
     schedule_progress,
 )
 from bisenet_ros.training.config import ConfigError, load_config
+from bisenet_ros.training.console import surviving_lost_readers
 from bisenet_ros.training.datasets import (
     LAYOUT_ARGUMENTS,
     Dataset,
@@ -427,9 +431,15 @@ def _train(config: dict, output: Path, resume: bool) -> None:
     keep_large_blocks()
     check_output(output, resume)
     make_folder(output)
-    checkpoint = load_checkpoint(config, output) if resume else None
-    training = Training(config, output, checkpoint)
-    del checkpoint
+    with locked(output):
+        checkpoint = load_checkpoint(config, output) if resume else None
+        training = Training(config, output, checkpoint)
+        del checkpoint
+        _run(training, config, output)
+
+
+def _run(training: Training, config: dict, output: Path) -> None:
+    """Train until the schedule ends, a signal comes, or nobody reads what is said."""
     with atomic_write(output / 'config.yaml') as part:
         part.write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
 
@@ -437,15 +447,20 @@ def _train(config: dict, output: Path, resume: bool) -> None:
         if training.stop and training.saved_at == training.iteration:
             raise KeyboardInterrupt
         training.stop = True
-        tqdm.write('stopping: the iteration is finished and saved, then scored; interrupt again, '
-                   'once it is saved, to leave without the score')
+        # RuntimeError: the signal came while the same stream was written to.
+        with suppress(OSError, RuntimeError):
+            tqdm.write('stopping: the iteration is finished and saved, then scored; interrupt '
+                       'again, once it is saved, to leave without the score')
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    training.run()
-    print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
-    if training.stop:
-        print(how_to_go_on(output))
+    def stop_unread():
+        training.stop = True
+
+    set_handler(stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    with surviving_lost_readers(stop_unread):
+        training.run()
+        print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
+        if training.stop:
+            print(how_to_go_on(output))
 
 
 if __name__ == '__main__':

@@ -33,7 +33,8 @@ def write_pair(root, split, name, random, size=(96, 64)):
 @pytest.fixture(autouse=True)
 def signals_as_before():
     """`train` has a process of its own and leaves its handlers; here Ctrl-C is pytest's."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

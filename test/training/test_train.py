@@ -2,11 +2,17 @@
 
 import csv
 import dataclasses
+import errno
+import fcntl
 import itertools
 import os
 import re
 import shutil
 import signal
+import struct
+import subprocess
+import sys
+import termios
 from types import SimpleNamespace
 
 import cv2
@@ -29,7 +35,7 @@ from bisenet_ros.network.resnet import ResNet18  # noqa: E402
 from bisenet_ros.resources import config_path  # noqa: E402
 from bisenet_ros.tools.benchmark.random_weights import save_random_weights  # noqa: E402
 from bisenet_ros.training import datasets, evaluate, train  # noqa: E402
-from bisenet_ros.training.checkpoint import load_checkpoint  # noqa: E402
+from bisenet_ros.training.checkpoint import load_checkpoint, locked  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
 from bisenet_ros.training.scores import Scores  # noqa: E402
@@ -834,7 +840,26 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
     assert 'iterations: 6' in (tmp_path / 'run' / 'config.yaml').read_text()
 
 
-@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_a_folder_is_written_to_by_one_training(small_config, tmp_path):
+    command = [str(small_config), '--output', str(tmp_path / 'run')]
+    (tmp_path / 'run').mkdir()
+    with locked(tmp_path / 'run'):
+        with pytest.raises(SystemExit, match='another training is writing to .*/run: .*--output'):
+            main(command)
+    assert not [*(tmp_path / 'run').iterdir()]
+    main(command)
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr('fcntl.flock', flock)
+    with locked(tmp_path):
+        (tmp_path / 'log.csv').touch()
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeypatch, capsys,
                                                  sent):
     step = torch.optim.AdamW.step
@@ -843,7 +868,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeyp
         os.kill(os.getpid(), sent)
         return step(*arguments)
 
-    signal.signal(sent, signal.SIG_IGN)  # Nothing but main is to hear it, least of all pytest.
+    signal.signal(sent, lambda *_: None)  # Nothing but main is to hear it, least of all pytest.
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, 'step', interrupted)
@@ -854,6 +879,56 @@ def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeyp
     assert '--resume' not in capsys.readouterr().out
     with open(tmp_path / 'run' / 'log.csv') as file:
         assert [row['iteration'] for row in csv.DictReader(file)] == ['1', '2', '4']
+
+
+def test_under_nohup_a_hangup_is_ignored(small_config, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def hung_up(*arguments):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return step(*arguments)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(torch.optim.AdamW, 'step', hung_up)
+    main([str(small_config), '--output', str(tmp_path / 'run')])
+    with open(tmp_path / 'run' / 'log.csv') as file:
+        assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
+
+
+def terminal():
+    """Return both ends of a terminal that is wide enough for the bar."""
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack('4H', 24, 200, 0, 0))
+    return reader, writer
+
+
+@pytest.mark.parametrize('ends, sent', [
+    (os.pipe, signal.SIGINT), (os.pipe, None), (terminal, None)])
+def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path, ends, sent):
+    """As with `| tee`, which Ctrl-C ends before the training has said that it stops."""
+    reader, writer = ends()
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'bisenet_ros', 'train', str(small_config), '--output',
+         str(tmp_path / 'run'), '--set', 'schedule.iterations=100000', 'validate_every=100000'],
+        stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, start_new_session=True)
+    try:
+        os.close(writer)
+        said = b''
+        while b'iteration=' not in said:
+            part = os.read(reader, 4096)
+            assert part, said
+            said += part
+        os.close(reader)
+        if sent:
+            process.send_signal(sent)
+        process.wait(timeout=120.0)
+    finally:
+        process.kill()
+        process.wait()
+    state = torch.load(tmp_path / 'run' / 'checkpoint.pth', weights_only=True)
+    assert 20 <= state['iteration'] < 100000
+    assert [row['iteration'] for row in state['history']] == [state['iteration']]
+    load_weights(tmp_path / 'run' / 'best.safetensors')
 
 
 def test_interrupted_again_it_leaves_without_the_score(small_config, tmp_path, monkeypatch,
