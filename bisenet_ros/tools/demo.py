@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     """
     folder = options.output
     make_folder(folder)
-    # A camera can be opened only once, which is for the player to do.
+    # A camera can be opened only once: by the player.
     source = None if options.source.isdecimal() else open_source_arguments(options)
     camera_pose = options.camera_pose or (source.camera_pose if source else None)
     require_calibration(options, source, camera_pose)
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
 def require_calibration(options: argparse.Namespace, source: Source | None,
                         camera_pose: Sequence[float] | None) -> None:
     """
-    Say so where there will be no costmap though one seems to be wanted.
+    Print what is missing where a costmap seems to be wanted, but there will be none.
 
     :raises ValueError: if the camera's pose is given, and no calibration is.
     """
@@ -110,7 +110,7 @@ def node_parameters(options: argparse.Namespace, source: Source | None,
     """Return the node's parameters by dotted name."""
     parameters = {'image_topic': IMAGE_TOPIC, 'weights': options.weights,
                   'label_set': options.label_set, 'device': options.device,
-                  # A slow machine is to show its costmap all the same.
+                  # So long, so that a slow machine shows its costmap, too.
                   'stale_after': 5.0}
     if camera_pose is None:
         return {**parameters, 'costmap.enabled': False}
@@ -148,7 +148,7 @@ def record(monitor: Monitor, processes: Sequence[ModuleProcess], folder: Path,
 
 
 def _so_far(monitor: Monitor) -> str:
-    """Return the live line's figures, which take the longer, the longer the run."""
+    """Return the live line's figures; the longer the run, the longer they take to compute."""
     median, _ = monitor.latency_percentiles()
     return (f'in {monitor.frames_in}   out {monitor.frames_out}   '
             f'dropped {monitor.frames_dropped}   latency {1e3 * median:.0f} ms')
@@ -175,7 +175,7 @@ def run_figures(monitor: Monitor, options: argparse.Namespace) -> dict:
 
 def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
                        label_set: LabelSet) -> dict[str, float | int | None]:
-    """Return how right the masks and costmaps are, which the street knows."""
+    """Return how well masks and costmaps agree with the truth, which the street knows."""
     costs = np.full(256, -1, np.int8)
     for label in label_set.labels:
         costs[label.id] = label.cost
@@ -192,12 +192,12 @@ def compare_with_truth(moments: Sequence[Moment], street: StreetSource,
 
 def _worst_costs(costmap: Costmap, street: StreetSource, costs: np.ndarray) -> np.ndarray:
     """
-    Return the highest true cost in each cell, (rows, columns) int8, of nine points in it.
+    Return the highest true cost among nine points in each cell, (rows, columns) int8.
 
     :param costs: (256,) int8, of each class id.
     """
     x, y = costmap.cell_centres()
-    # Of cells of 0.1 m, the thinnest pole of the street (8 cm) leaves none out.
+    # Nine are enough: in cells of 0.1 m, the street's thinnest pole (8 cm) fits between no points.
     across, along = np.meshgrid(*2 * [costmap.resolution / 3 * np.array([-1, 0, 1])])
     points = (np.add.outer(step.ravel(), each) for step, each in ((across, x), (along, y)))
     return costs[street.ground_truth(costmap.robot, *points, clearance=0.0)].max(axis=0)

@@ -16,7 +16,7 @@ from bisenet_ros.node.statistics import median_and_p99
 from bisenet_ros.tools.diagnostics_listener import DiagnosticsListener
 from bisenet_ros.tools.pictures import Costmap, Moment
 
-# As many as may be on their way through the node; older ones were dropped by it.
+# As many as may be under way in the node; it has dropped older ones that have no mask.
 STAMPS_KEPT = 50
 MOMENTS_WAITING = 4
 AT_THE_ORIGIN = (0.0, 0.0, 0.0)
@@ -29,7 +29,7 @@ class Monitor(DiagnosticsListener):
     Latency is from the image's stamp to the receipt of its mask here, on one machine's clock.
     Counting begins with the image of the first mask.
 
-    :param with_odometry: whether there is odometry of each image; what has none is left out then.
+    :param with_odometry: whether there is odometry for the images; those without are left out.
     """
 
     def __init__(self, image_topic: str, with_costmap: bool, with_odometry: bool) -> None:
@@ -107,7 +107,7 @@ class Monitor(DiagnosticsListener):
     def _on_mask(self, message: Image) -> None:
         stamp = nanoseconds(message.header.stamp)
         if not self._stamps_in or stamp < self._stamps_in[0]:
-            return  # Of an image from before we were connected to its publisher.
+            return  # Its image came before we were connected to the publisher.
         self.latencies.append((time.time_ns() - stamp) * 1e-9)
         if not self._stamps_out:
             self._stamps_in = [other for other in self._stamps_in if other >= stamp]
@@ -131,7 +131,7 @@ class Monitor(DiagnosticsListener):
             self._without_costmap = stamp, moment
 
     def _on_costmap(self, message: OccupancyGrid) -> None:
-        """Complete the moment that waits for it with the first costmap that knows its image."""
+        """Complete the waiting moment with the first costmap that its image has gone into."""
         grid_stamp = nanoseconds(message.header.stamp)
         if (self._without_costmap is None or self._without_costmap[0] > grid_stamp
                 or not self._knows_pose(grid_stamp)):
@@ -150,7 +150,7 @@ class Monitor(DiagnosticsListener):
     def _hand_over(self, moment: Moment) -> None:
         try:
             self.moments.put_nowait(moment)
-        except Full:  # Whoever draws them is slower than the node: pictures matter less.
+        except Full:  # Drawing is slower than the node: this one is left out.
             pass
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -173,7 +173,7 @@ def _keep(messages: OrderedDict, stamp: int, message) -> None:
 
 
 def _take(messages: OrderedDict, stamp: int) -> Image | None:
-    """Return the message of a stamp, and keep neither it nor older ones: what comes is newer."""
+    """Remove and return the message of a stamp; drop older ones, which nobody asks for later."""
     for older in [other for other in messages if other < stamp]:
         del messages[older]
     return messages.pop(stamp, None)

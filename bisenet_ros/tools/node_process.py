@@ -69,6 +69,6 @@ def wait_until(condition: Callable[[], object], what: str, listener: Diagnostics
 
 def failure(what: str, listener: DiagnosticsListener,
             processes: Sequence[ModuleProcess]) -> GraphError:
-    """Return an error that goes on with what the node says, and where to look."""
+    """Return an error that adds what the node says of itself, and which logs to look into."""
     logs = ', '.join(str(process.log) for process in processes)
     return GraphError(f'{what}; the node says: {listener.health}. Look into {logs}')

@@ -41,12 +41,12 @@ class Costmap:
 @dataclass(frozen=True)
 class Moment:
     """
-    All that came of one camera image.
+    One camera image, and all that the node made of it.
 
     :ivar stamp: seconds, the image's.
     :ivar image: (H, W, 3) uint8 RGB.
     :ivar overlay: (h, w, 3) uint8 RGB.
-    :ivar class_ids: (h, w) uint8; None where nobody knows the true ones, and it is kept.
+    :ivar class_ids: (h, w) uint8; None in a kept moment whose true classes nobody knows.
     :ivar base_pose: x, y (m) and yaw (rad) of base_link in odom when the image was taken.
     """
 
@@ -66,7 +66,8 @@ def draw_costmap(costmap: Costmap, size: int) -> np.ndarray:
         growing cost, and lethal cells black.
     """
     colors = _cost_palette()[costmap.costs.astype(np.uint8)]
-    # From cells to pixels: turn about the robot by its heading, and put it where it sees far.
+    # From cells to pixels: turn the grid so that the robot faces up, and put the robot below the
+    # middle, so that more is shown of what is ahead.
     x, y, yaw = costmap.robot
     column = (x - costmap.origin[0]) / costmap.resolution - 0.5
     row = (y - costmap.origin[1]) / costmap.resolution - 0.5
@@ -104,7 +105,7 @@ def panel(moment: Moment) -> np.ndarray:
 
 
 def of_panel_height(picture: np.ndarray) -> np.ndarray:
-    """Return a picture, (H, W, 3), of a panel's height and, but for LARGEST_ASPECT, its shape."""
+    """Return a picture, (H, W, 3), of a panel's height and an aspect within LARGEST_ASPECT."""
     aspect = picture.shape[1] / picture.shape[0]
     width = round(PANEL_HEIGHT * min(max(aspect, 1 / LARGEST_ASPECT), LARGEST_ASPECT))
     return cv2.resize(picture, (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA)

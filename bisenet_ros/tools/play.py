@@ -4,7 +4,7 @@ Play images into a ROS 2 topic as a camera driver would.
 The source is the rendered street (`street`), a folder of images, a video file, a camera index
 or a rosbag2 recording. Images are stamped with the time at which they are published.
 A source that knows how its camera moved, as the rendered street does, publishes that, too: on
-/odom, /tf and /tf_static. Where somebody, a robot, publishes there already, it is refused.
+/odom, /tf and /tf_static. It is refused where somebody, such as a robot, does so already.
 """
 
 import argparse
@@ -117,7 +117,7 @@ class Player(Node):
             f'{", ".join(beside) or "neither calibration nor odometry"}')
 
     def _wait_until(self, due: float) -> float:
-        """Return when the next frame is due after this one; on the monotonic clock, s."""
+        """Wait until this frame is due; return when the next one is (monotonic clock, s)."""
         period = 1 / self._source.rate
         late = time.monotonic() - due
         if late < 0:
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_large_blocks()
     os.environ.update(large_image_environment(os.environ))
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    # An end without goodbye leaves the shared memory of the transport behind.
+    # A process that is just killed leaves the shared memory of the transport behind.
     handle_end_signals()
     try:
         source = open_source_arguments(options)
@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'play: {error}', file=sys.stderr)
         return 1
-    except NameValidationException as error:  # What, the name, and a mark below it.
+    except NameValidationException as error:  # Three lines: what, the name, a mark.
         print('play:', *(line.strip() for line in str(error).splitlines()[:2]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

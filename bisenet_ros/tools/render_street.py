@@ -20,11 +20,11 @@ def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: 
     """
     Write `images/*.png` and `labels/*.png` (CamVid's class ids), each of another street.
 
-    Every second frame is seen by the demo's camera, the others by some lens, 0.4 to 1.7 m above
-    the ground and looking 0 to 25 degrees down.
+    Every second frame is taken by the demo's camera, the others by one with a random lens, 0.4 to
+    1.7 m above the ground and looking 0 to 25 degrees down.
 
     :param size: (width, height) in pixels.
-    :param first_seed: of the streets; the demo drives through street 0, which is best left out.
+    :param first_seed: seed of the first street; better not 0, the street of the demo.
     """
     for folder in ('images', 'labels'):
         make_folder(output / folder)

@@ -74,7 +74,7 @@ def compare_costmaps(costmaps: Sequence[np.ndarray], truths: Sequence[np.ndarray
     Compare costmaps with the true cost of each cell, both (rows, columns) int8.
 
     Cells that are unknown (-1) in either are not counted. Things thinner than a few cells, such as
-    poles, have none of a cost of their own: they count where the worst cost in a cell is theirs.
+    poles, do not fill any cell: where they stand is known by the worst cost in a cell.
 
     :param truths: -1 near borders, where the cost of a cell is undecided.
     :param worst: the highest true cost in each cell, (rows, columns) int8.

@@ -95,8 +95,8 @@ class StreetSource(Source):
 
         :param x, y: (...) in m.
         :param clearance: points this near to a border between classes (m) count as undecided.
-        :returns: (...) uint8 class ids, NO_DECISION where undecided or out of the camera's view:
-            what moved on there, no costmap can know.
+        :returns: (...) uint8 class ids, NO_DECISION where undecided or out of the camera's view,
+            where no costmap can know what has moved since.
         """
         from bisenet_ros.segmentation.labels import NO_DECISION  # loads PyTorch
         drive = self._clip.drive
@@ -183,8 +183,8 @@ class BagSource(Source):
     """
     One image topic of a rosbag2 recording, with the calibration recorded beside it.
 
-    :param path: what it is called in messages.
-    :param parts: its folder, or its files.
+    :param path: the name of the recording in messages.
+    :param parts: the folder of the recording, or its files.
     """
 
     def __init__(self, path: Path, parts: list[Path], topic: str | None) -> None:
@@ -222,7 +222,7 @@ class BagSource(Source):
                 yield reader
         except SourceError:
             raise
-        except Exception as error:  # Of a damaged file, rosbags raises far more than its own.
+        except Exception as error:  # A damaged file makes rosbags raise many other errors.
             raise SourceError(f'{self.path} is not a readable rosbag2 recording: '
                               f'{str(error) or type(error).__name__}; where a .mcap file is '
                               'damaged or was cut off, `mcap recover` may save it') from None
@@ -298,7 +298,7 @@ def _bag_parts(path: Path) -> list[Path]:
     metadata = path / 'metadata.yaml'
     if metadata.is_file() and BAG_METADATA in metadata.read_text(errors='replace'):
         return [path]
-    # Metadata is written when a recording ends, which one that was cut off never did.
+    # Metadata is written when a recording ends; one that was cut off has none.
     return [file for file in path.iterdir() if file.suffix in BAG_SUFFIXES]
 
 

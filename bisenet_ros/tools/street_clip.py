@@ -33,7 +33,7 @@ class StreetClip:
     """
     The frames of a StreetDrive as a sequence of DriveFrame, rendered once and kept.
 
-    They lie in the user's cache, in a folder named after the renderer's code, so that another
+    They lie in the user's cache, in a folder named after the renderer's code, so that a changed
     renderer gets a clip of its own.
     """
 
@@ -64,7 +64,7 @@ class StreetClip:
 
     def _render(self, indices: list[int]) -> None:
         count = min(len(os.sched_getaffinity(0)), len(indices))
-        # Not a pool: one of which a process was killed may wait for it for ever.
+        # Not a pool, which may wait for ever after one of its processes was killed.
         processes = [get_context('spawn').Process(
             target=_render_frames, args=(*self._settings, self._folder, indices[first::count]))
             for first in range(count)]
@@ -95,7 +95,7 @@ class StreetClip:
 
 @contextmanager
 def _ignoring_ctrl_c() -> Iterator[None]:
-    """Have processes started here ignore Ctrl-C, which is for their parent: that ends them."""
+    """Have processes started here ignore Ctrl-C: it is for their parent, which ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -153,7 +153,7 @@ def _drive(size: tuple[int, int], duration: float) -> StreetDrive:
 def _render_frames(size: tuple[int, int], duration: float, folder: Path,
                    indices: list[int]) -> None:
     die_with_parent()
-    if not parent_process().is_alive():  # It ended while this process began.
+    if not parent_process().is_alive():  # The parent ended while this process started.
         return
     cv2.setNumThreads(1)
     drive = _drive(size, duration)

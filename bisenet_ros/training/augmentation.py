@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 IGNORED = 255
-"""The label that counts for nothing, here and in the losses and metrics."""
+"""The label value that is ignored, here and in the losses and metrics."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Augmentation:
     :ivar flip: probability of mirroring left and right.
     :ivar brightness, contrast, saturation, gamma: 0.3 = factors from 1/1.3 to 1.3.
     :ivar channel_gain: the same for each of R, G and B on its own: the colour of the light.
-    :ivar class_mix: probability of pasting some classes of the batch's previous picture over a
-        picture, each as likely as not, where they stand (ClassMix: Olsson et al., WACV 2021, arXiv
-        2007.07936).
+    :ivar class_mix: probability of pasting classes of the batch's previous picture onto a picture,
+        each class with probability 0.5, at the place where it was (ClassMix: Olsson et al., WACV
+        2021, arXiv 2007.07936).
     """
 
     crop: tuple[int, int]
@@ -64,7 +64,7 @@ class Augmentation:
         return self._relight(crops, generator), labels
 
     def weakened(self, strength: float) -> 'Augmentation':
-        """Return one that strays less: by 1 as far as this one, by 0 not at all but for `flip`."""
+        """Return a weaker augmentation: 1 is as strong as this one, 0 leaves only `flip`."""
         return replace(
             self, scale=tuple(limit ** strength for limit in self.scale),
             **{name: strength * getattr(self, name) for name in (
@@ -102,7 +102,7 @@ class Augmentation:
         count = len(images)
         chosen = _uniform(count * IGNORED, 0, 1, generator).view(count, IGNORED) < 0.5
         chosen &= (_uniform(count, 0, 1, generator) < self.class_mix)[:, None]
-        # What counts for nothing is not pasted.
+        # Ignored pixels are not pasted.
         chosen = torch.cat([chosen, torch.zeros(count, 1, dtype=torch.bool)], 1)
         other_images, other_labels = images.roll(1, 0), labels.roll(1, 0)
         chosen = chosen.to(images.device, non_blocking=True)

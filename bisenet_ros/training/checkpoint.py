@@ -1,4 +1,4 @@
-"""The checkpoint of a run: saved to its output folder, and what may go on with it."""
+"""The checkpoint of a run: how it is written and read, and what may be resumed from it."""
 
 import fcntl
 import hashlib
@@ -17,13 +17,13 @@ from bisenet_ros.segmentation.labels import load_label_set
 from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.training.config import ConfigError, flat_settings
 
-# Beginnings of the names of settings that a run may change when it is resumed.
+# A resumed run may change the settings whose names begin with one of these.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
 
 
 def check_output(output: Path, resume: bool) -> None:
     """
-    Refuse a folder that does not fit what is to be done.
+    Refuse an output folder that does not suit a new run, or the resumption of one.
 
     :raises ValueError: where a new run would replace an earlier one, or there is none to resume.
     """
@@ -57,7 +57,7 @@ def locked(output: Path) -> Iterator[None]:
 
 
 def how_to_go_on(output: Path) -> str:
-    """Return a line break and the command that resumes the run in a folder, or nothing."""
+    """Return a line break and the command that resumes the run in a folder, or ''."""
     if not (output / 'checkpoint.pth').is_file():
         return ''
     config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
@@ -66,10 +66,10 @@ def how_to_go_on(output: Path) -> str:
 
 def schedule_progress(schedule: dict, iteration: int, seconds: float) -> float:
     """
-    Return how much of the schedule is done, 0 to 1 and, where it was shortened, beyond.
+    Return the share of the schedule that is done: 0 to 1, or more if it was shortened.
 
     :param schedule: the settings of that name.
-    :param iteration, seconds: how far the run is.
+    :param iteration, seconds: how far the run has come.
     """
     progress = iteration / schedule['iterations']
     if schedule['minutes']:
@@ -79,9 +79,9 @@ def schedule_progress(schedule: dict, iteration: int, seconds: float) -> float:
 
 def lasting_settings(config: dict) -> dict:
     """
-    Return what a run must not change when it is resumed.
+    Return the settings that must stay the same when a run is resumed.
 
-    With the contents of label set and teacher, not only their names.
+    They include the contents of label set and teacher, not only the names.
     """
     lasting = {name: value for name, value in flat_settings(config).items()
                if not name.startswith(_PASSING_SETTINGS)}
@@ -97,7 +97,7 @@ def lasting_settings(config: dict) -> dict:
 
 def save_checkpoint(state: dict, output: Path) -> None:
     """
-    Write what the run in a folder can go on with, or leave what was there.
+    Write the checkpoint of the run in a folder; if that fails, the earlier one stays.
 
     :raises OSError: where it cannot be written.
     """
@@ -113,13 +113,13 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     """
     Return the checkpoint in a run's output folder.
 
-    :raises ConfigError: where it is damaged, the settings are not that run's (those of the
-        schedule need not be), or the schedule is done.
+    :raises ConfigError: if it is damaged, if one of the settings that must stay the same has
+        changed, or if the schedule is done.
     """
     path = output / 'checkpoint.pth'
     new_run = _new_run(output)
     try:
-        # To the CPU; all goes to where it belongs.
+        # To the CPU; whoever takes a tensor moves it to its own device.
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
@@ -143,7 +143,7 @@ def check_pictures(state: dict, pictures: dict[str, list[str]], output: Path) ->
     :param state: as load_checkpoint returns it.
     :param pictures: the names of the files that `train` and `val` have now.
     :param output: the run's folder, for the message.
-    :raises ConfigError: where some have come or gone.
+    :raises ConfigError: if pictures have been added or removed.
     """
     for role, names in state['pictures'].items():
         if names != pictures[role]:

@@ -27,12 +27,12 @@ _LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than on
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
 _MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1,
-         'optimizer.momentum': 0.999,  # With 1 nothing ever slows down.
+         'optimizer.momentum': 0.999,  # With 1 a step would never lose its momentum.
          'loss.class_balance': 2,  # Weights reach 50 to this power, and 50 ^ 23 overflows.
          'distillation.temperature': 100,  # Probabilities are all alike then; 1e155 overflows.
          'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
          'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
-# What an entry of data.train or data.val may hold, each with a value of its type.
+# The keys that an entry of data.train or data.val may have, each with a value of its type.
 _DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
              'images': 'images', 'labels': 'labels', 'share': 1.0}
 
@@ -90,7 +90,7 @@ def _checked(name: str, value, example):
     if name in ('data.train', 'data.val'):
         return _checked_data_sets(name, value)
     if isinstance(example, list):
-        # Numbers have their places; of texts there may be any number.
+        # A list of numbers has a fixed length, a list of texts may have any.
         any_length = isinstance(example[0], str)
         if not isinstance(value, list) or not (any_length or len(value) == len(example)):
             raise ConfigError(f'{name} is {value!r}; give a list such as {example}')
@@ -114,7 +114,7 @@ def _checked_data_sets(name: str, value) -> list[dict]:
     if not isinstance(value, list) or not value:
         raise ConfigError(f'{name} is {value!r}; give a list of data sets, such as '
                           '[{layout: folders, root: mine}]')
-    # What is measured on is not drawn.
+    # Pictures to measure on are not drawn at random, so they have no share.
     allowed = [key for key in _DATA_SET if (name, key) != ('data.val', 'share')]
     for entry in value:
         if not isinstance(entry, dict) or not {'layout', 'root'} <= entry.keys() <= set(allowed):

@@ -21,9 +21,9 @@ from bisenet_ros.segmentation.labels import LabelSet, load_label_set
 from bisenet_ros.training.augmentation import IGNORED
 from bisenet_ros.training.labelled_image import INVALID, DatasetError, load_labelled_image
 
-# How much images may be squeezed without a word.
+# How much the aspect of images may be changed without a warning.
 _SQUEEZE = 0.05
-# What the brightest image has at least; 12 bits stored as 16 reach 15.
+# If no pixel of a data set is this bright, a warning says so; 12 bits stored as 16 reach 15.
 _LEAST_BRIGHT = 32
 _IN_MEMORY = 'there is memory for'
 _MEMORY_INFO = Path('/proc/meminfo')
@@ -32,7 +32,7 @@ _CONTAINER = Path('/sys/fs/cgroup')
 
 _logger = logging.getLogger(__name__)
 
-# Of each index that a label file used, the colour in its palette, and the file.
+# For each palette index in use: its colour, and the label file that it was first found in.
 Palette = dict[int, tuple[tuple[int, ...], Path]]
 
 
@@ -56,7 +56,7 @@ class Dataset:
     Images and labels of one size.
 
     :ivar images: (N, 3, H, W) uint8 RGB.
-    :ivar labels: (N, H, W) uint8, the network's output channels, `IGNORED` where nothing counts.
+    :ivar labels: (N, H, W) uint8, the output channel of each pixel's class, or `IGNORED`.
     :ivar files: the image files.
     """
 
@@ -95,11 +95,11 @@ def _require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) ->
     """
     Refuse data sets for which there is too little memory, before their files are read.
 
-    Linux gives out memory that it, or the container, does not have, and kills who then writes to
-    it.
+    Linux grants a process more memory than it, or the container, has, and kills the process when
+    it writes to that.
 
     :param size: (width, height) in pixels of their images in memory.
-    :raises DatasetError: if they do not fit; never where the system does not say what it has.
+    :raises DatasetError: if they do not fit; never on a system that does not tell its memory.
     """
     count, (width, height) = sum(len(files.pairs) for files in data_sets), size
     if _size_in_memory(count, height, width) > _available_memory():
@@ -107,21 +107,21 @@ def _require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) ->
 
 
 def _available_memory() -> float:
-    """Return how many bytes there are on Linux without swapping; no end on other systems."""
+    """Return how many bytes Linux has without swapping; infinity on other systems."""
     text = _MEMORY_INFO.read_text() if _MEMORY_INFO.is_file() else ''
     available = re.search(r'^MemAvailable: *(\d+) kB$', text, re.MULTILINE)
     return min(1024 * int(available[1]) if available else math.inf, _left_in_container())
 
 
 def _left_in_container() -> float:
-    """Return how many bytes the container's limit leaves; infinitely many where it has none."""
+    """Return how many bytes the container's limit leaves; infinity if it has none."""
     try:
         limit, used = (int((_CONTAINER / f'memory.{name}').read_text())
                        for name in ('max', 'current'))
         stat = (_CONTAINER / 'memory.stat').read_text()
     except (OSError, ValueError):  # no container, or 'max', which is no limit
         return math.inf
-    # Cached files count as used, but give way; MemAvailable has them, too.
+    # Cached files count as used, but can be dropped; MemAvailable includes them, too.
     cached = re.findall(r'^(?:in)?active_file (\d+)$', stat, re.MULTILINE)
     return limit - used + sum(map(int, cached))
 
@@ -139,11 +139,11 @@ def find_files(layout: str, root: str | Path, sequences: Sequence[str] = (),
     - `folders`: `<images>/x.*` and `<labels>/x.png`, without splits.
 
     :param sequences: only images whose names start with one of these; all if empty.
-    :param layout_arguments: what stands for the names in angle brackets; by default train, images,
+    :param layout_arguments: values for the names in angle brackets; by default train, images,
         labels.
-    :raises DatasetError: for an unknown layout, a name that it does not have, a missing folder or
-        label, no image, none that starts with one of the sequences, or a label that is its image
-        or that of two.
+    :raises DatasetError: for an unknown layout, an argument that it does not have, a missing
+        folder or label, no image at all or for one of the sequences, or a label file that is its
+        own image or belongs to two images.
     """
     root = user_path(root)
     pairs = _pairs(layout, root, layout_arguments)
@@ -168,19 +168,19 @@ def load_dataset(data_sets: Sequence[DatasetFiles], label_set: LabelSet, size: t
 
     :param data_sets: each as find_files returns it.
     :param size: (width, height) in pixels to which everything is resized.
-    :param palette: that of the data sets these are used with, to which their own is added.
-    :raises ValueError: for an image file that holds none.
-    :raises DatasetError: for a label set that is not the layout's, a damaged file, an image that
-        EXIF turns, a label file that is no PNG of class ids, palettes or sizes that differ, a
-        label value the label set does not have, labels that say nothing, or more than fits into
-        memory.
+    :param palette: colours found in other data sets of the same training; theirs are added.
+    :raises ValueError: for a file that holds no image.
+    :raises DatasetError: for a label set that is not the layout's, a damaged file, an image with
+        an EXIF rotation, a label file that is no PNG of class ids, palettes or sizes that differ,
+        a label value the label set does not have, a data set whose labels are all ignored, or
+        more than fits into memory.
     """
     _require_memory(data_sets, size)
     files = [[image for image, _ in each.pairs] for each in data_sets]
     images, labels = _allocate(sum(map(len, files)), size)
     palette = {} if palette is None else palette
     counts = [len(each) for each in files]
-    # The parts are views of the whole, which is filled through them.
+    # The parts are views: filling them fills the whole.
     parts = map(Dataset, images.split(counts), labels.split(counts), files)
     for each, part in zip(data_sets, parts):
         _load_part(each, part, size, label_set, palette)
@@ -188,10 +188,10 @@ def load_dataset(data_sets: Sequence[DatasetFiles], label_set: LabelSet, size: t
 
 
 def _allocate(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return room for images and labels."""
+    """Return tensors to be filled with images and labels."""
     width, height = size
     try:
-        # By NumPy, as PyTorch's error for too little memory is that of all faults.
+        # By NumPy: for too little memory PyTorch raises the same error as for any other fault.
         images = np.empty((count, 3, height, width), np.uint8)
         labels = np.empty((count, height, width), np.uint8)
     except MemoryError as error:
@@ -231,7 +231,7 @@ def _read_files(files: DatasetFiles, part: Dataset, size: tuple[int, int],
 
 def _require_one_palette(palette: Palette, colors: dict[int, tuple[int, ...]],
                          path: Path) -> None:
-    """Refuse colours of a label file that are not those of earlier ones; add them otherwise."""
+    """Refuse a label file whose colours contradict the palette; otherwise add them to it."""
     for index, color in colors.items():
         earlier, file = palette.setdefault(index, (color, path))
         if color != earlier:
@@ -275,7 +275,7 @@ def _cityscapes_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 _PAIRS = {'camvid': _camvid_pairs, 'cityscapes': _cityscapes_pairs, 'folders': _folder_pairs}
-# Of each layout, the names in its paths that may be given, and what they are if not.
+# For each layout, the names in its paths that may be given, and their defaults.
 LAYOUT_ARGUMENTS = {'camvid': {'split': 'train'}, 'cityscapes': {'split': 'train'},
                     'folders': {'images': 'images', 'labels': 'labels'}}
 
@@ -343,8 +343,8 @@ def _label_table(label_set: LabelSet, layout: str) -> np.ndarray:
 
 
 def _check_ignored(files: DatasetFiles, dataset: Dataset) -> None:
-    """Refuse labels that say nothing, and tell of them if they are some of several."""
-    # `== IGNORED` on all pixels would be a copy of the labels.
+    """Refuse a data set whose labels are all ignored; warn if those of some images are."""
+    # By the minimum: `== IGNORED` on all pixels would take as much memory as the labels.
     silent = (dataset.labels.flatten(1).amin(1) == IGNORED).nonzero().flatten().tolist()
     if not silent:
         return

@@ -51,7 +51,7 @@ def table(scores: Scores, label_set: LabelSet) -> str:
 
 
 def as_json(scores: Scores, label_set: LabelSet, **about) -> str:
-    """Return the scores, null for classes without labels, and what they are about, as JSON."""
+    """Return the scores as JSON, null for classes without labels, after the entries of `about`."""
     class_iou = {label.name: None if np.isnan(iou) else round(float(iou), 5)
                  for label, iou in zip(label_set.labels, scores.class_iou)}
     return json.dumps({**about, 'mean_iou': round(scores.mean_iou, 5),
@@ -80,7 +80,7 @@ def confusion_figure(scores: Scores, label_set: LabelSet) -> Figure:
 @torch.inference_mode()
 def save_worst(path: Path, scores: Scores, predict: Predictor, dataset: Dataset,
                label_set: LabelSet) -> None:
-    """Save the images with the fewest right pixels, their labels and what was made of them."""
+    """Save the images with the lowest accuracy, each with its labels and its prediction."""
     worst = np.argsort(scores.image_accuracy)[:WORST_COUNT]  # NaN comes last
     ids = np.full(256, NO_DECISION, np.uint8)
     ids[:len(label_set.labels)] = [label.id for label in label_set.labels]
@@ -165,7 +165,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _layout_arguments(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return what is given of the names in the layout's paths."""
+    """Return the names in the layout's paths that the options give."""
     given = {name: getattr(arguments, name) for name in ('split', 'images', 'labels')}
     if 'split' in LAYOUT_ARGUMENTS[arguments.layout]:
         given['split'] = given['split'] or 'val'

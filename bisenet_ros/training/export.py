@@ -40,10 +40,11 @@ LARGEST_DEVIATION_INT8 = 0.05
 
 class Comparison(NamedTuple):
     """
-    How close two networks are, at the positions of their logits.
+    How close the exported network is to the original, at the positions of their logits.
 
     :ivar agreement: share of the positions with the same class.
-    :ivar deviation: mean difference between probabilities of the class that the second chooses.
+    :ivar deviation: mean difference between both probabilities of the class that the original
+        chooses.
     :ivar largest: largest difference between logits.
     """
 
@@ -55,7 +56,7 @@ class Comparison(NamedTuple):
 def compare(exported_engine: Engine, network: DeployedNetwork,
             images: list[np.ndarray]) -> Comparison:
     """
-    Run images through what is exported and the original.
+    Run images through the exported network and the original.
 
     :param images: each (H, W, 3) uint8 RGB.
     """

@@ -1,4 +1,4 @@
-"""The network as a training begins with it."""
+"""The network that a training starts with."""
 
 import math
 
@@ -19,10 +19,11 @@ def make_network(config: dict, label_set: LabelSet,
     """
     Return the network, and the mean and std of its input, of RGB on a scale of 0 to 1.
 
-    With the values of `network.init` if given; not where a checkpoint has later ones.
+    The network has the values of `network.init` if that is set; those of a checkpoint, which are
+    later ones, are left to the caller to load.
 
     :param config: as load_config returns it.
-    :param checkpoint: of the run to go on with, or None.
+    :param checkpoint: of the run to resume, or None.
     :raises ConfigError, WeightsError, FileNotFoundError: if `network.init` cannot be used.
     """
     settings = config['network']
@@ -37,7 +38,7 @@ def make_network(config: dict, label_set: LabelSet,
         state = _fitting_state(start, network, settings, label_set)
         mean, std = start.mean, start.std
         given = (*config['mean'], *config['std'])
-        # Training writes them as they are in fp32.
+        # Weights that training wrote hold them rounded to fp32.
         if not np.allclose((*mean, *std), given, atol=1e-6):
             print(f'mean and std are those of {settings["init"]}')
     else:
@@ -60,7 +61,7 @@ def has_classes(weights: Weights, label_set: LabelSet) -> bool:
 
 def _fitting_state(start: Weights, network: BiSeNet, settings: dict,
                    label_set: LabelSet) -> dict[str, Tensor]:
-    """Return what of the weights the network can begin with, and say on the console what not."""
+    """Return the part of the weights that the network can start with; print what is left out."""
     if start.variant != settings['variant']:
         raise ConfigError(f'network.init {settings["init"]} has the variant {start.variant!r}: '
                           'set network.variant to that')
@@ -82,7 +83,7 @@ def _fitting_state(start: Weights, network: BiSeNet, settings: dict,
 
 def _with_output_stride(state: dict[str, Tensor], classes: int,
                         output_stride: int) -> dict[str, Tensor]:
-    """Return the last convolution for another grid, whose logits are repeated or their mean."""
+    """Return the last convolution for another output stride: its logits repeated or averaged."""
     size, resized = 8 // output_stride, {}
     for key in ('conv_out.conv_out.weight', 'conv_out.conv_out.bias'):
         value = state[key]

@@ -10,7 +10,7 @@ from PIL import Image
 from bisenet_ros.image_files import read_image
 
 INVALID = 254
-"""What a value in labels becomes that is not allowed there."""
+"""What a label value that is not allowed is mapped to."""
 
 _EXIF_ORIENTATION, _TURNED = 0x0112, range(2, 9)
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -45,10 +45,11 @@ def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int
     Read an image and its labels, and resize both.
 
     :param size: (width, height) in pixels.
-    :param to_channel: (256,) uint8, what becomes of each value in labels; INVALID are refused.
-    :raises ValueError: for an image file that holds none.
-    :raises DatasetError: for a damaged file, an image that EXIF turns, a label file that is no PNG
-        of class ids, a value that is refused, or sizes that differ.
+    :param to_channel: (256,) uint8, what each label value is mapped to; those mapped to INVALID
+        are refused.
+    :raises ValueError: for a file that holds no image.
+    :raises DatasetError: for a damaged file, an image with an EXIF rotation, a label file that is
+        no PNG of class ids, a value that is refused, or sizes that differ.
     """
     image = read_image(image_path)
     _require_whole_and_upright(image_path)
@@ -71,17 +72,17 @@ def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int
 
 def _require_whole_and_upright(path: Path) -> None:
     """
-    Refuse an image that is damaged, or that EXIF turns.
+    Refuse an image that is damaged, or that has an EXIF rotation.
 
-    Of a JPEG that is cut off OpenCV makes the rest up in grey. The label of a turned one may be
-    drawn on what is shown, or on what is stored.
+    OpenCV fills the missing rest of a truncated JPEG with grey. The label of a rotated image may
+    have been drawn on the image as it is shown, or as it is stored.
     """
     try:
         with Image.open(path) as file:
-            # OpenCV reads no PNG that is cut off, and to decode it once more would take as long.
+            # OpenCV has refused a truncated PNG already; decoding once more would double the time.
             if file.format == 'PNG' and 'exif' not in file.info:
                 return
-            # Before load(), which turns a TIFF and drops the entry.
+            # Before load(), which rotates a TIFF and drops the entry.
             orientation = file.getexif().get(_EXIF_ORIENTATION)
             file.load()
     except Exception as error:  # Damaged images fail in many ways.
@@ -94,9 +95,9 @@ def _require_whole_and_upright(path: Path) -> None:
 
 def _read_label(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, ...]]]:
     """
-    Return the class ids in a label image, (H, W) uint8; of a palette PNG they are the indices.
+    Return the class ids in a label image, (H, W) uint8, and the colours that a palette gives them.
 
-    And the colours of those.
+    In a PNG with a palette, the class ids are the indices.
 
     :raises DatasetError: if it holds anything else, or is damaged.
     """
@@ -119,7 +120,7 @@ def _read_label(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, ...]]]:
 
 
 def _used_colors(file: Image.Image) -> dict[int, tuple[int, ...]]:
-    """Return the colour of each index in use; of none where there is no palette."""
+    """Return the colour of each index in use; nothing if the file has no palette."""
     palette = file.getpalette() or []
     used = (index for _, index in file.getcolors())
     # An index beyond the palette has no colour: some writers leave the one for `ignore_id` out.

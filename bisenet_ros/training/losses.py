@@ -49,7 +49,7 @@ class JointLoss(nn.Module):
         return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
 
     def _hard(self, weights, losses, valid):
-        """Return the weights, 0 where a pixel does not count, and losses of hard pixels."""
+        """Return weights and losses of the hard pixels; others are left out or have weight 0."""
         # By masks: indexing makes a result whose size the host must wait for the GPU to learn.
         hard = losses > -math.log(self.ohem_threshold)
         valid_count, hard_count = torch.stack([valid.sum(), hard.sum()]).tolist()
@@ -62,10 +62,11 @@ class JointLoss(nn.Module):
 
 class DistillationLoss(nn.Module):
     """
-    How far probabilities are from those of a teacher, a trained network that sees the same images.
+    How far the network's probabilities are from those of a teacher, another trained network.
 
     The Kullback-Leibler divergence of softened probabilities (Hinton et al., Distilling the
-    Knowledge in a Neural Network, arXiv 1503.02531). Pixels without a label count, too.
+    Knowledge in a Neural Network, arXiv 1503.02531). Both see the same images; pixels without a
+    label count, too.
 
     :param teacher: Weights of a network of the same classes.
     :param mean, std: by which the images are normalised.
@@ -98,7 +99,7 @@ class DistillationLoss(nn.Module):
         """
         with torch.no_grad():
             target = self._teacher(images * self._scale + self._shift)
-        # Neighbours say much the same; a quarter of the pixels takes a quarter of the time.
+        # Neighbouring pixels say much the same; a quarter of them takes a quarter of the time.
         student, target = (F.log_softmax(each[..., ::2, ::2].float() / self.temperature, 1)
                            for each in (logits, target))
         divergence = F.kl_div(student, target, reduction='none', log_target=True).sum(1).mean()

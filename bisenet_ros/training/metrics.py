@@ -47,7 +47,7 @@ def multi_scale_flip(predict: Predictor, device: torch.device) -> Predictor:
         image = image.to(device).float()
         total = 0
         for scale in MULTI_SCALES:
-            # The size, not the factor: of an odd size that would sample another stretch.
+            # By the size, not the factor, which would sample another area where sizes are odd.
             scaled = F.interpolate(image, [round(scale * side) for side in size], mode='bilinear',
                                    align_corners=False)
             both = predict(torch.cat([scaled, scaled.flip(3)]))
@@ -69,7 +69,7 @@ def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4) ->
     """
     metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
     accuracy = []
-    # Not into log files, where a bar below that of the training would be pages of it.
+    # No bar in log files, where it would fill pages below the bar of the training.
     for start in tqdm(range(0, len(dataset), batch), desc='scoring', leave=False, disable=None):
         predicted = predict(dataset.images[start:start + batch]).argmax(1)
         metric.to(predicted.device)

@@ -1,4 +1,4 @@
-"""Pictures beside each other, with the colours of the classes."""
+"""Pictures side by side, with a legend of the class colours."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,8 @@ def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
     """
     Save pictures in columns over a legend of the class colours.
 
-    :param columns: title and pictures of each, as many in all; pictures (H, W, 3) uint8 RGB.
+    :param columns: title and pictures of each column, the same number of pictures in all; each
+        (H, W, 3) uint8 RGB.
     """
     aspects = [pictures[0].shape[1] / pictures[0].shape[0] for _, pictures in columns]
     width = ROW_HEIGHT * sum(aspects)

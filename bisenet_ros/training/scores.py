@@ -11,8 +11,8 @@ class Scores:
     Scores over a data set.
 
     :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
-    :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN where
-        none counts. None if nobody asks for it.
+    :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN for an
+        image without any. None if it was not computed.
     """
 
     confusion: np.ndarray
@@ -27,7 +27,7 @@ class Scores:
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `class_iou` over the classes that are labelled: the same ones in each score."""
+        """Mean of `class_iou` over the labelled classes, which are the same for every network."""
         return float(np.nanmean(self.class_iou))
 
     @property

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from bisenet_ros.segmentation.device import is_out_of_memory
 
-# Before a recording: what allocates or chooses at first must have done so (PyTorch, "CUDA
-# semantics").
+# Steps before the recording, which must not contain what only the first steps do, such as
+# allocating memory and choosing kernels (PyTorch, "CUDA semantics").
 _WARM_UPS = 3
 
 _logger = logging.getLogger(__name__)
@@ -24,14 +24,15 @@ class TrainingStep:
     """
     Forward, backward, and the optimizer's step.
 
-    A GPU trains a small network faster than Python can start its some thousand kernels one by
-    one. So after a few steps they are recorded, and from then on started as one. Recorded are
-    addresses: batches must have one shape, and the optimizer must read its learning rate from a
-    tensor.
+    A GPU runs the few thousand kernels of a small network faster than Python can start them one
+    by one. So after a few steps they are recorded, and from then on started together. The
+    recording holds memory addresses: all batches must have one shape, and the optimizer must read
+    its learning rate from a tensor.
 
     :param network: in training mode, on the device.
-    :param loss: of its output and the labels.
-    :param distillation: of its (main) logits and the images, added to the loss; or None.
+    :param loss: called with the network's output and the labels.
+    :param distillation: called with its (main) logits and the images, and added to the loss; or
+        None.
     :param dtype: what the network computes in; fp16 with a scaled loss.
     :param captures: whether to record, as can_capture tells.
     """
@@ -74,7 +75,7 @@ class TrainingStep:
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream), warnings.catch_warnings():
-            # The optimizer's advice to those who never record.
+            # The optimizer warns that capturable=True is of no use without a recording.
             warnings.filterwarnings('ignore', '.*capturable=True')
             loss = self._step(images, labels)
         current.wait_stream(self._stream)

@@ -66,7 +66,7 @@ class Training:
 
     :param config: as :func:`load_config` returns it.
     :param output: existing folder for log, curves, checkpoint and weights.
-    :param checkpoint: of the run to go on with, as :func:`load_checkpoint` returns it.
+    :param checkpoint: of the run to resume, as :func:`load_checkpoint` returns it.
     :raises ValueError: for a setting or a data set that cannot be used, naming it.
     """
 
@@ -77,15 +77,15 @@ class Training:
         self.generator = torch.Generator().manual_seed(config['seed'])
         self.device = choose_device(config['device'])
         self.label_set = _named_label_set(config['label_set'])
-        # Before the data, which may take minutes to read: a wrong setting is told at once.
+        # Before reading the data, which may take minutes, so that a wrong setting shows at once.
         dtype = _compute_dtype(config['precision'], self.device)
         _tell_unusual(config)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
-        # Likewise a missing file: of all data sets, before the first is read.
+        # For the same reason, find the files of all data sets before reading any.
         train_files, val_files = (_find_files(config, role) for role in ('train', 'val'))
-        palette = {}  # of all labels, which have one order of classes
-        self.val_data, _ = self._load(val_files, palette)  # first, as it takes less time
+        palette = {}  # shared by all labels, as all must have the same order of classes
+        self.val_data, _ = self._load(val_files, palette)  # first, as it is read sooner
         self.train_data, self.sample_weights = self._load(train_files, palette)
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
         self._warn_of_seen_pictures()
@@ -99,24 +99,29 @@ class Training:
         self.optimizer = _make_optimizer(self.network, config['optimizer'], captures)
         self.step = TrainingStep(self.network, self._make_loss(), distillation, self.optimizer,
                                  dtype, self.device, captures)
-        # Where a recorded step finds its learning rate.
+        # A recorded step reads its learning rate from this tensor.
         self._captured_lr = torch.zeros((), device=self.device) if captures else None
         self.mean = torch.tensor(mean, device=self.device)
         self.std = torch.tensor(std, device=self.device)
-        # Now: the files behind them may change while the run goes on with what it has read.
+        # Taken now, because the files of label set and teacher may change during the run, which
+        # goes on with what it has read.
         self._lasting_settings = lasting_settings(config)
         self.iteration = 0
         self.seconds = 0.0
         self.history: list[dict] = []
-        self.best = -1.0  # so that even 0 is better than nothing
+        self.best = -1.0  # below every score, so that even 0 is kept
         self.stop = False
-        self.saved_at = -1  # the iteration with which the files in the output folder go on
+        self.saved_at = -1  # iteration of the checkpoint in the output folder
         if checkpoint is not None:
             self._resume(checkpoint)
 
     def _load(self, data_sets: list[tuple[DatasetFiles, float]],
               palette: Palette) -> tuple[Dataset, torch.Tensor]:
-        """Return data sets, given with their shares, as one, and how often each image is drawn."""
+        """
+        Return several data sets as one, and the weight with which each image is drawn.
+
+        :param data_sets: the files of each, and its share.
+        """
         dataset = load_dataset([files for files, _ in data_sets], self.label_set,
                                tuple(self.config['image_size']), palette)
         weights = [torch.full((len(files.pairs),), share / len(files.pairs))
@@ -124,7 +129,7 @@ class Training:
         return dataset.to(self.device), torch.cat(weights)
 
     def _warn_of_seen_pictures(self) -> None:
-        # By their pixels, as a picture may be in both as a copy under another name.
+        # Compare pixels, as a picture may be in both under different names.
         trained_on, measured_on = set(_hashes(self.train_data)), _hashes(self.val_data)
         if seen := sum(each in trained_on for each in measured_on):
             print(f'{seen} of {len(measured_on)} val pictures are trained on: the score says '
@@ -132,7 +137,7 @@ class Training:
 
     def _make_loss(self) -> JointLoss:
         settings = self.config['loss']
-        # As often as they are drawn.
+        # Each picture counts as often as it is drawn.
         counts = _pixel_counts(self.train_data, self.sample_weights)
         _require_two_classes(counts, self.label_set)
         val_counts = _pixel_counts(self.val_data, torch.ones(len(self.val_data)))
@@ -149,7 +154,7 @@ class Training:
         """Train to the end of the schedule, or until interrupted; then save."""
         began = time.monotonic() - self.seconds
         running = []
-        # A bar over the schedule rather than iterations: it may end by time.
+        # The bar shows the schedule rather than iterations, as a time limit may end it.
         with tqdm(total=1.0, initial=self._progress(), bar_format=(
                 '{percentage:5.1f}%|{bar}| {elapsed} < {remaining}{postfix}')) as bar:
             while self._progress() < 1 and not self.stop:
@@ -209,8 +214,8 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        # Before the score, for which somebody who stops the run may not wait. After the last
-        # iteration there would be nothing to go on with.
+        # Before scoring, because somebody who stops the run may not wait for the score. After the
+        # last iteration no checkpoint is needed yet: nothing but the score is left to do.
         self._save_weights('last.safetensors')
         if self._progress() < 1:
             self._save_checkpoint()
@@ -273,7 +278,7 @@ class Training:
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
-            # How to step is this device's affair, not that of the device the run was on.
+            # These depend on this device, not on the one that the run was on before.
             saved |= {name: own[name] for name in ('fused', 'capturable') if name in own}
         self.optimizer.load_state_dict(state['optimizer'])
         if state['scaler']:  # empty where the run did not compute in fp16
@@ -309,14 +314,14 @@ def _hashes(data: Dataset) -> list[bytes]:
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
-    """Return how many pixels of each value the images, so much of each, have, (256,) float."""
+    """Return how many pixels have each label value, (256,) float, with a weight for each image."""
     counts = [torch.bincount(labels.flatten(), minlength=256) for labels in data.labels]
     return weights @ torch.stack(counts).cpu().float()
 
 
 def _require_two_classes(counts: torch.Tensor, label_set: LabelSet) -> None:
     """
-    Refuse labels of one class alone, from which a network learns to see it everywhere.
+    Refuse labels with a single class, because a network learns to see it everywhere.
 
     :param counts: as _pixel_counts returns them.
     :raises DatasetError: naming the class.
@@ -334,8 +339,8 @@ def _named_label_set(name_or_path: str) -> LabelSet:
     """
     Return the label set.
 
-    :raises ConfigError: where another one is shipped by its name, which is all that weights keep
-        of it: with them the node would take that one's ids and costs.
+    :raises ConfigError: if a different label set with the same name is shipped. Weights store only
+        the name, so the node would use the ids and costs of the shipped one.
     """
     label_set = load_label_set(name_or_path)
     try:
@@ -358,7 +363,7 @@ def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _tell_unusual(config: dict) -> None:
-    """Say on the console which settings may be, but are rarely meant."""
+    """Print which settings are allowed, but rarely intended."""
     crop_width, crop_height = config['augmentation']['crop']
     width, height = config['image_size']
     zoom = config['augmentation']['scale'][0]
@@ -390,13 +395,13 @@ def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tupl
 
 
 def _floats(network: nn.Module) -> list[torch.Tensor]:
-    """Return parameters and buffers, but for counts of batches, which nothing reads."""
+    """Return parameters and buffers, without the counts of batches, which nothing reads."""
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def _make_optimizer(network: nn.Module, settings: dict,
                     captures: bool) -> torch.optim.Optimizer:
-    # Vectors are biases and normalisation, which decay towards nothing useful.
+    # Vectors are biases and normalisation, for which weight decay is of no use.
     groups = [{'params': [p for p in network.parameters() if p.ndim > 1],
                'weight_decay': settings['weight_decay']},
               {'params': [p for p in network.parameters() if p.ndim <= 1], 'weight_decay': 0.0}]

@@ -2,7 +2,7 @@
 The costmap beside the network alone, both on this CPU.
 
 The mask is a rendered street of 1920x1080 pixels. The robot moves between updates, so that the
-grid rolls, and has driven so long before that what is forgotten is forgotten.
+grid rolls, and has driven for the costmap's decay time before.
 """
 
 import argparse

@@ -25,7 +25,7 @@ _CYCLES_ASLEEP = 1_000_000
 
 
 def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames: int) -> dict:
-    """Measure and print; return the figures, those of rate and memory over so many frames."""
+    """Measure and print; return the figures. Rate and memory are measured over `frames` frames."""
     size = image.shape[1::-1]
     frame = SegmentationRequest(image, segmenter.network_size_for(*size), size)
     pipeline = segmenter.pipeline
@@ -35,7 +35,7 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
              for name, stage in device_stages(pipeline, frame).items()}
     times[WHOLE] = take_turns(
         {WHOLE: lambda: pipeline.segment([frame], True, True)}, repeats)[WHOLE]
-    # Stages do not take turns here: each is held against the network's median.
+    # Stages do not take turns here: each is compared with the network's median.
     report = beside_network(times, np.median(times[NETWORK]))
     # ONNX Runtime has a stream of its own, and the host waits for it.
     report[NETWORK]['clock'] = 'device' if pipeline.captures else 'host'
@@ -49,7 +49,7 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
 
 
 def fast_ways(pipeline: DevicePipeline) -> dict[str, bool]:
-    """Return which of the faster ways a GPU goes; it says on the console why it does not."""
+    """Return which of the faster ways are taken on a GPU; the pipeline logs why one is not."""
     network = pipeline.engine.modules() if isinstance(pipeline.engine, nn.Module) else ()
     return {'cuda_graphs': pipeline.captures,
             'fused_convolutions': any(isinstance(module, Conv2dReLU) for module in network),
@@ -96,7 +96,7 @@ def captured(function: Callable[[], torch.Tensor], device: torch.device,
     @torch.inference_mode()
     def replay() -> torch.Tensor:
         graph.replay()
-        return results[-1]  # of the capture: what replays write to
+        return results[-1]  # of the capture; replays write to it
 
     return replay
 
@@ -109,7 +109,8 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
     times = []
     for repeat in range(-WARM_UPS, repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # Busy until all is in its queue: what the host needs to start the work is not the stage's.
+        # Keep the device busy until all is in its queue: the time in which the host starts the
+        # work is not the stage's.
         torch.cuda._sleep(_CYCLES_ASLEEP)
         start.record()
         stage()
@@ -123,10 +124,10 @@ def device_milliseconds(stage: Callable[[], object], device: torch.device,
 def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: int,
                   device: str) -> list[Sample]:
     """
-    Bring so many frames from host memory to ids there, several in flight at any time.
+    Take frames from images to class ids, both in host memory, with several always in flight.
 
     :param device: as device_memory takes it.
-    :returns: memory now and then, the last sample after the last frame.
+    :returns: samples of the memory, the last one after the last frame.
     """
     waiting = deque(pipeline.submit([frame], bgr=True) for _ in range(FRAMES_IN_FLIGHT))
     samples, start = [], time.perf_counter()

@@ -34,8 +34,8 @@ from bisenet_ros.tools.street import StreetDrive
 
 MOST_DROPS = 0.05
 RATE_RESOLUTION = 0.05
-TRIES = 2  # of a rate: on a busy machine one may fail that is sustained
-FEWEST_FRAMES = 40  # of a try
+TRIES = 2  # for each rate: on a busy machine one may fail by chance
+FEWEST_FRAMES = 40  # in a try
 SILENCE = 0.5  # s until the node rests
 
 

@@ -31,7 +31,7 @@ def _cores() -> int | None:
 
 
 def _processor() -> str:
-    """Return the processor's name; of a board, such as a Jetson, the board's."""
+    """Return the processor's name, or that of the board, such as a Jetson."""
     cpu_info, board = Path('/proc/cpuinfo'), Path('/proc/device-tree/model')
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     for line in lines:
@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def _version(package: str) -> str | None:
-    # ROS packages have a distribution's version only where they are wheels.
+    # Python knows the version of ROS packages only where they are installed as wheels.
     for name in (package, f'ros-{package}', package.removesuffix('-headless')):
         try:
             return version(name)

@@ -11,7 +11,7 @@ from bisenet_ros.transport import free_domain_id
 
 
 class MaskPublisher:
-    """Publishes masks as the node does; in a domain of its own, as a robot may listen here."""
+    """Publishes masks as the node does, in a domain of its own: a robot may listen to this one."""
 
     def __init__(self) -> None:
         self._context = rclpy.Context()

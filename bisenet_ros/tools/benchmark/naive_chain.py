@@ -1,5 +1,5 @@
 """
-What one writes first: normalise by NumPy, call the network, enlarge its logits, argmax.
+What one would write first: normalise by NumPy, call the network, enlarge its logits, argmax.
 
 Called as a module, the network enlarges its logits to its input's size itself, as the reference
 implementation's does; from there they go to the image's size.
@@ -40,7 +40,7 @@ class NaiveChain:
     def __enter__(self) -> 'NaiveChain':
         """Start the process."""
         self.process.start()
-        self._there.close()  # or its end would go unnoticed here
+        self._there.close()  # Otherwise the process's end would go unnoticed.
         return self
 
     def __exit__(self, *_) -> None:

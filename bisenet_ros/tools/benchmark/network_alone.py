@@ -30,8 +30,8 @@ class NetworkAlone:
     """
     Runs a segmenter's network on one image that has the network's size already.
 
-    On a GPU, where the network is captured together with what is around it, that is an image which
-    needs no resizing in, and a mask so small that it costs nothing out.
+    On a GPU the network is captured together with the steps before and after it. These cost next
+    to nothing here: the image needs no resizing, and the mask is small.
 
     :param image_size: (width, height) of the camera's images.
     """

@@ -1,9 +1,9 @@
 """
 From an image in memory to class ids, stage by stage.
 
-The floor is the network alone in the same run; ratios are to it, turn by turn. On a CPU the stages
-have another order each turn, and the naive chain (NumPy normalisation, eager PyTorch, enlarged
-logits, argmax) takes turns, too, in a process of its own with the C library's allocator as it is.
+Each stage is compared, turn by turn, with the network alone in the same run. On a CPU the stages
+have another order each turn. The naive chain (NumPy normalisation, eager PyTorch, enlarged logits,
+argmax) takes turns with them, in a process of its own with the C library's allocator as it is.
 On a GPU times are the device's own events, and the rate is measured with several frames in flight.
 `--random` gives a backbone random weights, which are as fast.
 """
@@ -132,7 +132,7 @@ def measure_host(segmenter: Segmenter, image: np.ndarray, weights: str | Path,
         times = take_turns(stages, repeats, shuffled=True)
     if NAIVE not in stages:
         return beside_network(times, times[NETWORK])
-    # The naive chain's own clock: what two processes tell each other does not count.
+    # By the naive chain's own clock: the messages between the processes do not count.
     times[NAIVE] = np.array(stages[NAIVE].milliseconds[-repeats:])
     report = beside_network(times, times[NETWORK])
     faster = ratio(times[NAIVE], times[WHOLE])

@@ -43,7 +43,7 @@ class Player(Node):
     """
 
     def __init__(self, topics: list[str], size: tuple[int, int], for_costmap: bool) -> None:
-        # Rendered first: while that takes its time, there is nothing yet to leave in order.
+        # Rendered first, which takes long: until then there is no node that must end in order.
         drive = StreetDrive(size=size)
         self._scenes = [
             to_image_message(drive.frame(SCENE_PERIOD * scene).image[..., ::-1], 'bgr8', Header())
@@ -76,7 +76,7 @@ class Player(Node):
         with self._commanded:
             while (wait := self._due - time.monotonic()) > 0:
                 self._commanded.wait(min(wait, threading.TIMEOUT_MAX))
-            # Who is late by more than a frame does not make up for it in a burst.
+            # If it is more than a frame late, it does not catch up in a burst.
             self._due = max(self._due, time.monotonic() - self._period) + self._period
 
     def _publish(self, number: int) -> None:

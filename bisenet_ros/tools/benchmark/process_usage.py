@@ -13,7 +13,7 @@ class Usage(NamedTuple):
     What a process has used so far.
 
     :ivar cpu: s of all threads, user and system, in steps of 10 ms.
-    :ivar rss: resident bytes; those of the pages of shared-memory transport, too, that the process
+    :ivar rss: resident bytes, including those pages of shared-memory transport that the process
         has touched.
     """
 

@@ -6,7 +6,7 @@ import torch
 
 from bisenet_ros.network import Weights, build_network, save_weights
 
-LOGIT_SPREAD = 5.0  # of trained networks; some arithmetic is slower with numbers beyond reason
+LOGIT_SPREAD = 5.0  # of trained networks; some arithmetic is slower with extreme numbers
 SETTLING_BATCHES = 5
 
 
@@ -23,7 +23,8 @@ def save_random_weights(path: Path, variant: str, backbone: str, classes: int,
         for _ in range(SETTLING_BATCHES):
             network(torch.randn(2, 3, 96, 128))
         network.eval()
-        # As far apart as a trained network's; or one class wins everywhere and hides mistakes.
+        # As far apart as a trained network's, as otherwise one class wins everywhere, which hides
+        # mistakes.
         logits = network.low_resolution_logits(torch.randn(1, 3, 96, 128))
         scale = LOGIT_SPREAD / logits.std()
         network.conv_out.conv_out.weight.mul_(scale)

@@ -83,7 +83,7 @@ class LoggedInput(CameraInput):
 
 
 class NodeRelay(LifecycleNode):
-    """The segmentation node's way from an image to its mask, with a segmentation that is there."""
+    """The segmentation node's way from an image to its mask, with a ready-made segmentation."""
 
     def __init__(self, log: Log, size: tuple[int, int]) -> None:
         super().__init__('node_relay', namespace='node', start_parameter_services=False)
@@ -100,7 +100,7 @@ class NodeRelay(LifecycleNode):
         self._worker.start()
 
     def destroy_node(self) -> None:
-        """Leave the graph; while the worker runs, the shared memory would stay behind."""
+        """Stop the worker, as otherwise shared memory would stay behind, and leave the graph."""
         self._input.stop()
         self._worker.stop()
         super().destroy_node()

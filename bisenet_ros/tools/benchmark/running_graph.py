@@ -103,7 +103,7 @@ class Monitor(DiagnosticsListener):
     def _count(self, topic: str) -> None:
         def on_message(_: bytes) -> None:
             self.counts[topic] += 1
-        # Serialized, because nobody looks at them.
+        # Left serialized, because nobody looks at them.
         self.create_subscription(OTHER_OUTPUTS[topic], topic, on_message, 10, raw=True)
 
 
@@ -129,7 +129,7 @@ class Graph:
                    [self._node, self._player], FIRST_MASK_TIMEOUT)
 
     def failure(self, what: str) -> GraphError:
-        """Return an error that goes on with what the node says."""
+        """Return an error that adds what the node says of itself."""
         return failure(what, self.monitor, [self._node, self._player])
 
     def wait_for_diagnostics(self) -> None:

@@ -1,4 +1,4 @@
-"""Stages that take turns, and what is told of their times."""
+"""Stages that take turns, and statistics of their times."""
 
 import random
 import time
@@ -16,10 +16,10 @@ def take_turns(stages: dict[str, Callable[[], object]], repeats: int,
     """
     Return the wall-clock times (ms) of each stage, (repeats,) each, after a few to warm up.
 
-    Stages take turns, so that whatever else the machine does meets all of them.
+    Stages take turns, so that whatever else the machine does slows all of them alike.
 
-    :param shuffled: in another order each turn, the same in every run; or what a stage always
-        comes after, and leaves in the processor's caches, tells in its times.
+    :param shuffled: run them in another order each turn, which is the same in every run. Otherwise
+        the times of a stage depend on what the one before it leaves in the processor's caches.
     """
     times = {name: np.empty(repeats) for name in stages}
     names, order, line = list(stages), random.Random(0), LiveLine()

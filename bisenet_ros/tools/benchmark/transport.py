@@ -2,9 +2,9 @@
 From a camera image in to a mask out without a network: what transport and conversion cost.
 
 Three processes take turns, frame by frame, with the images of one player: the segmentation node's
-own parts around a segmentation that is there already (`node`); a plain rclpy subscription that
+own parts around a ready-made segmentation (`node`); a plain rclpy subscription that
 publishes a ready-made mask, with the allocator set (`bare`); and the same with glibc's defaults
-(`bare_default`). Of each frame are measured:
+(`bare_default`). Measured for each frame:
 
 - CPU time: what the process used from the end of its last frame to the end of this one, in all
   threads: DDS's own, taking the message, conversion, publishing the mask.
@@ -137,7 +137,7 @@ def wait_for_masks(monitor: MaskMonitor, processes: list[ModuleProcess], frames:
 
 def by_quantity(logs: dict[str, list], latencies: dict[str, dict[int, int]]
                 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the times (ms) of each quantity and kind, of the turns that all kinds have."""
+    """Return the times (ms) of each quantity and kind, in the turns that all kinds completed."""
     turns = {kind: costs_by_turn(logs[kind], latencies[kind]) for kind in KINDS}
     complete = sorted(set.intersection(*map(set, turns.values())))[WARM_UPS:]
     if not complete:
