@@ -12,8 +12,8 @@ def surviving_lost_readers(lost: Callable[[], None]) -> Iterator[None]:
     Call `lost` instead of raising where standard output or error cannot be written to.
 
     Their reader may be gone: a closed terminal, or `tee`, which Ctrl-C ends before the training.
-    The error is caught in the stream, not around tqdm, which would keep its lock and with it hang
-    when the process ends.
+    The error is caught in the stream, not around tqdm, which keeps its lock when it raises: with
+    tqdm 4.66, for example, the process then never ends.
     """
     with redirect_stdout(_Stream(sys.stdout, lost)), redirect_stderr(_Stream(sys.stderr, lost)):
         yield
