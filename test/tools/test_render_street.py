@@ -12,7 +12,7 @@ from bisenet_ros.training.datasets import find_files, load_dataset
 def test_written_pictures_are_a_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path.parent))
     render_street.main([f'~/{tmp_path.name}', '--frames', '2', '--size', '96', '72'])
-    dataset = load_dataset(find_files('folders', tmp_path), load_label_set('camvid'), (96, 72))
+    dataset = load_dataset([find_files('folders', tmp_path)], load_label_set('camvid'), (96, 72))
     assert [file.stem for file in dataset.files] == ['street0001', 'street0002']
     assert not np.array_equal(dataset.images[0], dataset.images[1])
     # Seed 1 is seen by the demo's camera: one of its frames, picture and classes alike.
