@@ -180,7 +180,13 @@ class CostmapOutput:
             raise
 
     def begin_anew(self) -> None:
-        """Count no camera before its next mask, and forget what went wrong before a pause."""
+        """
+        Forget what was seen, and what went wrong, before a pause.
+
+        The robot may have been carried away meanwhile, which odometry need not show. No camera
+        counts before its next mask.
+        """
+        self.clear()
         self.publishing_fault = ''
         self._failures = dict.fromkeys(self._failures, '')
         self._observed_at = dict.fromkeys(self._observed_at, -math.inf)

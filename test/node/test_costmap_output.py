@@ -512,19 +512,33 @@ def test_stale_after_counts_as_it_is_set(patient):
 def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
     """However long it would still count for; the robot may have been carried away."""
     patient.send_until(known(patient))
+    # So near to the place before that it is no jump, after which all would be forgotten anyway.
+    patient.x += 2.0
+    expected = patient.expected_costmap(*patient.newest_mask(), patient.odometry_pose())
+    from_here = expected.combined().ravel() >= 0
+    grids = patient.probe.received['segmentation/costmap']
+
+    def is_from_here():
+        return known(patient)() and math.isclose(
+            grids[-1].info.origin.position.x, expected.info.origin_x, abs_tol=1e-5)
+
+    def known_from_elsewhere():
+        return np.count_nonzero((np.array(grids[-1].data) >= 0) & ~from_here)
+    patient.send_until(is_from_here)
+    assert known_from_elsewhere() > 1000
 
     def said_while(state):
         assert patient.probe.call(SetBool, 'segmentation/enable', SetBool.Request(
             data=state == 'active')).success
         patient.probe.wait(unknown(patient))
-        grids = patient.probe.received['segmentation/costmap']
         count = len(grids)
         told = patient.probe.next_diagnostics(3)
         assert [each['state'] for each in told] == [state] * 3
         return {value for grid in grids[count:] for value in grid.data}
     assert said_while('paused') == {-1}
     assert said_while('active') == {-1}
-    patient.send_until(known(patient))
+    patient.send_until(is_from_here)
+    assert known_from_elsewhere() == 0
 
 
 def test_a_stopped_node_leaves_an_unknown_costmap(patient):
@@ -785,8 +799,10 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     output.begin_anew()
     assert list(output.missing(60.0)) == ['']
     tell([16])
-    observe(output, 1.6, 'road')
+    observe(output, 1.6, 'nothing')
     assert output.missing(60.0) == {}
+    # And of what was seen before it, nothing comes back with that mask.
+    assert not is_known(output)
 
 
 def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatch):
