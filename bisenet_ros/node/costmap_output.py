@@ -188,8 +188,12 @@ class CostmapOutput:
         """
         self.clear()
         self.publishing_fault = ''
-        self._failures = dict.fromkeys(self._failures, '')
+        self.forget_failures()
         self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
+
+    def forget_failures(self) -> None:
+        """Forget why masks could not be added, where none are tried any more."""
+        self._failures = dict.fromkeys(self._failures, '')
 
     def clear(self) -> None:
         """Forget what was seen."""

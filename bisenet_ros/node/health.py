@@ -106,6 +106,9 @@ class Health:
         now = time.monotonic()
         if not self._processor.costmap_wanted():
             self._costmap_wanted_since = None
+            if self._costmap is not None:
+                # Their causes may be gone when somebody listens again.
+                self._costmap.forget_failures()
             return {}
         if self._costmap_wanted_since is None:
             self._costmap_wanted_since = now

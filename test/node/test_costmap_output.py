@@ -14,6 +14,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
@@ -34,6 +35,7 @@ from bisenet_ros.node import costmap_output  # noqa: E402
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
+from bisenet_ros.node.health import Health  # noqa: E402
 from bisenet_ros.node.poses import (  # noqa: E402
     PoseUnavailableError,
     RobotPoses,
@@ -931,3 +933,25 @@ def test_what_is_missing_is_excused_only_without_a_fault(output):
     assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
     output.begin_anew()
     assert output.missing(1.0, only_failed=True) == {}
+
+
+def test_what_went_wrong_before_nobody_listened_is_not_told_to_who_listens_next(output):
+    """The cause may be gone, and no mask has been tried since."""
+    output, _ = output
+    listeners, no_faults = [], SimpleNamespace(camera_fault=lambda _: '')
+    camera = SimpleNamespace(
+        image_topic='image', lost_lately=lambda: 0.0, publisher_count=lambda: 1,
+        silent_for=lambda: 0.0, stamp_age=0.0)
+    processor = SimpleNamespace(
+        costmap_wanted=lambda: bool(listeners), wanted=lambda _: bool(listeners))
+    health = Health(
+        {'': camera}, processor, output, SimpleNamespace(busy_for=lambda: 0.0), no_faults)
+    listeners.append('first')
+    with pytest.raises(PoseUnavailableError):
+        observe(output, 1.5, 'road')
+    level, message = health.assess(60.0)
+    assert level == DiagnosticStatus.ERROR and 'has told of nothing' in message
+    listeners.clear()
+    health.assess(60.0)
+    listeners.append('second')
+    assert health.assess(60.0) == (DiagnosticStatus.OK, 'segmenting')
