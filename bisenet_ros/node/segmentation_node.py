@@ -146,6 +146,7 @@ class SegmentationNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release, from whatever state."""
         self.close()
+        self._transition_error = ''  # of configuring, for example: nothing is left to be mended
         self._finalized = True
         return super().on_shutdown(state)
 
