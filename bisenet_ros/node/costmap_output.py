@@ -82,6 +82,8 @@ class CostmapOutput:
     calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
     feeder's thread, the rest in the executor's.
 
+    Nothing is published before the first `publish_unknown`, which may fail.
+
     :param poses: RobotPoses of these cameras; destroyed with this.
     :param cameras: names, as Frame.camera has them.
     :param publish_classes: names of classes that get a grid of their own.
@@ -122,7 +124,6 @@ class CostmapOutput:
         self._holding_data = set(self._publishers)
         self._taken_back_at = -math.inf
         self.publishing_fault = ''
-        self.publish_unknown()
 
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""

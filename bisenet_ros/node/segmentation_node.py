@@ -250,6 +250,7 @@ class SegmentationNode(LifecycleNode):
         except Exception:
             poses.destroy()
             raise
+        self._costmap.publish_unknown()
         self._costmap_timer = self._create_steady_timer(
             1.0 / value('rate'), self._publish_costmap)
 

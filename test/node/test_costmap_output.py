@@ -645,6 +645,7 @@ def output_in_process(odometry, camera_poses):
     output = CostmapOutput(
         node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0, footprint_radius=0.0),
         load_label_set('camvid'), poses, camera_poses, [])
+    output.publish_unknown()
 
     def tell(tenths, x=0.0):
         for tenth in tenths:

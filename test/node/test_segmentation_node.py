@@ -32,6 +32,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.node import frame_processor, segmentation_node  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
+from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
 from bisenet_ros.node.segmentation_node import spin  # noqa: E402
@@ -267,6 +268,26 @@ def test_a_node_that_was_shut_down_says_so_and_leaves_the_graph(start_node):
     probe.wait(lambda: probe.count_publishers(f'{probe.namespace}/segmentation/mask') == 0)
     refusal = probe.call(SetBool, 'segmentation/enable', SetBool.Request(data=True))
     assert not refusal.success and 'was shut down' in refusal.message
+
+
+def test_a_node_that_was_shut_down_does_not_say_why_it_was_not_configured():
+    with node_in_process('weights:=no_such_file.pth') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'no_such_file.pth' in node._assess()[1]
+        node.trigger_shutdown()
+        assert node._assess() == (DiagnosticStatus.WARN, 'finalized')
+
+
+def test_a_costmap_that_cannot_be_published_at_first_leaves_no_topics_behind(monkeypatch):
+    with node_in_process('costmap.publish_classes:=[road]') as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(CostmapOutput, 'publish_unknown', lambda _: 1 / 0)
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'ZeroDivisionError' in node._assess()[1]
+        # What is left says that nothing is known.
+        for topic in 'costmap', 'costmap/road', 'class_costmaps', 'obstacles':
+            wait_for(lambda topic=topic: node.count_publishers(f'/segmentation/{topic}') == 1)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 def test_without_autostart_it_waits_for_a_manager(start_node):
