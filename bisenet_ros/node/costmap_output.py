@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -74,6 +75,24 @@ class UnknownCostmap:
             self._node.destroy_publisher(publisher)
 
 
+@dataclass
+class _CameraRecord:
+    """
+    What became of a camera's masks.
+
+    :ivar seen_at: when what the newest mask shows was seen (s, monotonic clock): when its image
+        came, or `age` before the mask was added if that is earlier; -inf before the first mask.
+    :ivar age: how much older than the newest odometry that image was when its mask was added (s).
+    :ivar failure: why the last mask could not be added; '' if it was.
+    :ivar model: what the camera model was made from, and the model; None before the first.
+    """
+
+    seen_at: float = -math.inf
+    age: float = 0.0
+    failure: str = ''
+    model: tuple[tuple, CameraModel] | None = None
+
+
 class CostmapOutput:
     """
     Fuses the masks of all cameras into one costmap and publishes it.
@@ -105,12 +124,8 @@ class CostmapOutput:
         self._publishing_time = 0.0
         self._publishing_share = Rate()
         self._lock = threading.Lock()
-        self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
+        self._cameras = {name: _CameraRecord() for name in cameras}
         self._stamp = Time().to_msg()
-        self._observed_at = dict.fromkeys(cameras, -math.inf)
-        self._delays = dict.fromkeys(cameras, 0.0)
-        self._ages = dict.fromkeys(cameras, 0.0)
-        self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
             node.create_publisher(OccupancyGrid, f'{COSTMAP_TOPIC}/{name}', LATCHED_QOS): name
@@ -147,8 +162,9 @@ class CostmapOutput:
         :param confidence_threshold: 0 to 1; ground seen with less says nothing.
         :raises ValueError: if calibration or pose are missing or wrong.
         """
+        record = self._cameras[frame.camera]
         try:
-            camera = self._camera_model(frame, image_size, segmentation.class_ids.shape[::-1])
+            camera = _camera_model(record, frame, image_size, segmentation.class_ids.shape[::-1])
             header = frame.message.header
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
@@ -169,15 +185,13 @@ class CostmapOutput:
                     return
                 if seconds >= self._costmap.newest_stamp:
                     self._stamp = header.stamp
-                self._failures[frame.camera] = ''
-                now = time.monotonic()
-                self._observed_at[frame.camera] = now
-                self._delays[frame.camera] = now - frame.received
+                record.failure = ''
                 # Simulated seconds are not the wall clock's.
                 is_simulated = self._node.get_clock().ros_time_is_active
-                self._ages[frame.camera] = 0.0 if is_simulated else self._poses.age(stamp)
+                record.age = 0.0 if is_simulated else self._poses.age(stamp)
+                record.seen_at = min(frame.received, time.monotonic() - record.age)
         except Exception as error:
-            self._failures[frame.camera] = describe(error)
+            record.failure = describe(error)
             raise
 
     def begin_anew(self) -> None:
@@ -190,11 +204,13 @@ class CostmapOutput:
         self.clear()
         self.publishing_fault = ''
         self.forget_failures()
-        self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
+        for camera in self._cameras.values():
+            camera.seen_at = -math.inf
 
     def forget_failures(self) -> None:
-        """Forget why masks could not be added, where none are tried any more."""
-        self._failures = dict.fromkeys(self._failures, '')
+        """Forget why masks could not be added, or were old, where none are tried any more."""
+        for camera in self._cameras.values():
+            camera.failure, camera.age = '', 0.0
 
     def clear(self) -> None:
         """Forget what was seen."""
@@ -213,18 +229,9 @@ class CostmapOutput:
         """
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
-        return {name: self._failures[name] or self._why_stale(name, stale_after)
-                for name, observed_at in self._observed_at.items()
-                if now - observed_at + max(self._delays[name], self._ages[name]) > stale_after
-                and (self._failures[name] or not only_failed)}
-
-    def _why_stale(self, name: str, stale_after: float) -> str:
-        if self._ages[name] > stale_after:
-            return (f'images are {self._ages[name]:.1f} s older than the newest odometry: '
-                    'synchronise the clocks, or make stale_after larger')
-        return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
-                'where the network, a bag or a simulation is slow, or max_rate low, make '
-                'stale_after larger')
+        return {name: camera.failure or _why_stale(camera.age, stale_after)
+                for name, camera in self._cameras.items()
+                if now - camera.seen_at > stale_after and (camera.failure or not only_failed)}
 
     def publish(self, stale_after: float) -> None:
         """
@@ -248,7 +255,7 @@ class CostmapOutput:
             missing = self.missing(stale_after)
             for name in missing:
                 self._costmap.forget(name)
-        if len(missing) == len(self._observed_at):
+        if len(missing) == len(self._cameras):
             self.publish_unknown()
         elif self.wanted():
             self._publish_known()
@@ -269,7 +276,7 @@ class CostmapOutput:
 
     def is_stale(self, stale_after: float) -> bool:
         """Return whether something is known to listeners, but no camera adds masks any more."""
-        return self.holds_data and len(self.missing(stale_after)) == len(self._observed_at)
+        return self.holds_data and len(self.missing(stale_after)) == len(self._cameras)
 
     def publish_unknown(self) -> None:
         """
@@ -340,18 +347,28 @@ class CostmapOutput:
         return occupancy_grid(
             header, info, self._costmap.class_grid(self._classes[publisher]))
 
-    def _camera_model(self, frame: Frame, image_size: tuple[int, int],
-                      mask_size: tuple[int, int]) -> CameraModel:
-        if frame.camera_info is None:
-            raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
-                                   'camera_info_topic')
-        key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
-        known, model = self._cameras.get(frame.camera, (None, None))
-        if known != key:
-            calibration = Calibration(*key[0], rectified=frame.rectified)
-            model = calibration.for_image(*image_size).resized(*mask_size)
-            self._cameras[frame.camera] = (key, model)
-        return model
+
+def _camera_model(record: _CameraRecord, frame: Frame, image_size: tuple[int, int],
+                  mask_size: tuple[int, int]) -> CameraModel:
+    """Return a frame's camera model, made anew only where what it is made from has changed."""
+    if frame.camera_info is None:
+        raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
+                               'camera_info_topic')
+    key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
+    if record.model is None or record.model[0] != key:
+        calibration = Calibration(*key[0], rectified=frame.rectified)
+        record.model = key, calibration.for_image(*image_size).resized(*mask_size)
+    return record.model[1]
+
+
+def _why_stale(age: float, stale_after: float) -> str:
+    """Return why nothing new was seen; `age` (s) is how old images are beside the odometry."""
+    if age > stale_after:
+        return (f'images are {age:.1f} s older than the newest odometry: synchronise the clocks, '
+                'or make stale_after larger')
+    return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
+            'where the network, a bag or a simulation is slow, or max_rate low, make '
+            'stale_after larger')
 
 
 def _publish_each(

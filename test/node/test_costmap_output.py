@@ -792,6 +792,9 @@ def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
     tell(range(41, 61))
     observe(output, 4.0, 'road')
     assert 'images are 2.0 s older than the newest odometry' in output.missing(1.0)['']
+    # Which need not be so after a pause.
+    output.begin_anew()
+    assert 'nothing has been segmented' in output.missing(1.0)['']
 
 
 def test_after_a_pause_no_camera_counts_before_its_next_mask(output):

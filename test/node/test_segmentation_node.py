@@ -635,10 +635,11 @@ def test_a_slow_costmap_does_not_keep_what_is_stale():
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         node._costmap._holding_data.add(node._costmap._combined)
-        node._costmap._observed_at[''] = time.monotonic()
+        camera = node._costmap._cameras['']
+        camera.seen_at = time.monotonic()
         node._watch()
         assert node._costmap.holds_data
-        node._costmap._observed_at[''] -= 601.0
+        camera.seen_at -= 601.0
         node._watch()
         assert not node._costmap.holds_data
 
