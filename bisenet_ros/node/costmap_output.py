@@ -103,7 +103,7 @@ class CostmapOutput:
 
     Nothing is published before the first `publish_unknown`, which may fail.
 
-    :param poses: RobotPoses of these cameras; destroyed with this.
+    :param poses: RobotPoses of these cameras.
     :param cameras: names, as Frame.camera has them.
     :param publish_classes: names of classes that get a grid of their own.
     :ivar publishing_fault: why publishing failed the last time; '' if it did not.
@@ -142,7 +142,6 @@ class CostmapOutput:
 
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""
-        self._poses.destroy()
         deadline = self._taken_back_at + DELIVERY_TIMEOUT
         for publisher in self._publishers:
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))

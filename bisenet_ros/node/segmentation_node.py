@@ -70,11 +70,12 @@ class SegmentationNode(LifecycleNode):
         self._costmap: CostmapOutput | None = None
         self._costmap_feeder: CostmapFeeder | None = None
         self._unknown_costmap: UnknownCostmap | None = None
-        self._costmap_timer = None
         self._segmenter: Segmenter | None = None
         self._processor: FrameProcessor | None = None
         self._worker: Worker | None = None
         self._health: Health | None = None
+        # What takes back what configuring has made, in the order in which it was made.
+        self._releases: list[Callable[[], None]] = []
         self._active = False
         self._paused = False
         self._transition_error = ''
@@ -170,8 +171,10 @@ class SegmentationNode(LifecycleNode):
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
             precision=parameters['precision'], network_size=tuple(parameters['network_size']))
+        self._releases.append(self._segmenter.close)
         label_set = self._segmenter.label_set
         self._label_info = LabelInfoOutput(self, label_set)
+        self._releases.append(self._label_info.destroy)
         self._label_info.publish(parameters['confidence_threshold'])
         for name in parameters['cameras'] or ['']:
             self._inputs[name] = CameraInput(
@@ -180,6 +183,7 @@ class SegmentationNode(LifecycleNode):
                 parameters['image_transport'], parameters['image_reliability'],
                 parameters.of_camera(name, 'image_geometry'), self._new_frame)
             self._outputs[name] = SegmentationOutputs(self, name, label_set)
+            self._releases.append(self._outputs[name].destroy)
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_max_rate()
@@ -243,16 +247,14 @@ class SegmentationNode(LifecycleNode):
             self, value('frame'), value('base_frame'), value('odometry.source'),
             value('odometry.topic'),
             {name: self._fixed_camera_pose(name) for name in self._inputs})
-        try:
-            self._costmap = CostmapOutput(
-                self, self._costmap_settings(), self._segmenter.label_set, poses, self._inputs,
-                value('publish_classes'))
-        except Exception:
-            poses.destroy()
-            raise
+        self._releases.append(poses.destroy)
+        self._costmap = CostmapOutput(
+            self, self._costmap_settings(), self._segmenter.label_set, poses, self._inputs,
+            value('publish_classes'))
+        self._releases.append(self._costmap.destroy)
         self._costmap.publish_unknown()
-        self._costmap_timer = self._create_steady_timer(
-            1.0 / value('rate'), self._publish_costmap)
+        timer = self._create_steady_timer(1.0 / value('rate'), self._publish_costmap)
+        self._releases.append(partial(self.destroy_timer, timer))
 
     def _create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         return self.create_timer(period, callback, clock=self._steady_clock)
@@ -329,17 +331,12 @@ class SegmentationNode(LifecycleNode):
         if not at_rest:
             self._end_at_once()
         self._worker = None
-        releases = [part.destroy for part in (
-            *self._outputs.values(), self._label_info, self._costmap) if part is not None]
-        if self._costmap_timer is not None:
-            releases.insert(0, partial(self.destroy_timer, self._costmap_timer))
-        if self._segmenter is not None:
-            releases.append(self._segmenter.close)
         self._inputs, self._outputs = {}, {}
-        self._label_info = self._costmap = self._costmap_timer = self._costmap_feeder = None
+        self._label_info = self._costmap = self._costmap_feeder = None
         self._segmenter = self._processor = None
         self._settings.configured = False
-        for release in releases:
+        releases, self._releases = self._releases, []
+        for release in reversed(releases):
             try:
                 release()
             except Exception as error:  # A GPU that has failed must not keep the rest.

@@ -653,6 +653,7 @@ def output_in_process(odometry, camera_poses):
             poses._odometry._on_odometry(odometry_message(stamp, (x, 0.0, 0.0)))
     yield output, tell
     output.destroy()
+    poses.destroy()
     node.destroy_node()
     rclpy.shutdown(context=context)
 
