@@ -2,14 +2,29 @@
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 from geometry_msgs.msg import Point, Quaternion, Vector3
 
 from bisenet_ros.costmap.geometry import is_jump
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
 
-# The latest.
-GAPS_KEPT = 100
+# The latest: of a source that is always slow there may be one a second, between two masks.
+GAPS_KEPT = 1000
+
+
+class _Gap(NamedTuple):
+    """
+    What happened between two stamps, nanoseconds.
+
+    :ivar what: in words; '' where an image cannot lie in it.
+    :ivar is_break: whether the source may have begun anew there.
+    """
+
+    before: int
+    after: int
+    what: str
+    is_break: bool
 
 
 class PoseGaps:
@@ -28,10 +43,7 @@ class PoseGaps:
 
     def __init__(self, largest: float) -> None:
         self._largest = largest * 1e9
-        # (before, after, what happened) between two stamps.
-        self._gaps: deque[tuple[int, int, str]] = deque(maxlen=GAPS_KEPT)
-        # Those at which the source may have begun anew.
-        self._breaks: deque[tuple[int, int]] = deque(maxlen=GAPS_KEPT)
+        self._gaps: deque[_Gap] = deque(maxlen=GAPS_KEPT)
         self._pace = 0
         self._went_back = False
         self._pose: tuple[Point | Vector3, Quaternion] | None = None
@@ -58,31 +70,31 @@ class PoseGaps:
 
     def _begin_anew(self, instant, pose):
         self._gaps.clear()
-        self._breaks.clear()
         if self.last is not None:
             # An image just before it was placed by what was told before.
-            self._breaks.append((instant, instant))
+            self._gaps.append(_Gap(instant, instant, '', is_break=True))
         self._pace, self._went_back = 0, False
         self.last, self._pose = instant, pose
 
     def _note_gap(self, instant, elapsed, pose):
         """Note what happened between the last pose and the next, nanoseconds later, if it did."""
-        jumped = self._went_back or _is_jump(self._pose, pose, elapsed * 1e-9)
-        if jumped:
-            self._gaps.append((self.last, instant, 'jumped, in place or time,'))
+        if self._went_back or _is_jump(self._pose, pose, elapsed * 1e-9):
+            what, is_break = 'jumped, in place or time,', True
         elif elapsed > self._largest:
-            self._gaps.append((self.last, instant, f'was silent for {elapsed * 1e-9:.2f} s'))
-        if jumped or elapsed > max(self._largest, 2 * self._pace):
-            self._breaks.append((self.last, instant))
+            what, is_break = f'was silent for {elapsed * 1e-9:.2f} s', elapsed > 2 * self._pace
+        else:
+            return
+        self._gaps.append(_Gap(self.last, instant, what, is_break))
 
     def around(self, instant: int) -> str:
         """Return what the source did in the gap that an instant lies in; '' if it is in none."""
-        return next((what for before, after, what in reversed(list(self._gaps))
-                     if before < instant < after), '')
+        return next((gap.what for gap in reversed(list(self._gaps))
+                     if gap.before < instant < gap.after), '')
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """Return whether it may have between two instants, ns, that lie in no gap."""
-        return any(start < (before + after) // 2 <= end for before, after in list(self._breaks))
+        return any(gap.is_break and start < (gap.before + gap.after) // 2 <= end
+                   for gap in list(self._gaps))
 
 
 def _is_jump(start, end, seconds):
