@@ -43,12 +43,14 @@ class Frame:
     """
     One image as it came.
 
+    :ivar topic: that it came on.
     :ivar calibrations: of its camera; those that arrive later are added.
     :ivar rectified: camera_info's P describes it, not K and D.
     :ivar received: monotonic clock (s).
     """
 
     camera: str
+    topic: str
     message: Image | CompressedImage
     calibrations: Calibrations
     rectified: bool
@@ -231,7 +233,7 @@ class CameraInput:
             if self._newest is not None:
                 self.counts.dropped += 1
             self._newest = Frame(
-                self.name, message, self.calibrations, self._rectified, now)
+                self.name, self.image_topic, message, self.calibrations, self._rectified, now)
             self._new_frame.notify()
 
     def _count_missed(self, sequence_number: int | None) -> None:

@@ -1,7 +1,6 @@
 """The thread that adds masks to the costmap, so that masks do not wait for transforms."""
 
 import threading
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from bisenet_ros.node.camera_input import Frame
@@ -30,13 +29,10 @@ class CostmapFeeder:
 
     A mask may have to wait for the transform of its instant. Where transforms come more slowly
     than masks, some masks are skipped; publishing masks never waits.
-
-    :param topics: the image topic of each camera.
     """
 
-    def __init__(self, costmap: CostmapOutput, topics: Mapping[str, str], faults: Faults) -> None:
+    def __init__(self, costmap: CostmapOutput, faults: Faults) -> None:
         self._costmap = costmap
-        self._topics = topics
         self._faults = faults
         self._offered = threading.Condition()
         self._newest: dict[str, SegmentedFrame] = {}
@@ -72,9 +68,9 @@ class CostmapFeeder:
 
     def _observe(self, newest: list[SegmentedFrame]) -> None:
         for segmented in newest:
-            camera = segmented.frame.camera
+            frame = segmented.frame
             try:
                 self._costmap.observe(*segmented)
             except Exception as error:  # Whatever it is, other cameras' costmap goes on.
                 self._faults.report_throttled(
-                    camera, 'costmap', f'costmap: {self._topics[camera]}: {describe(error)}')
+                    frame.camera, 'costmap', f'costmap: {frame.topic}: {describe(error)}')

@@ -40,19 +40,16 @@ class FrameProcessor:
     `process` is what a Worker calls in its thread, the rest is for the executor's.
     Whatever goes wrong with a frame is reported to `faults`, and the next frame is tried.
 
-    :param topics: the image topic of each camera.
     :param outputs: the topics of each camera's masks.
     :param costmap: what feeds the costmap; None where there is none.
     :param on_device_lost: called when the device refuses all further work.
     :ivar most_at_once: how many frames it takes in one batch; a CPU is no faster with several.
     """
 
-    def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
-                 outputs: Mapping[str, SegmentationOutputs], costmap: CostmapFeeder | None,
-                 settings: Parameters, faults: Faults,
+    def __init__(self, segmenter: Segmenter, outputs: Mapping[str, SegmentationOutputs],
+                 costmap: CostmapFeeder | None, settings: Parameters, faults: Faults,
                  on_device_lost: Callable[[], None]) -> None:
         self._segmenter = segmenter
-        self._topics = topics
         self._outputs = outputs
         self._costmap = costmap
         self._settings = settings
@@ -130,7 +127,7 @@ class FrameProcessor:
             self._process(frames, self._run)
         except Exception as error:  # The thread must live on, whatever nobody thought of.
             for frame in frames:
-                self._report(frame.camera, f'not segmented: {describe(error)}')
+                self._report(frame, f'not segmented: {describe(error)}')
 
     def _process(self, frames: list[Frame], run: int) -> None:
         if run != self._prepared_in_run:
@@ -146,7 +143,7 @@ class FrameProcessor:
             try:
                 images.append((frame, to_color_image(frame.message)))
             except ImageConversionError as error:
-                self._report(frame.camera, error)
+                self._report(frame, error)
         for order in ('rgb', 'bgr'):
             if group := [pair for pair in images if pair[1].channel_order == order]:
                 self._segment_and_publish(group, order, run)
@@ -185,7 +182,7 @@ class FrameProcessor:
         if len(images) > 1:
             return [done for pair in images
                     for done in self._segment([pair], order, with_confidence)]
-        self._report(images[0][0].camera, failure)
+        self._report(images[0][0], failure)
         if device_is_lost(self._settings['device']):
             self._on_device_lost()
         return []
@@ -218,9 +215,9 @@ class FrameProcessor:
             outputs.publish_camera_info(
                 frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
         except Exception as error:  # A wrong calibration, or whatever a middleware raises.
-            self._report(frame.camera, describe(error))
+            self._report(frame, describe(error))
         else:
             self._faults.clear_camera_fault(frame.camera)
 
-    def _report(self, camera: str, error: object) -> None:
-        self._faults.set_camera_fault(camera, f'{self._topics[camera]}: {error}')
+    def _report(self, frame: Frame, error: object) -> None:
+        self._faults.set_camera_fault(frame.camera, f'{frame.topic}: {error}')

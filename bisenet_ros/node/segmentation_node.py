@@ -187,11 +187,10 @@ class SegmentationNode(LifecycleNode):
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_max_rate()
-        topics = {name: each.image_topic for name, each in self._inputs.items()}
         if self._costmap is not None:
-            self._costmap_feeder = CostmapFeeder(self._costmap, topics, self._faults)
+            self._costmap_feeder = CostmapFeeder(self._costmap, self._faults)
         self._processor = FrameProcessor(
-            self._segmenter, topics, self._outputs, self._costmap_feeder, parameters, self._faults,
+            self._segmenter, self._outputs, self._costmap_feeder, parameters, self._faults,
             self._on_device_lost)
         newest_frames = NewestFrames(self._inputs.values())
         self._worker = Worker(

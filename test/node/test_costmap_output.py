@@ -674,7 +674,7 @@ def observe(output, seconds, name, received=None, camera=''):
     image.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
     ids = {label.name: label.id for label in load_label_set('camvid').labels}
     mask = np.full((48, 64), ids.get(name, 255), np.uint8)
-    frame = Frame(camera, image, calibrations, rectified=False,
+    frame = Frame(camera, 'image', image, calibrations, rectified=False,
                   received=time.monotonic() if received is None else received)
     output.observe(frame, (64, 48), Segmentation(mask, np.full_like(mask, 255)), 0.0)
 
@@ -932,7 +932,7 @@ def test_what_is_missing_is_excused_only_without_a_fault(output):
     assert 'nothing has been segmented' in output.missing(1.0)['']
     assert output.missing(1.0, only_failed=True) == {}
     mask = np.zeros((48, 64), np.uint8)
-    frame = Frame('', Image(), Calibrations(), rectified=False, received=time.monotonic())
+    frame = Frame('', 'image', Image(), Calibrations(), rectified=False, received=time.monotonic())
     with pytest.raises(CalibrationError):
         output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
     assert 'no camera_info' in output.missing(1.0, only_failed=True)['']

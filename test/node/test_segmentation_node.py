@@ -451,7 +451,7 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
             return segment(images, *arguments, **options)
 
         monkeypatch.setattr(node._segmenter, 'segment', segment_small)
-        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
+        images = [(Frame(name, '', Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, width, 3), np.uint8), 'rgb'))
                   for name, width in (('front', 640), ('rear', 64))]
         segmented = node._processor._segment(images, 'rgb', with_confidence=True)
@@ -470,7 +470,7 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
             monkeypatch.setattr(frame_processor, 'device_is_lost', lambda device: True)
-        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
+        images = [(Frame(name, '', Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, 64, 3), np.uint8), 'rgb'))
                   for name in ('front', 'rear')]
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
@@ -692,10 +692,10 @@ def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
-        frame = Frame('', Image(), Calibrations(), rectified=False, received=0.0)
+        frame = Frame('', '/image', Image(), Calibrations(), rectified=False, received=0.0)
         node._processor.process([frame])
         fault = node._faults.camera_fault('')
-        assert 'not segmented: ZeroDivisionError: division by zero (' in fault
+        assert fault.startswith('/image: not segmented: ZeroDivisionError: division by zero (')
 
 
 def test_compressed_images(start_node, street_image):
