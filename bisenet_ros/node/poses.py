@@ -63,14 +63,18 @@ class Patience:
 
 
 class TransformSource:
-    """Poses from TF; where tf2_ros is not installed there are none."""
+    """
+    Poses from TF; where tf2_ros is not installed there are none.
+
+    :ivar buffer: the TransformBuffer they come from; None where tf2_ros is not installed.
+    """
 
     def __init__(self, node: LifecycleNode) -> None:
-        self._listener = None
+        self.buffer = self._listener = None
         self._patience = Patience()
         if tf2_ros is not None:
-            self._buffer = TransformBuffer(LARGEST_GAP)
-            self._listener = tf2_ros.TransformListener(self._buffer, node)
+            self.buffer = TransformBuffer(LARGEST_GAP)
+            self._listener = tf2_ros.TransformListener(self.buffer, node)
 
     def destroy(self) -> None:
         """Stop listening."""
@@ -85,7 +89,7 @@ class TransformSource:
         :raises PoseUnavailableError: if TF does not know it at just that time, jumped then, or was
             silent for longer than LARGEST_GAP.
         """
-        if self._listener is None:
+        if self.buffer is None:
             raise PoseUnavailableError(
                 'tf2_ros is not installed: set camera_pose.source to parameters and '
                 'costmap.odometry.source to topic or none')
@@ -93,9 +97,9 @@ class TransformSource:
             raise PoseUnavailableError(
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
-        self._buffer.watch(frame, child)
+        self.buffer.watch(frame, child)
         try:
-            transform = self._buffer.lookup_transform(
+            transform = self.buffer.lookup_transform(
                 frame, child, stamp,
                 Duration(seconds=self._patience.timeout((camera, child)))).transform
         except tf2_ros.TransformException as error:
@@ -103,18 +107,10 @@ class TransformSource:
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
-        if gap := self._buffer.gap(frame, child, stamp.nanoseconds):
+        if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
                 f'TF {gap} about where {child!r} is in {frame!r} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
-
-    def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether TF may have between two instants, ns; see PoseGaps."""
-        return self._buffer.may_have_begun_anew(frame, child, start, end)
-
-    def newest(self, frame: str, child: str) -> int | None:
-        """Return up to which instant, ns, TF knows a pose; None if it does not change."""
-        return self._buffer.newest(frame, child)
 
 
 class TransformOdometry:
@@ -130,11 +126,11 @@ class TransformOdometry:
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """Return whether odometry may have between two instants, ns; see PoseGaps."""
-        return self._transforms.may_have_begun_anew(*self._frames, start, end)
+        return self._transforms.buffer.may_have_begun_anew(*self._frames, start, end)
 
     def newest(self) -> int | None:
         """Return up to which instant, ns, a pose is known; None if nothing moves it."""
-        return self._transforms.newest(*self._frames)
+        return self._transforms.buffer.newest(*self._frames)
 
 
 class OdometryTopic:
