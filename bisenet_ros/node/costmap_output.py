@@ -40,7 +40,7 @@ OBSTACLES_TOPIC = 'segmentation/obstacles'
 DELIVERY_TIMEOUT = 4.0
 
 
-class UnknownCostmap:
+class CostmapPlaceholder:
     """
     Says that nothing is known before there is a CostmapOutput, and where there will be none.
 

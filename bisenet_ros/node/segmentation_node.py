@@ -30,7 +30,7 @@ from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
-from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
+from bisenet_ros.node.costmap_output import CostmapOutput, CostmapPlaceholder
 from bisenet_ros.node.diagnostics import Diagnostics
 from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.frame_processor import FrameProcessor
@@ -69,7 +69,7 @@ class SegmentationNode(LifecycleNode):
         self._label_info: LabelInfoOutput | None = None
         self._costmap: CostmapOutput | None = None
         self._costmap_feeder: CostmapFeeder | None = None
-        self._unknown_costmap: UnknownCostmap | None = None
+        self._placeholder: CostmapPlaceholder | None = None
         self._segmenter: Segmenter | None = None
         self._processor: FrameProcessor | None = None
         self._worker: Worker | None = None
@@ -90,8 +90,7 @@ class SegmentationNode(LifecycleNode):
         self._create_steady_timer(WATCH_PERIOD, self._watch)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters_changed)
-        if self._settings['costmap.enabled']:
-            self._try_to_say_unknown()
+        self._try_to_put_placeholder()
 
     def autostart(self) -> None:
         """Configure and activate, if parameter `autostart` says so."""
@@ -161,12 +160,11 @@ class SegmentationNode(LifecycleNode):
         self._stop()
         self._active = False
         self._release()
-        self._withdraw_unknown()
+        self._remove_placeholder()
 
     def _configure(self) -> None:
         parameters = self._settings
-        if parameters['costmap.enabled']:
-            self._say_unknown()  # before anything can fail
+        self._put_placeholder()  # before anything can fail
         self._segmenter = Segmenter(
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
@@ -198,7 +196,7 @@ class SegmentationNode(LifecycleNode):
             self._processor.process, 'segmentation')
         self._processor.warm_up()
         self._worker.start()  # It rests until cameras are subscribed.
-        self._withdraw_unknown()  # CostmapOutput has said it, too.
+        self._remove_placeholder()  # CostmapOutput has said it, too.
 
     def _say_configuring(self) -> None:
         """Publish that the node is being configured; called in a thread of its own."""
@@ -211,9 +209,11 @@ class SegmentationNode(LifecycleNode):
         return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
                                   for field in fields(CostmapSettings)})
 
-    def _say_unknown(self) -> None:
-        """Take back what a node before this one may have said."""
-        self._withdraw_unknown()
+    def _put_placeholder(self) -> None:
+        """Take back what a node before this one may have said, unless costmaps are off."""
+        if not self._settings['costmap.enabled']:
+            return
+        self._remove_placeholder()
         frame, base_frame = (self._settings[f'costmap.{name}'] for name in ('frame', 'base_frame'))
         for name, value in ('frame', frame), ('base_frame', base_frame):
             if not value:
@@ -222,22 +222,22 @@ class SegmentationNode(LifecycleNode):
             settings = self._costmap_settings()
         except ValueError:  # Which configuring will say. Nav2 takes over the size of what it gets.
             settings = CostmapSettings()
-        self._unknown_costmap = UnknownCostmap(
+        self._placeholder = CostmapPlaceholder(
             self, settings,
             grid_frame(frame, base_frame, self._settings['costmap.odometry.source']),
             self._settings['costmap.publish_classes'])
 
-    def _try_to_say_unknown(self) -> None:
-        """Say it before a lifecycle manager asks to be configured, which may be never."""
+    def _try_to_put_placeholder(self) -> None:
+        """Put it before a lifecycle manager asks to be configured, which may be never."""
         try:
-            self._say_unknown()
+            self._put_placeholder()
         except Exception as error:  # A parameter is wrong, as configuring will say again.
             self._faults.report(f'the costmap was not made unknown: {describe(error)}')
 
-    def _withdraw_unknown(self) -> None:
-        if self._unknown_costmap is not None:
-            self._unknown_costmap.destroy()
-            self._unknown_costmap = None
+    def _remove_placeholder(self) -> None:
+        if self._placeholder is not None:
+            self._placeholder.destroy()
+            self._placeholder = None
 
     def _configure_costmap(self) -> None:
         def value(name: str) -> Any:
