@@ -68,8 +68,13 @@ class FrameProcessor:
         self.throughput = Throughput()
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the network runs on a CPU, which has nothing to prepare for sizes of images."""
+        return self._segmenter.device == 'cpu'
+
+    @property
     def _most_tried(self) -> int:
-        return 1 if self._segmenter.device == 'cpu' else len(self._outputs)
+        return 1 if self.on_cpu else len(self._outputs)
 
     def start(self) -> None:
         """Publish what comes of the frames from now on."""
@@ -200,7 +205,7 @@ class FrameProcessor:
         self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
         # In this order: a GPU is asked for its name only where there is something to prepare.
-        if sharing > self._prepared.get(sizes, 0) and self._segmenter.device != 'cpu':
+        if sharing > self._prepared.get(sizes, 0) and not self.on_cpu:
             self._prepare(sizes, sharing)
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,

@@ -43,8 +43,10 @@ class Health:
             errors.insert(
                 0, f'the costmap is not published: {self._costmap.publishing_fault}')
         if busy_for > stale_after:
-            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
-                          'for the first of a size; a smaller network_size is faster')
+            excuse = '' if self._processor.on_cpu else (
+                'a GPU may need minutes for the first frame of a size; ')
+            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: {excuse}a smaller '
+                          'network_size is faster')
         # The overload first: where there is one, it explains the others.
         if troubles := overload + errors + warnings:
             return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,

@@ -162,11 +162,11 @@ NODE_PARAMETERS = (
       limits=(0.0, 1.0), live=True),
     P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
       limits=(0.0, 1000.0), live=True),
-    P('stale_after', 1.0, 'Without a segmented image of a camera that came within this time (s, '
-      'of the wall clock, also in simulation) diagnostics warn, or call it an error where '
-      'somebody listens to the costmap; without one of any, costmaps become unknown (after '
-      'costmap.decay_time at the latest), as they do where images are so much older than the '
-      'newest odometry.',
+    P('stale_after', 1.0, 'Longest time (s of the wall clock, also in simulation) since the '
+      'arrival of a camera\'s last segmented image. After it, diagnostics warn, or report an '
+      'error while somebody listens to the costmap. When it has passed for all cameras, costmaps '
+      'become unknown; so they do after costmap.decay_time if that is shorter. An image this '
+      'much older than the newest odometry does not count (not in simulation).',
       limits=(0.05, 3600.0), live=True),
     P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
     P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '

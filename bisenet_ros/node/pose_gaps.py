@@ -79,7 +79,7 @@ class PoseGaps:
     def _note_gap(self, instant, elapsed, pose):
         """Note what happened between the last pose and the next, nanoseconds later, if it did."""
         if self._went_back or _is_jump(self._pose, pose, elapsed * 1e-9):
-            what, is_break = 'jumped, in place or time,', True
+            what, is_break = 'jumped in place or time', True
         elif elapsed > self._largest:
             what, is_break = f'was silent for {elapsed * 1e-9:.2f} s', elapsed > 2 * self._pace
         else:

@@ -109,7 +109,7 @@ class TransformSource:
             ) from error
         if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
-                f'TF {gap} about where {child!r} is in {frame!r} when the image was taken')
+                f'the transform of {child!r} in {frame!r} {gap} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
 
 

@@ -688,6 +688,20 @@ def test_images_lost_on_the_way_are_told(monkeypatch):
         assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # Those are lost long since.
 
 
+@pytest.mark.parametrize('on_cpu', [True, False])
+def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
+    with node_in_process('device:=cpu') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if not on_cpu:
+            monkeypatch.setattr(Segmenter, 'device', 'cuda:0 (none)')
+        monkeypatch.setattr(node._worker, 'busy_for', lambda: 9.0)
+        level, message = node._assess()
+        assert level == DiagnosticStatus.ERROR
+        assert message.startswith('at work on a frame for 9.0 s: ')
+        assert ('GPU' in message) is not on_cpu and 'smaller network_size' in message
+
+
 def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
