@@ -1,4 +1,4 @@
-"""The lifecycle node: camera images in; masks, their companions and costmaps out."""
+"""The lifecycle node: camera images in; masks, what goes with them, and costmaps out."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
-# Seconds for which the frame in work may hold up what is released: ros2 launch kills after ten.
+# Seconds for which releasing waits for the frame in work; ros2 launch kills a process after ten.
 RELEASE_TIMEOUT = 8.0
 
 
@@ -54,7 +54,7 @@ class SegmentationNode(LifecycleNode):
     Segments camera images with BiSeNet.
 
     Configuring loads the weights and puts the topics on the graph; activating subscribes to the
-    cameras, whose frames a thread of its own takes through the network.
+    cameras. A separate thread takes their frames through the network.
 
     :ivar device_lost: whether the GPU refuses all work in this process, which therefore ends.
     """
@@ -74,7 +74,7 @@ class SegmentationNode(LifecycleNode):
         self._processor: FrameProcessor | None = None
         self._worker: Worker | None = None
         self._health: Health | None = None
-        # What takes back what configuring has made, in the order in which it was made.
+        # Each releases a part that configuring has made; in the order in which they were made.
         self._releases: list[Callable[[], None]] = []
         self._active = False
         self._paused = False
@@ -117,7 +117,7 @@ class SegmentationNode(LifecycleNode):
             return super().on_configure(state)
         if device_is_lost(self._settings['device']):
             self._on_device_lost()
-        self._release()  # Not in the clause: the error would hold the GPU's memory.
+        self._release()  # Not in the except clause: the error would still hold the GPU's memory.
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -126,7 +126,7 @@ class SegmentationNode(LifecycleNode):
         try:
             if not self._paused:
                 self._start()
-        except Exception as error:  # For example two topics of one name and different types.
+        except Exception as error:  # For example one topic name used with two types.
             self._transition_error = self._faults.report(f'not activated: {describe(error)}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
@@ -135,7 +135,7 @@ class SegmentationNode(LifecycleNode):
         """Unsubscribe; the weights stay loaded."""
         self._stop()
         self._active = False
-        self._transition_error = ''  # of an attempt to resume
+        self._transition_error = ''  # left by a failed attempt to resume
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,14 +144,14 @@ class SegmentationNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and release, from whatever state."""
+        """Stop and release everything, from any state."""
         self.close()
-        self._transition_error = ''  # of configuring, for example: nothing is left to be mended
+        self._transition_error = ''  # obsolete: nothing can be configured any more
         self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release everything after a transition that failed, to be configured again."""
+        """Release everything after a failed transition, so that it can be configured again."""
         self.close()
         return TransitionCallbackReturn.SUCCESS
 
@@ -195,8 +195,8 @@ class SegmentationNode(LifecycleNode):
             lambda: newest_frames.take(self._processor.most_at_once), self._new_frame,
             self._processor.process, 'segmentation')
         self._processor.warm_up()
-        self._worker.start()  # It rests until cameras are subscribed.
-        self._remove_placeholder()  # CostmapOutput has said it, too.
+        self._worker.start()  # It waits until cameras are subscribed to.
+        self._remove_placeholder()  # CostmapOutput has published unknown, too.
 
     def _say_configuring(self) -> None:
         """Publish that the node is being configured; called in a thread of its own."""
@@ -210,7 +210,7 @@ class SegmentationNode(LifecycleNode):
                                   for field in fields(CostmapSettings)})
 
     def _put_placeholder(self) -> None:
-        """Take back what a node before this one may have said, unless costmaps are off."""
+        """Replace costmaps of a node before this one by unknown ones, unless costmaps are off."""
         if not self._settings['costmap.enabled']:
             return
         self._remove_placeholder()
@@ -220,7 +220,7 @@ class SegmentationNode(LifecycleNode):
                 raise ValueError(f'costmap.{name} is empty: give the name of a frame')
         try:
             settings = self._costmap_settings()
-        except ValueError:  # Which configuring will say. Nav2 takes over the size of what it gets.
+        except ValueError:  # Configuring reports it. Nav2 adopts the size of any grid.
             settings = CostmapSettings()
         self._placeholder = CostmapPlaceholder(
             self, settings,
@@ -228,10 +228,10 @@ class SegmentationNode(LifecycleNode):
             self._settings['costmap.publish_classes'])
 
     def _try_to_put_placeholder(self) -> None:
-        """Put it before a lifecycle manager asks to be configured, which may be never."""
+        """Put the placeholder at start: the node may be configured much later, or never."""
         try:
             self._put_placeholder()
-        except Exception as error:  # A parameter is wrong, as configuring will say again.
+        except Exception as error:  # A parameter is wrong; configuring reports it again.
             self._faults.report(f'the costmap was not made unknown: {describe(error)}')
 
     def _remove_placeholder(self) -> None:
@@ -259,7 +259,7 @@ class SegmentationNode(LifecycleNode):
         return self.create_timer(period, callback, clock=self._steady_clock)
 
     def _fixed_camera_pose(self, camera: str) -> np.ndarray | None:
-        """Return the pose the parameters give, None if TF gives it."""
+        """Return the pose from the parameters, None if it comes from TF."""
         if self._settings.of_camera(camera, 'camera_pose.source') == 'tf':
             return None
         return fixed_camera_pose(self._settings.of_camera(camera, 'camera_pose.xyz'),
@@ -275,14 +275,14 @@ class SegmentationNode(LifecycleNode):
         self._processor.start()
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
-        self._transition_error = ''  # of an attempt before
+        self._transition_error = ''  # left by an earlier attempt
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
             f'{self._segmenter.device})')
 
     def _on_device_lost(self) -> None:
-        """End the process, once; called where the device is used, perhaps for several frames."""
+        """End the process; further calls, as for several frames in work, do nothing."""
         if self.device_lost:
             return
         self.device_lost = True
@@ -292,11 +292,12 @@ class SegmentationNode(LifecycleNode):
         os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:
-        """Rest, without waiting for the frame in work: on a device that hangs it never ends."""
+        """Stop segmenting; do not wait for the frame in work, which may hang with the device."""
         self._health = None
         for camera in self._inputs.values():
             camera.stop()
-        # Before waiting for a mask that is being published: a far listener may hold that up.
+        # First, because the calls below wait for masks in work, and a remote listener may hold up
+        # the publishing of one.
         self._make_costmap_unknown()
         if self._processor is not None:
             self._processor.stop()
@@ -307,15 +308,15 @@ class SegmentationNode(LifecycleNode):
         try:
             if self._costmap is not None:
                 self._costmap.publish_unknown()
-        except Exception as error:  # Whatever a middleware raises; it is tried again.
+        except Exception as error:  # Whatever a middleware raises; _watch tries again.
             self._report_costmap('not made unknown', error)
 
     def _report_costmap(self, failure: str, error: Exception) -> None:
-        """Tell of a failure that may come again with each grid."""
+        """Report a failure that may repeat with each grid."""
         self._faults.report_throttled('', failure, f'the costmap was {failure}: {describe(error)}')
 
     def _end_at_once(self) -> None:
-        """End the process though a frame is in work, whose memory cannot be released."""
+        """End the process without releasing anything: the frame in work still uses it."""
         self.get_logger().fatal(
             f'still at work on a frame after {RELEASE_TIMEOUT:.0f} s, as where a GPU hangs or '
             'compiles for a new image size, so this process ends. The launch file starts it '
@@ -323,10 +324,10 @@ class SegmentationNode(LifecycleNode):
         os._exit(1)
 
     def _release(self) -> None:
-        # What the frame in work uses goes now.
+        # The frame in work uses what is released below.
         at_rest = self._worker is None or self._worker.stop(RELEASE_TIMEOUT)
         if self._costmap is not None and self._costmap.holds_data:
-            self._make_costmap_unknown()  # which may have failed
+            self._make_costmap_unknown()  # again, in case it failed before
         if not at_rest:
             self._end_at_once()
         self._worker = None
@@ -350,7 +351,7 @@ class SegmentationNode(LifecycleNode):
             return response
         self._paused = not request.data
         if self._active:
-            self._transition_error = ''  # of the last time
+            self._transition_error = ''  # left by an earlier attempt
         if self._active and self._paused:
             self._stop()
         elif self._active and self._health is None:
@@ -434,7 +435,7 @@ class SegmentationNode(LifecycleNode):
         if self._transition_error:
             return DiagnosticStatus.ERROR, self._transition_error
         if self._health is None:
-            return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
+            return DiagnosticStatus.WARN, self._state_name()  # nobody watches where the robot goes
         return self._health.assess(self._settings['stale_after'])
 
     def _state_name(self) -> str:
@@ -454,7 +455,7 @@ class RosLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""
-        # rclpy takes one severity from a line of code.
+        # Three calls, because rclpy allows one line of code only one severity.
         if record.levelno >= logging.ERROR:
             self._logger.error(record.getMessage())
         elif record.levelno >= logging.WARNING:
@@ -468,7 +469,7 @@ def spin(node: Node) -> None:
     Do the node's work until the context ends, or a signal asks this process to end.
 
     In Jazzy, asking a lifecycle node for a transition that its state does not allow raises here
-    (rclpy issue 1209); nobody who does so may end the node.
+    (rclpy issue 1209); that must not end the node.
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -485,7 +486,8 @@ def spin(node: Node) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     keep_large_blocks()
-    # Our own handlers: rclpy's would take the context away before the node can say goodbye.
+    # Our own signal handlers: rclpy's would end the context before the node can take back its
+    # costmap.
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     handle_end_signals()
     node = None
@@ -497,8 +499,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        # To a process that is already ending, a launch in a script sends Ctrl-C a second time, any
-        # launch SIGTERM after five seconds, and a closing terminal SIGHUP.
+        # No more signals while the process ends: a launch in a script sends Ctrl-C a second time,
+        # any launch SIGTERM after five seconds, and a closing terminal SIGHUP.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
@@ -506,7 +508,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     if node is not None and node.device_lost:
-        sys.exit(1)  # which those who restart what failed look at
+        sys.exit(1)  # for those who restart failed processes
 
 
 if __name__ == '__main__':
