@@ -112,8 +112,8 @@ class FrameProcessor:
                     if len(self._outputs) > 1:
                         self._failed[sizes] = time.monotonic() + RETRY_AFTER, describe(error)
                     raise
-                _logger.warning('%d images of %dx%d at once are too many, until the node has been '
-                                'paused: %s', count, width, height, error)
+                _logger.warning('%d images of %dx%d at once are too many; until the node is '
+                                'paused, it takes fewer: %s', count, width, height, error)
                 self.most_at_once = min(self.most_at_once, count - 1)
                 break
         self._prepared[sizes] = most

@@ -283,8 +283,8 @@ class Parameters:
         for name in getattr(self._node, '_parameter_overrides', {}):
             if not (self._node.has_parameter(name) or name.startswith('qos_overrides.')):
                 self._node.get_logger().warning(
-                    f'parameter {name} is ignored, for there is none of this name: is it spelt '
-                    "right? With `cameras` set, each camera has its own, such as "
+                    f'parameter {name} is ignored, because the node has none of this name: is it '
+                    "spelt right? With `cameras` set, each camera has its own, such as "
                     '<camera>.image_topic and <camera>.camera_pose.source')
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:

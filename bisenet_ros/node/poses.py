@@ -175,7 +175,7 @@ class OdometryTopic:
             known = 'nothing' if not poses else (
                 f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
             raise PoseUnavailableError(
-                f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of '
+                f'the image\'s stamp is {instant * 1e-9:.3f} s, but {self._topic} covers '
                 f'{known}: synchronise the clocks, or send fewer or smaller images, which may '
                 'keep the node from reading odometry in time')
         after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
@@ -206,7 +206,7 @@ class OdometryTopic:
             try:
                 pose = _matrix(position, orientation)
             except ValueError as error:
-                self._fault = f'sends what is no pose: {error}'
+                self._fault = f'sends an invalid pose: {error}'
                 return
             self._fault = ''
             if self._gaps.add(instant, position, orientation):

@@ -955,7 +955,7 @@ def test_what_went_wrong_before_nobody_listened_is_not_told_to_who_listens_next(
     with pytest.raises(PoseUnavailableError):
         observe(output, 1.5, 'road')
     level, message = health.assess(60.0)
-    assert level == DiagnosticStatus.ERROR and 'has told of nothing' in message
+    assert level == DiagnosticStatus.ERROR and 'covers nothing' in message
     listeners.clear()
     health.assess(60.0)
     listeners.append('second')
