@@ -527,7 +527,7 @@ def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
     def known_from_elsewhere():
         return np.count_nonzero((np.array(grids[-1].data) >= 0) & ~from_here)
     patient.send_until(is_from_here)
-    assert known_from_elsewhere() > 1000
+    assert known_from_elsewhere() > 100
 
     def said_while(state):
         assert patient.probe.call(SetBool, 'segmentation/enable', SetBool.Request(
