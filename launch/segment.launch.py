@@ -15,7 +15,7 @@ from bisenet_ros.transport import large_image_environment
 CONFIG = Path(get_package_share_directory('bisenet_ros'), 'config')
 
 BOOLEANS = ['true', 'false', 'True', 'False']
-# Arguments that set a parameter of the node where they are given.
+# Arguments that set the node parameter of the same name, if they are given; with its type.
 NODE_PARAMETERS = {
     'image_topic': str,
     'camera_info_topic': str,
@@ -57,7 +57,7 @@ def generate_launch_description():
 
 
 def argument(name, description, default=None, choices=None):
-    """Declare a launch argument; without a default, it counts only where it is given."""
+    """Declare a launch argument; without a default, it has an effect only if it is given."""
     if default is None:
         default, description = '', f'{description}. Empty: as in params_file'
     return DeclareLaunchArgument(
@@ -66,7 +66,7 @@ def argument(name, description, default=None, choices=None):
 
 def start(context):
     """Return the nodes to start for the arguments' values in `context`."""
-    # Here, because launch_ros starts a node without the parameters of a file that is not there.
+    # Checked here, because launch_ros starts a node without its parameters if there is no file.
     params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
     if not params_file.is_file():
         raise RuntimeError(f'params_file is {params_file}: there is no such file')

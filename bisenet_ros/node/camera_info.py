@@ -1,4 +1,4 @@
-"""sensor_msgs/CameraInfo: from and to plain values, and that of a mask."""
+"""Converts sensor_msgs/CameraInfo from and to plain values, and scales it to a mask."""
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
@@ -9,7 +9,7 @@ from bisenet_ros.costmap.camera_model import resized_pixel, view_size
 
 def camera_info_message(fields: dict) -> CameraInfo:
     """
-    Return the message of plain fields, as tools.calibration describes them.
+    Return the message made of plain fields, which tools.calibration describes.
 
     `roi` may be missing.
     """
@@ -27,18 +27,18 @@ def calibration_values(info: CameraInfo) -> tuple:
 def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, int],
                        mask_size: tuple[int, int], rectified: bool) -> CameraInfo:
     """
-    Return the calibration of a mask, from that of the image it was made of.
+    Return the calibration of a mask, given that of the image it was made from.
 
-    CameraInfo speaks of the full sensor; binning and region of interest say which pixels of it
-    the image has (sensor_msgs/CameraInfo). The result speaks of the mask itself: no binning, no
-    region. Distortion acts on the ray and stays; a rectified image has none, and its K is P's. R
-    stays, too: the frame is that of the camera.
+    CameraInfo describes the full sensor; binning and region of interest say which of its pixels
+    the image has (sensor_msgs/CameraInfo). The result describes the mask itself, without binning
+    or region. Distortion acts on rays, not on pixels, so it stays as it is; a rectified image has
+    none, and K becomes the left part of P. R stays as well: the mask is in the camera's frame.
 
     :param image_size: (width, height) of the image as it came, in pixels.
     :param mask_size: (width, height) of the mask.
     :param rectified: whether info's P describes the image, not its K and D.
-    :raises CalibrationError: where the image's aspect is not that of the calibrated view, or the
-        region not within the full size.
+    :raises CalibrationError: if the image's aspect differs from that of the calibrated view, or
+        the region is not within the full size.
     """
     roi = info.roi
     full = info.width or image_size[0], info.height or image_size[1]
@@ -57,7 +57,7 @@ def scaled_camera_info(info: CameraInfo, header: Header, image_size: tuple[int, 
 
 
 def _scaled(matrix: np.ndarray, offset: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return a camera matrix for pixels that are `scale` times those of the region at `offset`."""
+    """Return a camera matrix (K or P) for the region at `offset`, resized by `scale`."""
     scaled = matrix.copy()
     scaled[:2, 2] = resized_pixel(scaled[:2, 2] - offset, scale)
     scaled[0, 0] *= scale[0]

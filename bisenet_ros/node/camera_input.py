@@ -1,4 +1,4 @@
-"""The newest image of one camera, and what became of the others."""
+"""Receives one camera's images: keeps the newest, and counts what became of the others."""
 
 import threading
 import time
@@ -15,24 +15,25 @@ from bisenet_ros.transport import camera_info_topic
 
 # Deep enough that the executor sees, and counts, frames that arrive while it is busy for a moment.
 QUEUE_DEPTH = 5
-# Seconds for which images come in though nobody wants them; who looks away may look again.
+# Seconds for which images are still received when nobody wants them any more: a listener may
+# come back.
 REST_AFTER = 5.0
-# As many as come while a slow network has an image in hand.
+# As many as may arrive while a slow network works on one image.
 CALIBRATIONS_KEPT = 100
 
 
 class Calibrations:
-    """What came of a camera's calibration; written by one thread, read by another."""
+    """The latest calibration messages of a camera; written by one thread, read by another."""
 
     def __init__(self) -> None:
         self._newest_first: tuple[CameraInfo, ...] = ()
 
     def add(self, message: CameraInfo) -> None:
-        """Take the next."""
+        """Add the next message."""
         self._newest_first = (message, *self._newest_first)[:CALIBRATIONS_KEPT]
 
     def at(self, stamp: Time) -> CameraInfo | None:
-        """Return the one of a stamp, the newest where there is none, None before the first."""
+        """Return the message with this stamp, else the newest; None before the first."""
         calibrations = self._newest_first
         newest = calibrations[0] if calibrations else None
         return next((each for each in calibrations if each.header.stamp == stamp), newest)
@@ -41,14 +42,16 @@ class Calibrations:
 @dataclass(frozen=True)
 class Frame:
     """
-    One image as it came.
+    One image as it was received.
 
-    :ivar calibrations: of its camera; those that arrive later are added.
-    :ivar rectified: camera_info's P describes it, not K and D.
-    :ivar received: monotonic clock (s).
+    :ivar topic: the topic it was received on.
+    :ivar calibrations: those of its camera; messages that arrive later are added.
+    :ivar rectified: whether camera_info's P describes the image, not its K and D.
+    :ivar received: when it was received (s, monotonic clock).
     """
 
     camera: str
+    topic: str
     message: Image | CompressedImage
     calibrations: Calibrations
     rectified: bool
@@ -56,7 +59,7 @@ class Frame:
 
     @property
     def camera_info(self) -> CameraInfo | None:
-        """Return its calibration; drivers publish it after the image."""
+        """The image's calibration, looked up when it is needed: drivers publish it later."""
         return self.calibrations.at(self.message.header.stamp)
 
 
@@ -76,14 +79,14 @@ class FrameCounts:
 
 class CameraInput:
     """
-    Subscribes to one camera's image and calibration, and keeps the newest frame only.
+    Subscribes to one camera's image and calibration, and keeps only the newest frame.
 
-    It rests where images come that nobody has wanted for some seconds. A camera whose images do
-    not come stays subscribed, which costs nothing and tells of it.
+    It unsubscribes (rests) when images arrive that nobody has wanted for some seconds. While no
+    images arrive it stays subscribed, which costs nothing and lets diagnostics tell of it.
 
     Callbacks run in the executor's thread; `take` may be called from another.
 
-    :ivar max_rate: Hz, 0: all.
+    :ivar max_rate: most frames kept per second (Hz); 0: all.
     :ivar counts: FrameCounts.
     :ivar stamp_age: how long before its receipt (s, the node's clock) the last image was stamped.
     """
@@ -92,14 +95,15 @@ class CameraInput:
                  transport: str, reliability: str, geometry: str,
                  new_frame: threading.Condition) -> None:
         self.name = name
-        # What is published under the names after remapping is what counts. Subscribing remaps, so
-        # it takes the names before.
+        # Publishers are looked for under the remapped names. Subscribing remaps by itself, so it
+        # is given the names before remapping.
         base_topic = node.resolve_topic_name(image_topic)
         self._image_name = f'{base_topic}/compressed' if transport == 'compressed' else image_topic
         self._camera_info_name = (
             info_topic or _sibling_camera_info_name(node, image_topic, base_topic))
         self.image_topic = node.resolve_topic_name(self._image_name)
-        # image_proc's names: image_rect, image_rect_color; camera_info is the raw image's there.
+        # image_proc publishes image_rect and image_rect_color; the camera_info beside them is that
+        # of the raw image.
         self._rectified = geometry == 'rectified' or (
             geometry == 'auto' and base_topic.rpartition('/')[2].startswith('image_rect'))
         self.max_rate = 0.0
@@ -124,7 +128,7 @@ class CameraInput:
         self.follow_publishers()
 
     def follow_demand(self, wanted: bool) -> None:
-        """Subscribe as the publishers offer, or rest; call it now and then once started."""
+        """Subscribe while images are wanted, as publishers offer, else rest; call it regularly."""
         if wanted and not self._subscriptions:
             self.start()
             return
@@ -132,12 +136,12 @@ class CameraInput:
             self._last_wanted = time.monotonic()
         if self._last_receipt - self._last_wanted > REST_AFTER:
             self.stop()
-            self.stamp_age = 0.0  # It will be another.
+            self.stamp_age = 0.0  # The next image will have another.
         else:
             self.follow_publishers()
 
     def stop(self) -> None:
-        """Unsubscribe, which saves the transport, and forget the newest frame."""
+        """Unsubscribe, so that images are not even transported, and forget the newest frame."""
         for subscription, _ in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
@@ -147,11 +151,12 @@ class CameraInput:
 
     def follow_publishers(self) -> None:
         """
-        Subscribe with the quality of service the publishers offer, anew if it changed.
+        Subscribe with the quality of service the publishers offer; again when that changes.
 
         A reliable subscription never matches a best-effort camera, a best-effort one loses most
         of a reliable camera's large frames, and only a transient-local one gets a calibration
-        that was published once; of images it would get one that may be old.
+        that was published once. Images are always subscribed to as volatile: a latched one may
+        be old.
         """
         if not self._has_one_publisher and self.publisher_count() <= 1:
             self._has_one_publisher = True
@@ -164,7 +169,7 @@ class CameraInput:
         return self._node.count_publishers(self.image_topic)
 
     def publisher_mismatch(self) -> str:
-        """Return why a publisher's images cannot come here, and the remedy; '' if they can."""
+        """Return why a publisher's images cannot be received, and the remedy; '' if they can."""
         wanted = f'sensor_msgs/msg/{self._message_type.__name__}'
         for info in self._node.get_publishers_info_by_topic(self._image_name):
             if info.topic_type != wanted:
@@ -177,7 +182,7 @@ class CameraInput:
         return ''
 
     def lost_lately(self) -> float:
-        """Return the share of the images since the last call that were lost on the way here."""
+        """Return which share (0 to 1) of the images since the last call was lost in transit."""
         before, self._counts_before = self._counts_before, replace(self.counts)
         if before.missed is None or self.counts.missed is None:
             return 0.0
@@ -185,16 +190,16 @@ class CameraInput:
         return missed / max(1, missed + self.counts.received - before.received)
 
     def silent_for(self) -> float:
-        """Return for how long (s) no image has come that was subscribed to; 0 while it rests."""
+        """Return for how long (s) it has been subscribed without an image; 0 while it rests."""
         return time.monotonic() - self._last_receipt if self._subscriptions else 0.0
 
     def take(self) -> Frame | None:
-        """Return the newest frame once; call it holding the condition `new_frame`."""
+        """Return the newest frame once, None without a new one; call it holding `new_frame`."""
         frame, self._newest = self._newest, None
         return frame
 
     def _subscribe(self, name: str, message_type: type, callback, reliability: str) -> None:
-        """Subscribe as the publishers offer, unless that is so already."""
+        """Subscribe with the QoS that suits the publishers, unless that is so already."""
         qos = self._matching_qos(name, reliability, takes_latched=message_type is CameraInfo)
         subscription, current = self._subscriptions.get(message_type, (None, None))
         if current == qos:
@@ -225,21 +230,22 @@ class CameraInput:
         self.counts.received += 1
         self._count_missed(info['publication_sequence_number'])
         with self._new_frame:
-            # In place of one that waits, it costs nothing.
+            # max_rate does not matter where a frame waits already: replacing it costs nothing.
             if self._newest is None and self._comes_too_soon(now):
                 return
             if self._newest is not None:
                 self.counts.dropped += 1
             self._newest = Frame(
-                self.name, message, self.calibrations, self._rectified, now)
+                self.name, self.image_topic, message, self.calibrations, self._rectified, now)
             self._new_frame.notify()
 
     def _count_missed(self, sequence_number: int | None) -> None:
         if sequence_number is None:  # Cyclone DDS has none.
             self.counts.missed = None
             return
-        # Each publisher counts on its own, and messages do not tell whose they are. A lower number
-        # is that of another, or of one that was started again: follow_publishers finds out.
+        # Each publisher numbers its own messages, and a message does not say who sent it. If the
+        # number goes down, there is a second publisher, or the one was restarted:
+        # follow_publishers finds out.
         last, self._last_sequence_number = self._last_sequence_number, sequence_number
         if last is not None and sequence_number < last:
             self._has_one_publisher = False
@@ -251,7 +257,7 @@ class CameraInput:
             return False
         period = 1.0 / self.max_rate
         self._next_due = min(self._next_due, now + period)  # The rate may just have been raised.
-        # A tenth of a period of tolerance: a 30 Hz camera's jitter must not make 10 Hz 7.5.
+        # Tolerates a tenth of a period: a 30 Hz camera's jitter must not turn 10 Hz into 7.5 Hz.
         if now < self._next_due - 0.1 * period:
             return True
         self._next_due = max(self._next_due, now - period) + period
@@ -266,7 +272,7 @@ class NewestFrames:
 
     def take(self, most: int) -> list[Frame]:
         """
-        Return the newest frames of up to `most` cameras, whose turn is longest ago; each once.
+        Return the newest frames, each once, of up to `most` cameras: those served longest ago.
 
         Call it holding the condition `new_frame`.
         """
@@ -280,7 +286,7 @@ class NewestFrames:
 
 
 def _sibling_camera_info_name(node: LifecycleNode, image_topic: str, remapped: str) -> str:
-    """Return the calibration's name: beside the remapped image, if not remapped on its own."""
+    """Return the topic beside the remapped image topic, unless it is remapped on its own."""
     sibling = camera_info_topic(image_topic)
     if node.resolve_topic_name(sibling) != node.resolve_topic_name(sibling, only_expand=True):
         return sibling

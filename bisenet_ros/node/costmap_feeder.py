@@ -1,7 +1,6 @@
-"""The thread that adds masks to the costmap, so that masks do not wait for transforms."""
+"""The thread that adds masks to the costmap, so that their publishing does not wait for TF."""
 
 import threading
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from bisenet_ros.node.camera_input import Frame
@@ -13,7 +12,7 @@ from bisenet_ros.segmentation import Segmentation
 
 class SegmentedFrame(NamedTuple):
     """
-    A frame with its mask: what CostmapOutput.observe takes.
+    A frame with its mask: the arguments of CostmapOutput.observe.
 
     :ivar image_size: (width, height) of the image as it came.
     """
@@ -28,27 +27,24 @@ class CostmapFeeder:
     """
     Adds the newest mask of each camera to the costmap, in a thread of its own.
 
-    A mask may have to wait for the transform of its instant. Where transforms come more slowly
-    than masks, some masks are skipped; publishing masks never waits.
-
-    :param topics: the image topic of each camera.
+    A mask may have to wait for the transform at its stamp. If transforms come more slowly than
+    masks, some masks are skipped; publishing masks never waits.
     """
 
-    def __init__(self, costmap: CostmapOutput, topics: Mapping[str, str], faults: Faults) -> None:
+    def __init__(self, costmap: CostmapOutput, faults: Faults) -> None:
         self._costmap = costmap
-        self._topics = topics
         self._faults = faults
         self._offered = threading.Condition()
         self._newest: dict[str, SegmentedFrame] = {}
         self._worker: Worker | None = None
 
     def start(self) -> None:
-        """Begin to take what is offered."""
+        """Begin to add the masks that are offered."""
         self._worker = Worker(self._take, self._offered, self._observe, 'costmap')
         self._worker.start()
 
     def stop(self) -> None:
-        """Return once nothing is added any more; what was offered and not added is forgotten."""
+        """Stop, once the mask in work is added; forget masks that were offered but not added."""
         if self._worker is None:
             return
         self._worker.stop()
@@ -60,7 +56,7 @@ class CostmapFeeder:
         return self._costmap.wanted()
 
     def offer(self, segmented: SegmentedFrame) -> None:
-        """Hand over a mask, in place of that camera's last if that has not had its turn."""
+        """Hand over a mask; it replaces the same camera's last one if that is still waiting."""
         with self._offered:
             self._newest[segmented.frame.camera] = segmented
             self._offered.notify()
@@ -72,9 +68,9 @@ class CostmapFeeder:
 
     def _observe(self, newest: list[SegmentedFrame]) -> None:
         for segmented in newest:
-            camera = segmented.frame.camera
+            frame = segmented.frame
             try:
                 self._costmap.observe(*segmented)
-            except Exception as error:  # Whatever it is, other cameras' costmap goes on.
+            except Exception as error:  # Other cameras' masks are added all the same.
                 self._faults.report_throttled(
-                    camera, 'costmap', f'costmap: {self._topics[camera]}: {describe(error)}')
+                    frame.camera, 'costmap', f'costmap: {frame.topic}: {describe(error)}')

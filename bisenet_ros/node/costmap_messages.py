@@ -1,4 +1,4 @@
-"""Costmaps as ROS messages, by the rules of what consumes them."""
+"""Turns costmaps into ROS messages that their consumers accept."""
 
 from array import array
 
@@ -21,7 +21,8 @@ def occupancy_grid(header: Header, info: GridInfo, cells: np.ndarray) -> Occupan
     """
     Return `cells`, (height, width) int8, as a grid that Nav2's StaticLayer accepts.
 
-    It is axis-aligned: StaticLayer ignores the origin's orientation, but wants it of unit length.
+    The grid is axis-aligned: StaticLayer ignores the origin's orientation, but requires a unit
+    quaternion.
     """
     grid = OccupancyGrid(header=header, info=_map_metadata(info, header.stamp))
     fill(grid.data, np.asarray(cells, np.int8))

@@ -1,9 +1,10 @@
-"""The costmap's topics, and when they must say unknown."""
+"""Publishes the costmap's topics, and decides when they must say unknown."""
 
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,17 +35,18 @@ from bisenet_ros.segmentation import LabelSet, Segmentation
 COSTMAP_TOPIC = 'segmentation/costmap'
 CLASS_COSTMAPS_TOPIC = 'segmentation/class_costmaps'
 OBSTACLES_TOPIC = 'segmentation/obstacles'
-# s: Fast DDS's own 512 KiB of shared memory lose most of what is published right after another
-# grid. It looks every 3 s (heartbeat_period) whether something has to be sent again.
+# Seconds that a message may take to arrive. Fast DDS's default 512 KiB of shared memory lose most
+# messages that are published right after another grid; only every 3 s (heartbeat_period) does it
+# check whether something must be sent again.
 DELIVERY_TIMEOUT = 4.0
 
 
-class UnknownCostmap:
+class CostmapPlaceholder:
     """
-    Says that nothing is known before there is a CostmapOutput, and where there will be none.
+    Publishes unknown costmaps until there is a CostmapOutput, which may be never.
 
-    A node that was started again takes back what the one before it has said; loading the weights
-    may take minutes, or fail.
+    They replace those of an earlier node that has ended, which Nav2 would use on and on: loading
+    the weights may take minutes, or fail.
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, frame: str,
@@ -60,7 +62,7 @@ class UnknownCostmap:
         for name in dict.fromkeys(publish_classes):
             try:
                 self._publish(f'{COSTMAP_TOPIC}/{name}', unknown)
-            except InvalidTopicNameException:  # No class, as configuring will say.
+            except InvalidTopicNameException:  # Not a class; configuring reports it.
                 continue
 
     def _publish(self, topic: str, message: object) -> None:
@@ -74,23 +76,43 @@ class UnknownCostmap:
             self._node.destroy_publisher(publisher)
 
 
+@dataclass
+class _CameraRecord:
+    """
+    What became of a camera's masks.
+
+    :ivar seen_at: when what the newest mask shows was seen (s, monotonic clock): when its image
+        came, or `age` before the mask was added if that is earlier; -inf before the first mask.
+    :ivar age: how much older than the newest odometry that image was when its mask was added (s).
+    :ivar failure: why the last mask could not be added; '' if it was.
+    :ivar model: what the camera model was made from, and the model; None before the first.
+    """
+
+    seen_at: float = -math.inf
+    age: float = 0.0
+    failure: str = ''
+    model: tuple[tuple, CameraModel] | None = None
+
+
 class CostmapOutput:
     """
     Fuses the masks of all cameras into one costmap and publishes it.
 
-    Nav2 never expires a grid, so whatever is not sure (no image for `stale_after`, no
-    calibration, no pose, a failure, a pause) is published as unknown here. `observe` runs in the
-    feeder's thread, the rest in the executor's.
+    Nav2 never expires a grid, so the costmap is published as unknown here whenever it may be
+    wrong (no image for `stale_after`, no calibration, no pose, a failure, a pause). `observe`
+    runs in the feeder's thread, the rest in the executor's.
 
-    :param poses: RobotPoses of these cameras; destroyed with this.
-    :param cameras: names, as Frame.camera has them.
+    Nothing is published before the first `publish_unknown`, which may fail.
+
+    :param poses: RobotPoses of these cameras.
+    :param cameras: the names of the cameras, as in Frame.camera.
     :param publish_classes: names of classes that get a grid of their own.
     :ivar publishing_fault: why publishing failed the last time; '' if it did not.
     """
 
     def __init__(self, node: LifecycleNode, settings: CostmapSettings, label_set: LabelSet,
                  poses: RobotPoses, cameras: Iterable[str], publish_classes: list[str]) -> None:
-        """:raises ValueError: if a name in publish_classes is no class."""
+        """:raises ValueError: if a name in publish_classes is not a class."""
         names = label_set.class_names
         if unknown_names := [name for name in publish_classes if name not in names]:
             raise ValueError(f'costmap.publish_classes has {unknown_names}; label set '
@@ -103,12 +125,8 @@ class CostmapOutput:
         self._publishing_time = 0.0
         self._publishing_share = Rate()
         self._lock = threading.Lock()
-        self._cameras: dict[str, tuple[tuple, CameraModel]] = {}
+        self._cameras = {name: _CameraRecord() for name in cameras}
         self._stamp = Time().to_msg()
-        self._observed_at = dict.fromkeys(cameras, -math.inf)
-        self._delays = dict.fromkeys(cameras, 0.0)
-        self._ages = dict.fromkeys(cameras, 0.0)
-        self._failures = dict.fromkeys(cameras, '')
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
             node.create_publisher(
@@ -119,15 +137,13 @@ class CostmapOutput:
         self._obstacles = node.create_publisher(PointCloud2, OBSTACLES_TOPIC, LATCHED_QOS)
         self._publishers = (
             self._combined, *self._classes, self._obstacles, self._class_costmaps)
-        # Those whose last message is not unknown; at first there is none.
+        # Publishers whose last message does not say unknown; at first all, as none has published.
         self._holding_data = set(self._publishers)
         self._taken_back_at = -math.inf
         self.publishing_fault = ''
-        self.publish_unknown()
 
     def destroy(self) -> None:
         """Take the topics off the graph, after the last grid has been delivered."""
-        self._poses.destroy()
         deadline = self._taken_back_at + DELIVERY_TIMEOUT
         for publisher in self._publishers:
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
@@ -143,23 +159,24 @@ class CostmapOutput:
         Add one frame's mask.
 
         :param image_size: (width, height) of the image as it came.
-        :param segmentation: with confidence, and the classes of all pixels.
-        :param confidence_threshold: 0 to 1; ground seen with less says nothing.
+        :param segmentation: with confidence, and before the threshold has removed classes.
+        :param confidence_threshold: 0 to 1; ground pixels of less confidence are ignored.
         :raises ValueError: if calibration or pose are missing or wrong.
         """
+        record = self._cameras[frame.camera]
         try:
-            camera = self._camera_model(frame, image_size, segmentation.class_ids.shape[::-1])
+            camera = _camera_model(record, frame, image_size, segmentation.class_ids.shape[::-1])
             header = frame.message.header
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
             base_pose = self._poses.base(frame.camera, stamp)
-            # Not holding the lock: nobody else may wait for a new table.
+            # Without the lock, so that nobody has to wait while a lookup table is built.
             self._costmap.prepare(frame.camera, camera, camera_pose)
             seconds = stamp.nanoseconds * 1e-9
             with self._lock:
                 newest = self._costmap.newest_stamp
                 if self._poses.may_have_begun_anew(*sorted((1e9 * newest, stamp.nanoseconds))):
-                    if seconds < newest:  # It was placed by the odometry before.
+                    if seconds < newest:  # Placed by odometry from before it began anew.
                         return
                     self._costmap.clear()
                 used = self._costmap.update(
@@ -169,22 +186,32 @@ class CostmapOutput:
                     return
                 if seconds >= self._costmap.newest_stamp:
                     self._stamp = header.stamp
-                self._failures[frame.camera] = ''
-                now = time.monotonic()
-                self._observed_at[frame.camera] = now
-                self._delays[frame.camera] = now - frame.received
-                # Simulated seconds are not the wall clock's.
+                record.failure = ''
+                # In simulation a difference of stamps is not in seconds of the wall clock.
                 is_simulated = self._node.get_clock().ros_time_is_active
-                self._ages[frame.camera] = 0.0 if is_simulated else self._poses.age(stamp)
+                record.age = 0.0 if is_simulated else self._poses.age(stamp)
+                record.seen_at = min(frame.received, time.monotonic() - record.age)
         except Exception as error:
-            self._failures[frame.camera] = describe(error)
+            record.failure = describe(error)
             raise
 
     def begin_anew(self) -> None:
-        """Count no camera before its next mask, and forget what went wrong before a pause."""
+        """
+        Forget what was seen, and what went wrong, before a pause.
+
+        The robot may have been carried away meanwhile, which odometry need not show. No camera
+        counts before its next mask.
+        """
+        self.clear()
         self.publishing_fault = ''
-        self._failures = dict.fromkeys(self._failures, '')
-        self._observed_at = dict.fromkeys(self._observed_at, -math.inf)
+        self.forget_failures()
+        for camera in self._cameras.values():
+            camera.seen_at = -math.inf
+
+    def forget_failures(self) -> None:
+        """Forget why masks could not be added or were too old; call it while none are added."""
+        for camera in self._cameras.values():
+            camera.failure, camera.age = '', 0.0
 
     def clear(self) -> None:
         """Forget what was seen."""
@@ -193,35 +220,25 @@ class CostmapOutput:
 
     def missing(self, stale_after: float, only_failed: bool = False) -> dict[str, str]:
         """
-        Return the cameras of which nothing added is younger than `stale_after` seconds, and why.
+        Return the cameras whose newest mask is older than `stale_after` seconds, and why.
 
-        A mask is as old as its image when it was added, since it came or beside the newest
-        odometry, and ages from then on. What is older than the costmap's decay_time is missing in
-        any case.
+        A mask's age counts from _CameraRecord.seen_at. One that is older than the costmap's
+        decay_time does not count in any case.
 
         :param only_failed: return only cameras with a known fault.
         """
         stale_after = min(stale_after, self._decay_time)
         now = time.monotonic()
-        return {name: self._failures[name] or self._why_stale(name, stale_after)
-                for name, observed_at in self._observed_at.items()
-                if now - observed_at + max(self._delays[name], self._ages[name]) > stale_after
-                and (self._failures[name] or not only_failed)}
-
-    def _why_stale(self, name: str, stale_after: float) -> str:
-        if self._ages[name] > stale_after:
-            return (f'images are {self._ages[name]:.1f} s older than the newest odometry: '
-                    'synchronise the clocks, or make stale_after larger')
-        return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
-                'where the network, a bag or a simulation is slow, or max_rate low, make '
-                'stale_after larger')
+        return {name: camera.failure or _why_stale(camera.age, stale_after)
+                for name, camera in self._cameras.items()
+                if now - camera.seen_at > stale_after and (camera.failure or not only_failed)}
 
     def publish(self, stale_after: float) -> None:
         """
-        Publish what the cameras saw that still add masks; unknown if none does.
+        Publish what those cameras saw that still add masks; unknown if none does.
 
-        A topic that fails is made unknown, the others are published all the same; what failed is
-        raised in the end.
+        A topic that fails is made unknown, and the others are published all the same; the error
+        is raised at the end.
         """
         began = time.monotonic()
         try:
@@ -238,7 +255,7 @@ class CostmapOutput:
             missing = self.missing(stale_after)
             for name in missing:
                 self._costmap.forget(name)
-        if len(missing) == len(self._observed_at):
+        if len(missing) == len(self._cameras):
             self.publish_unknown()
         elif self.wanted():
             self._publish_known()
@@ -249,25 +266,25 @@ class CostmapOutput:
 
     @property
     def holds_data(self) -> bool:
-        """Whether the last message of any topic is not unknown."""
+        """Whether on any topic the last message does not say unknown."""
         return bool(self._holding_data)
 
     @property
     def listeners_may_know(self) -> bool:
-        """Whether something is not taken back, or so lately that it may be lost on its way."""
+        """Whether listeners may hold data: not taken back, or so lately that this may be lost."""
         return self.holds_data or time.monotonic() < self._taken_back_at + DELIVERY_TIMEOUT
 
     def is_stale(self, stale_after: float) -> bool:
-        """Return whether something is known to listeners, but no camera adds masks any more."""
-        return self.holds_data and len(self.missing(stale_after)) == len(self._observed_at)
+        """Return whether listeners hold data though no camera adds masks any more."""
+        return self.holds_data and len(self.missing(stale_after)) == len(self._cameras)
 
     def publish_unknown(self) -> None:
         """
         Publish all topics as unknown.
 
-        When repeated, publish only the grids, where somebody subscribes: Nav2's ObstacleLayer
-        would take another empty cloud for a sign of life. Where one topic fails, the others are
-        published all the same; what failed, if any, is raised in the end.
+        Repeated calls publish only grids, and only those that somebody subscribes to: Nav2's
+        ObstacleLayer would take another empty cloud for a sign of life. If a topic fails, the
+        others are published all the same; the error is raised at the end.
         """
         with self._lock:
             info = self._costmap.info
@@ -304,7 +321,7 @@ class CostmapOutput:
         return grid
 
     def _publish_known(self) -> None:
-        """Build each message only if somebody subscribes, all of one instant."""
+        """Publish data of one instant where somebody subscribes, unknown elsewhere."""
         with self._lock:
             subscribed = self._subscribed()
             self._holding_data |= subscribed
@@ -312,7 +329,7 @@ class CostmapOutput:
             failures = _publish_each({
                 publisher: partial(self._known_message, publisher, info)
                 for publisher in self._publishers if publisher in subscribed})
-            # Latched: who subscribes in an hour must not get what was seen now.
+            # Topics are latched: who subscribes in an hour must not get what was seen now.
             self._publish_unknown_on(
                 (self._holding_data - subscribed) | failures.keys(), info)
         if failures:
@@ -330,23 +347,33 @@ class CostmapOutput:
         grid, = self._costmap.class_grids([self._classes[publisher]])
         return occupancy_grid(header, info, grid)
 
-    def _camera_model(self, frame: Frame, image_size: tuple[int, int],
-                      mask_size: tuple[int, int]) -> CameraModel:
-        if frame.camera_info is None:
-            raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
-                                   'camera_info_topic')
-        key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
-        known, model = self._cameras.get(frame.camera, (None, None))
-        if known != key:
-            calibration = Calibration(*key[0], rectified=frame.rectified)
-            model = calibration.for_image(*image_size).resized(*mask_size)
-            self._cameras[frame.camera] = (key, model)
-        return model
+
+def _camera_model(record: _CameraRecord, frame: Frame, image_size: tuple[int, int],
+                  mask_size: tuple[int, int]) -> CameraModel:
+    """Return a frame's camera model, made anew only where what it is made from has changed."""
+    if frame.camera_info is None:
+        raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
+                               'camera_info_topic')
+    key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
+    if record.model is None or record.model[0] != key:
+        calibration = Calibration(*key[0], rectified=frame.rectified)
+        record.model = key, calibration.for_image(*image_size).resized(*mask_size)
+    return record.model[1]
+
+
+def _why_stale(age: float, stale_after: float) -> str:
+    """Return why a camera without a failure is missing; `age` as in _CameraRecord."""
+    if age > stale_after:
+        return (f'images are {age:.1f} s older than the newest odometry: synchronise the clocks, '
+                'or make stale_after larger')
+    return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
+            'where the network, a bag or a simulation is slow, or max_rate low, make '
+            'stale_after larger')
 
 
 def _publish_each(
         messages: Mapping[Publisher, Callable[[], object]]) -> dict[Publisher, Exception]:
-    """Make and publish messages, one whatever becomes of another; return what failed."""
+    """Make and publish each message even if another fails; return the errors."""
     failures = {}
     for publisher, make_message in messages.items():
         try:

@@ -1,4 +1,4 @@
-"""What the node says of itself on /diagnostics."""
+"""Publishes the node's state on /diagnostics."""
 
 from collections.abc import Mapping
 
@@ -19,8 +19,8 @@ class Diagnostics:
         """
         Publish the state.
 
-        :param values: floats are shown with two decimals, None as unknown; `device` is the
-            hardware's id, too.
+        :param values: floats are shown with two decimals, None as unknown; `device` also becomes
+            the hardware_id.
         """
         status = DiagnosticStatus(
             level=level, name=self._node.get_fully_qualified_name().lstrip('/'),

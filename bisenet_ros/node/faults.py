@@ -1,4 +1,4 @@
-"""What went wrong with frames; told by the threads that work on them, read by the executor's."""
+"""Collects what went wrong with frames, from all threads, for logs and diagnostics."""
 
 import math
 import time
@@ -14,7 +14,7 @@ def describe(error: Exception) -> str:
     """
     Return an error's message.
 
-    If it is neither a ValueError nor an OSError with a text, also its type and line.
+    Its type and source line are added, unless it is a ValueError or an OSError with a text.
     """
     if isinstance(error, (ValueError, OSError)) and str(error):
         return str(error)
@@ -27,7 +27,7 @@ class Faults:
     """
     Remembers each camera's fault until it is cleared, and logs without flooding.
 
-    :ivar last: the last one reported, of whatever kind; '' if there was none.
+    :ivar last: the last fault reported, of whatever kind; '' if there was none.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
@@ -43,9 +43,9 @@ class Faults:
         return fault
 
     def report_throttled(self, camera: str, source: str, fault: str) -> None:
-        """Log a fault that may repeat with every frame of a camera, apart from other sources'."""
+        """Log a fault that may repeat with every frame; throttled for each camera and source."""
         self.last = fault
-        # Throttled here, for rclpy would let one camera's faults silence another's.
+        # Not by rclpy's throttling, with which one camera's faults would silence another's.
         now = time.monotonic()
         if now - self._logged_at.get((camera, source), -math.inf) >= LOG_THROTTLE:
             self._logged_at[camera, source] = now

@@ -1,4 +1,4 @@
-"""What becomes of the frames in hand: segmented, published, and offered to the costmap."""
+"""Segments frames, publishes the masks, and offers them to the costmap."""
 
 import logging
 import threading
@@ -19,8 +19,8 @@ from bisenet_ros.segmentation import Segmentation, Segmenter
 from bisenet_ros.segmentation.device import device_is_lost
 from bisenet_ros.segmentation.postprocess import without_uncertain
 
-# Seconds until a GPU that failed to prepare for images of a size tries again: each attempt takes
-# the memory, and what is prepared in it, from other cameras.
+# Seconds until a GPU that failed to prepare for an image size tries again: each attempt takes
+# memory, and what is prepared in it, away from other cameras.
 RETRY_AFTER = 10.0
 
 _logger = logging.getLogger(__name__)
@@ -37,68 +37,70 @@ class FrameProcessor:
     """
     Takes frames through the network to the topics.
 
-    `process` is what a Worker calls in its thread, the rest is for the executor's.
+    A Worker calls `process` in its thread; the other methods are for the executor's thread.
     Whatever goes wrong with a frame is reported to `faults`, and the next frame is tried.
 
-    :param topics: the image topic of each camera.
     :param outputs: the topics of each camera's masks.
-    :param costmap: what feeds the costmap; None where there is none.
+    :param costmap: the feeder of the costmap; None without a costmap.
     :param on_device_lost: called when the device refuses all further work.
-    :ivar most_at_once: how many frames it takes in one batch; a CPU is no faster with several.
+    :ivar most_at_once: most frames in one batch; 1 on a CPU, which is no faster with several.
     """
 
-    def __init__(self, segmenter: Segmenter, topics: Mapping[str, str],
-                 outputs: Mapping[str, SegmentationOutputs], costmap: CostmapFeeder | None,
-                 settings: Parameters, faults: Faults,
+    def __init__(self, segmenter: Segmenter, outputs: Mapping[str, SegmentationOutputs],
+                 costmap: CostmapFeeder | None, settings: Parameters, faults: Faults,
                  on_device_lost: Callable[[], None]) -> None:
         self._segmenter = segmenter
-        self._topics = topics
         self._outputs = outputs
         self._costmap = costmap
         self._settings = settings
         self._faults = faults
         self._on_device_lost = on_device_lost
-        # Counts pauses: frames taken before one are not published after it.
+        # _run counts pauses: frames taken before a pause are not published after it.
         self._run = self._prepared_in_run = 0
         self._is_at_work = False
         self._publishing = threading.Lock()
-        # Of each camera, and for how many images of such sizes the segmenter is prepared.
+        # The sizes of each camera, and for how many images of such sizes the GPU is prepared.
         self._sizes: dict[str, _Sizes] = {}
         self._prepared: dict[_Sizes, int] = {}
-        # When such images may be tried again, and why they failed.
+        # When sizes that failed may be tried again (s, monotonic clock), and why they failed.
         self._failed: dict[_Sizes, tuple[float, str]] = {}
         self.most_at_once = self._most_tried
         self.throughput = Throughput()
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the network runs on a CPU, which needs no preparation for an image size."""
+        return self._segmenter.device == 'cpu'
+
+    @property
     def _most_tried(self) -> int:
-        return 1 if self._segmenter.device == 'cpu' else len(self._outputs)
+        return 1 if self.on_cpu else len(self._outputs)
 
     def start(self) -> None:
-        """Publish what comes of the frames from now on."""
+        """Publish the masks of frames from now on."""
         self._is_at_work = True
 
     def stop(self) -> None:
         """
-        Publish nothing any more, not even of the frames in work, for which this does not wait.
+        Publish nothing any more, not even of the frames in work; this does not wait for them.
 
-        The device's memory may be free when it starts again: then all is tried anew.
+        Sizes that failed are tried again after the next start: memory may be free by then.
         """
         with self._publishing:
             self._is_at_work = False
             self._run += 1
 
     def warm_up(self) -> None:
-        """Run the network, so that first frames, if they have 640x480 pixels, are fast, too."""
+        """Run the network, so that the first frames are fast, too, if they have 640x480 pixels."""
         image_size = 640, 480
         self._prepare(_Sizes(image_size, self._mask_size(image_size)), self.most_at_once)
 
     def _prepare(self, sizes: _Sizes, most: int) -> None:
         """
-        Have a GPU prepare itself for images of a size, and for each number of them up to `most`.
+        Have a GPU prepare for batches of 1, 2, ... `most` images of a size.
 
-        Cameras do not wait for each other. Where the memory is too small for several at once, they
-        go in smaller batches, until `stop`.
+        Every number may occur, because cameras do not wait for each other. If memory is too small
+        for a batch, only smaller ones are used until `stop`.
         """
         width, height = sizes.image
         blank = np.zeros((height, width, 3), np.uint8)
@@ -110,14 +112,14 @@ class FrameProcessor:
                     if len(self._outputs) > 1:
                         self._failed[sizes] = time.monotonic() + RETRY_AFTER, describe(error)
                     raise
-                _logger.warning('%d images of %dx%d at once are too many, until the node has been '
-                                'paused: %s', count, width, height, error)
+                _logger.warning('%d images of %dx%d at once are too many; until the node is '
+                                'paused, it takes fewer: %s', count, width, height, error)
                 self.most_at_once = min(self.most_at_once, count - 1)
                 break
         self._prepared[sizes] = most
 
     def wanted(self, camera: str) -> bool:
-        """Return whether anybody subscribes to what comes of a camera's images."""
+        """Return whether anybody subscribes to anything made from a camera's images."""
         return self._outputs[camera].wanted() or self.costmap_wanted()
 
     def costmap_wanted(self) -> bool:
@@ -128,9 +130,9 @@ class FrameProcessor:
         """Segment and publish frames of up to most_at_once cameras."""
         try:
             self._process(frames, self._run)
-        except Exception as error:  # The thread must live on, whatever nobody thought of.
+        except Exception as error:  # The thread must survive even unforeseen errors.
             for frame in frames:
-                self._report(frame.camera, f'not segmented: {describe(error)}')
+                self._report(frame, f'not segmented: {describe(error)}')
 
     def _process(self, frames: list[Frame], run: int) -> None:
         if run != self._prepared_in_run:
@@ -146,7 +148,7 @@ class FrameProcessor:
             try:
                 images.append((frame, to_color_image(frame.message)))
             except ImageConversionError as error:
-                self._report(frame.camera, error)
+                self._report(frame, error)
         for order in ('rgb', 'bgr'):
             if group := [pair for pair in images if pair[1].channel_order == order]:
                 self._segment_and_publish(group, order, run)
@@ -169,7 +171,7 @@ class FrameProcessor:
 
     def _segment(self, images: list[tuple[Frame, ColorImage]], order: str,
                  with_confidence: bool) -> list[tuple[Frame, ColorImage, Segmentation]]:
-        """Segment in one batch; one by one where that fails, so that one cannot fail the rest."""
+        """Segment in one batch; if it fails, one by one, so that one cannot fail the others."""
         pixels = [image.pixels for _, image in images]
         sizes = [self._mask_size(each.shape[1::-1]) for each in pixels]
         try:
@@ -177,15 +179,15 @@ class FrameProcessor:
                 self._prepare_for(frame.camera, _Sizes(image.pixels.shape[1::-1], mask_size))
             segmentations = self._segmenter.segment(
                 pixels, sizes, channel_order=order, with_confidence=with_confidence)
-        except Exception as error:  # The network's failures have no common type; the node lives.
+        except Exception as error:  # The network's failures have no common type.
             failure = f'segmentation failed: {describe(error)}'
         else:
             return [(*pair, segmentation) for pair, segmentation in zip(images, segmentations)]
-        # Not in the clause: the error would hold the GPU's memory.
+        # Not in the except clause, where the error would still hold the GPU's memory.
         if len(images) > 1:
             return [done for pair in images
                     for done in self._segment([pair], order, with_confidence)]
-        self._report(images[0][0].camera, failure)
+        self._report(images[0][0], failure)
         if device_is_lost(self._settings['device']):
             self._on_device_lost()
         return []
@@ -196,14 +198,14 @@ class FrameProcessor:
         return wanted_size if all(wanted_size) else image_size
 
     def _prepare_for(self, camera: str, sizes: _Sizes) -> None:
-        """Prepare for a camera's new image size at once, so that later frames do not wait."""
+        """Prepare for a camera's image size when it is new, so that later frames do not wait."""
         retry_at, why = self._failed.get(sizes, (0.0, ''))
         if time.monotonic() < retry_at:
             raise ValueError(f'{why} (tried every {RETRY_AFTER:.0f} s)')
         self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
-        # In this order: a GPU is asked for its name only where there is something to prepare.
-        if sharing > self._prepared.get(sizes, 0) and self._segmenter.device != 'cpu':
+        # In this order, because on_cpu asks a GPU for its name.
+        if sharing > self._prepared.get(sizes, 0) and not self.on_cpu:
             self._prepare(sizes, sharing)
 
     def _publish(self, frame: Frame, image: ColorImage, segmentation: Segmentation,
@@ -218,9 +220,9 @@ class FrameProcessor:
             outputs.publish_camera_info(
                 frame, image.pixels.shape[1::-1], segmentation.class_ids.shape[::-1])
         except Exception as error:  # A wrong calibration, or whatever a middleware raises.
-            self._report(frame.camera, describe(error))
+            self._report(frame, describe(error))
         else:
             self._faults.clear_camera_fault(frame.camera)
 
-    def _report(self, camera: str, error: object) -> None:
-        self._faults.set_camera_fault(camera, f'{self._topics[camera]}: {error}')
+    def _report(self, frame: Frame, error: object) -> None:
+        self._faults.set_camera_fault(frame.camera, f'{frame.topic}: {error}')

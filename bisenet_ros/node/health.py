@@ -1,4 +1,4 @@
-"""How a node at work is doing, in a sentence for whoever reads its diagnostics."""
+"""Tells in a sentence, for diagnostics, how an active node is doing."""
 
 import time
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ SEE_LARGE_IMAGES_OR_WAIT = (
 
 
 class Health:
-    """Looks at the parts of a node that segments; made when it begins to."""
+    """Assesses the parts of a node that segments; made anew whenever it starts to."""
 
     def __init__(self, inputs: Mapping[str, CameraInput], processor: FrameProcessor,
                  costmap: CostmapOutput | None, worker: Worker, faults: Faults) -> None:
@@ -34,7 +34,7 @@ class Health:
         """
         Return a DiagnosticStatus level and what is wrong, with the remedy.
 
-        :param stale_after: seconds without a result that are too long.
+        :param stale_after: seconds after which a missing result is a fault.
         """
         errors, warnings = self._camera_troubles(stale_after)
         overload = self._costmap_overload()
@@ -43,8 +43,10 @@ class Health:
             errors.insert(
                 0, f'the costmap is not published: {self._costmap.publishing_fault}')
         if busy_for > stale_after:
-            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: a GPU may need minutes '
-                          'for the first of a size; a smaller network_size is faster')
+            excuse = '' if self._processor.on_cpu else (
+                'a GPU may need minutes for the first frame of a size; ')
+            errors.insert(0, f'at work on a frame for {busy_for:.1f} s: {excuse}a smaller '
+                          'network_size is faster')
         # The overload first: where there is one, it explains the others.
         if troubles := overload + errors + warnings:
             return (DiagnosticStatus.ERROR if errors else DiagnosticStatus.WARN,
@@ -54,7 +56,7 @@ class Health:
         return DiagnosticStatus.OK, 'segmenting'
 
     def _costmap_overload(self) -> list[str]:
-        """Return that publishing costmaps keeps the node from receiving, where it does."""
+        """Return a warning if publishing costmaps keeps the node from receiving, else []."""
         share = 0.0 if self._costmap is None else self._costmap.publishing_share()
         if share <= PUBLISHING_SHARE_TO_WARN_OF:
             return []
@@ -63,14 +65,14 @@ class Health:
                 'coarser']
 
     def _camera_troubles(self, stale_after: float) -> tuple[list[str], list[str]]:
-        """Return errors and warnings; of each camera the first that explains the others."""
+        """Return errors and warnings; of each camera only the first, which explains the others."""
         missing = self._missing_in_costmap(stale_after)
         errors, warnings = [], []
         for name, camera in self._inputs.items():
-            # At each assessment, whatever else is the matter, so that "lately" is since the last.
+            # Called at each assessment, needed or not: it counts from one call to the next.
             lost = camera.lost_lately()
             publishers = camera.publisher_count()
-            # A costmap that is awaited must not go blind with a warning only.
+            # A costmap that somebody listens to must not go blind with only a warning.
             silent = errors if name in missing else warnings
             if publishers == 0:
                 silent.append(f'nobody publishes {camera.image_topic}: is the camera driver '
@@ -100,12 +102,15 @@ class Health:
         """
         Return the cameras that add nothing to the costmap, and why.
 
-        Without a fault only where somebody has listened for longer than stale_after: before that,
-        the network rested.
+        A camera without a fault is among them only once somebody has listened for longer than
+        stale_after: until then the network may have rested.
         """
         now = time.monotonic()
         if not self._processor.costmap_wanted():
             self._costmap_wanted_since = None
+            if self._costmap is not None:
+                # By the time somebody listens again, their causes may be gone.
+                self._costmap.forget_failures()
             return {}
         if self._costmap_wanted_since is None:
             self._costmap_wanted_since = now

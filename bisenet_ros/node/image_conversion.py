@@ -1,4 +1,4 @@
-"""ROS image messages to arrays and back, without a copy where the memory layout allows."""
+"""Converts ROS image messages to arrays and back, without a copy where the layout allows."""
 
 from array import array
 from contextlib import suppress
@@ -19,12 +19,12 @@ except ImportError:
     except ImportError:
         CONVERTER = ''
 
-# Encodings whose first three (or only) bytes per pixel are the colours as they are.
+# Bytes per pixel of encodings whose first three (or only) bytes are the plain colour values.
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3}
 
 
 class ImageConversionError(ValueError):
-    """An image message that cannot be made into a colour image; the message says why."""
+    """An image message that cannot be made into a colour image; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class ColorImage:
         """Return the pixels in a channel order, rgb or bgr; maybe still a view of the message."""
         if channel_order == self.channel_order:
             return self.pixels
-        return cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR)  # which is BGR2RGB, too
+        return cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR)  # the same as BGR2RGB
 
 
 def to_color_image(message: Image | CompressedImage) -> ColorImage:
     """
-    Return the colour image in a message, of rclpy's or of rosbags' types.
+    Return the colour image in a message of rclpy's or rosbags' types.
 
     The result is a view of the message for rgb8 and bgr8, padded rows included, and a copy for
     rgba8, bgra8 and mono8; other encodings (bayer, yuv422, 16 bit, ...) are converted by cv_bridge
@@ -84,7 +84,7 @@ def fill(data: array, values: np.ndarray) -> None:
     """
     Copy values into the empty array of a new message.
 
-    An array given to the message is copied by its constructor, and again by its setter.
+    If the array were passed to the message, its constructor and its setter would each copy it.
     """
     data.frombytes(np.ascontiguousarray(values).view(np.uint8))
 
@@ -103,24 +103,24 @@ def _three_channels(pixels: np.ndarray) -> np.ndarray:
     """Return pixels without alpha, and grey as colour."""
     if pixels.shape[2] == 3:
         return pixels
-    # Copied once, by OpenCV: whatever reads a view with such strides takes 20 times as long.
-    # BGRA2BGR leaves the order of the colours as it is, so it is RGBA2RGB, too.
+    # One copy by OpenCV: reading a view with such strides would take 20 times as long.
+    # BGRA2BGR keeps the order of the colours, so it does for RGBA as well.
     return cv2.cvtColor(
         pixels, cv2.COLOR_GRAY2RGB if pixels.shape[2] == 1 else cv2.COLOR_BGRA2BGR)
 
 
 def _decompressed(message: CompressedImage) -> ColorImage:
     encoding, _, compression = message.format.partition(';')
-    # compressed_image_transport leaves the mosaic of a Bayer image as it is in a PNG or a TIFF, in
-    # the latter the order of the channels, too.
+    # In PNG and TIFF, compressed_image_transport keeps a Bayer image as a mosaic; in TIFF, it also
+    # keeps the order of the channels.
     is_mosaic = encoding.startswith('bayer_') and ('png' in compression or 'tiff' in compression)
     order = 'rgb' if encoding.startswith('rgb') and 'tiff' in compression else 'bgr'
-    # As the sensor saw it, which is what camera_info describes, whatever EXIF says.
+    # EXIF's orientation is ignored: camera_info describes the image as the sensor saw it.
     flags = cv2.IMREAD_UNCHANGED if is_mosaic else (
         cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     pixels = None
     if len(message.data):
-        with suppress(cv2.error):  # which a header with an absurd size gives
+        with suppress(cv2.error):  # raised for a header with an absurd size
             pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
     if pixels is None:
         raise ImageConversionError(
@@ -146,7 +146,7 @@ def _converted(message: Image) -> ColorImage:
             pixels = CvBridge().imgmsg_to_cv2(message, 'bgr8')
         else:
             pixels = image_to_cvimage(message, 'bgr8')
-    except Exception as error:  # Either library raises many kinds, cv2.error among them.
+    except Exception as error:  # Both libraries raise many types, cv2.error among them.
         raise ImageConversionError(
             f'no conversion from encoding {message.encoding!r} to bgr8 ({CONVERTER} says: '
             f'{error}); let the camera driver publish rgb8 or bgr8') from error
@@ -170,7 +170,7 @@ def _packed(message: Image) -> Image:
     """
     Return the message without row padding.
 
-    rosbags-image does not know of it, cv_bridge only of whole pixels.
+    rosbags-image does not support padding, cv_bridge only padding by whole pixels.
     """
     row_bytes = message.width * _pixel_bytes(message.encoding)
     if message.step == row_bytes:

@@ -60,7 +60,7 @@ class SegmentationOutputs:
         """Publish one frame's segmentation; every message has the input's header unchanged."""
         header = frame.message.header
         class_ids = segmentation.class_ids
-        # It may be missing for whoever has subscribed only just now.
+        # It is missing if somebody subscribed only after the image was segmented.
         if segmentation.confidence is not None and self.confidence_wanted():
             self._confidence.publish(to_image_message(segmentation.confidence, 'mono8', header))
         if self._mask.get_subscription_count():
@@ -78,7 +78,7 @@ class SegmentationOutputs:
         """
         Publish the calibration of one frame's mask; sizes are (width, height).
 
-        :raises CalibrationError: if the frame's calibration is not that of its image.
+        :raises CalibrationError: if the frame's calibration does not fit its image.
         """
         if frame.camera_info is not None and self._camera_info.get_subscription_count():
             self._camera_info.publish(scaled_camera_info(
@@ -88,9 +88,9 @@ class SegmentationOutputs:
 
 class LabelInfoOutput:
     """
-    The latched list of classes, out before any mask.
+    The latched list of classes, published before any mask.
 
-    A mask without it crashes the process of Nav2's semantic segmentation layer.
+    A mask without it crashes the process that runs Nav2's semantic segmentation layer.
     """
 
     def __init__(self, node: LifecycleNode, label_set: LabelSet) -> None:
@@ -111,7 +111,7 @@ class LabelInfoOutput:
             self._node.destroy_publisher(self._publisher)
 
     def publish(self, confidence_threshold: float) -> None:
-        """Publish the classes, and the probability (0-1) under which pixels have none."""
+        """Publish the classes, and the probability (0-1) below which a pixel has none."""
         if self._publisher is None:
             return
         message = LabelInfo(threshold=confidence_threshold)

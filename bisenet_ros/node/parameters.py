@@ -1,7 +1,7 @@
 """
 The node's parameters: what each means, its limits, and when a change takes effect.
 
-The same names and defaults stand in `config/segment.yaml`.
+`config/segment.yaml` has the same names and defaults.
 """
 
 import re
@@ -36,13 +36,13 @@ class ParameterSpecification:
     """
     One parameter.
 
-    :ivar limits: lowest and highest value, of each element of a list.
-    :ivar choices: the texts allowed; empty: any.
-    :ivar both_or_none: of a size: both numbers above 0, or both 0.
-    :ivar topic: names a topic.
-    :ivar live: may be changed while the node is configured.
-    :ivar read_only: can only be set at start.
-    :ivar type: needed where the default is an empty list.
+    :ivar limits: lowest and highest value; for a list, of each element.
+    :ivar choices: the strings allowed; empty: any.
+    :ivar both_or_none: whether both numbers must be above 0, or both 0 (for a size).
+    :ivar topic: whether the value is the name of a topic.
+    :ivar live: whether it may be changed while the node is configured.
+    :ivar read_only: whether it can only be set at start.
+    :ivar type: only needed where the default is an empty list.
     """
 
     name: str
@@ -86,10 +86,10 @@ class ParameterSpecification:
         return descriptor
 
     def fault(self, value: Any) -> str | None:
-        """Return why `value` cannot be, or None; the ranges of scalars are checked by rclpy."""
+        """Return why `value` is invalid, or None; the ranges of scalars are checked by rclpy."""
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}; it must be one of {", ".join(self.choices)}'
-        # An empty one may stand for a default.
+        # The default may be empty, which is not the name of a topic.
         if self.topic and value != self.default and not _is_topic(value):
             return (f'{self.name} is {value!r}, which cannot be the name of a topic: give '
                     'letters, digits and _, in parts between /, none beginning with a digit')
@@ -117,8 +117,9 @@ CAMERA_PARAMETERS = (
     P('camera_info_topic', '',
       'Calibration, sensor_msgs/CameraInfo. Empty: camera_info beside the image topic.',
       topic=True),
-    P('image_geometry', 'auto', 'Which part of the calibration the image follows: raw, K and D; '
-      'rectified, P; auto: P where the name of the image topic begins with image_rect.',
+    P('image_geometry', 'auto', 'Which part of the calibration describes the image. raw: K and D; '
+      'rectified: P; auto: P if the last part of the image topic begins with image_rect, else K '
+      'and D.',
       choices=('auto', 'raw', 'rectified')),
 )
 CAMERA_POSE_PARAMETERS = (
@@ -136,8 +137,8 @@ NODE_PARAMETERS = (
     P('autostart', True, 'Configure and activate at start, without a lifecycle manager.',
       read_only=True),
     P('cameras', [], 'Names of several cameras, each with its own block <camera>.image_topic, '
-      '<camera>.camera_info_topic, <camera>.image_geometry, <camera>.camera_pose.*; empty: one, '
-      'unnamed.',
+      '<camera>.camera_info_topic, <camera>.image_geometry, <camera>.camera_pose.*; empty: a '
+      'single camera without a name.',
       read_only=True, type=Parameter.Type.STRING_ARRAY),
     P('image_transport', 'raw', 'Transport of the image.', choices=('raw', 'compressed')),
     P('image_reliability', 'auto', 'Reliability of the image subscription; auto follows the '
@@ -150,27 +151,27 @@ NODE_PARAMETERS = (
     P('engine', 'auto', 'What runs the network.', choices=ENGINES),
     P('precision', 'auto', 'Number format of the network.', choices=('auto', *PRECISIONS)),
     P('network_size', [0, 0], 'Width and height at which the network sees the image; '
-      '[0, 0]: the image\'s aspect, as many pixels as the weights were trained on or, if they '
-      'do not say, as the image has. Multiples of 8, from 32 up.',
+      '[0, 0]: the aspect of the image, with as many pixels as the weights were trained on or, '
+      'if the weights do not tell, as the image has. Multiples of 8, at least 32.',
       limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
-    P('confidence_threshold', 0.0, 'Pixels less probable than this become 255, no decision; '
-      'in the costmap such ground is unknown, obstacles stay.',
+    P('confidence_threshold', 0.0, 'Pixels whose class is less probable than this become 255 (no '
+      'decision). In the costmap, ground in such pixels is unknown; obstacles stay.',
       limits=(0.0, 1.0), live=True),
-    P('mask_size', [0, 0], 'Width and height of the mask and all that goes with it; '
+    P('mask_size', [0, 0], 'Width and height of the mask and of what is published with it; '
       '[0, 0]: those of the input image.', limits=(0, LARGEST_IMAGE_SIDE), both_or_none=True),
     P('overlay_alpha', 0.5, 'Opacity of the class colours in the overlay.',
       limits=(0.0, 1.0), live=True),
     P('max_rate', 0.0, 'Most frames per second taken from each camera (Hz); 0: all.',
       limits=(0.0, 1000.0), live=True),
-    P('stale_after', 1.0, 'Without a segmented image of a camera that came within this time (s, '
-      'of the wall clock, also in simulation) diagnostics warn, or call it an error where '
-      'somebody listens to the costmap; without one of any, costmaps become unknown (after '
-      'costmap.decay_time at the latest), as they do where images are so much older than the '
-      'newest odometry.',
+    P('stale_after', 1.0, 'Longest time (s of the wall clock, also in simulation) since the '
+      'arrival of a camera\'s last segmented image. After it, diagnostics warn, or report an '
+      'error while somebody listens to the costmap. When it has passed for all cameras, costmaps '
+      'become unknown; so they do after costmap.decay_time if that is shorter. An image this '
+      'much older than the newest odometry does not count (not in simulation).',
       limits=(0.05, 3600.0), live=True),
-    P('costmap.enabled', True, 'Make costmaps of the masks; needs calibration and camera pose.'),
+    P('costmap.enabled', True, 'Make costmaps from the masks; needs calibration and camera pose.'),
     P('costmap.frame', 'odom', 'Frame of the costmap: the global frame of the Nav2 costmap that '
-      'takes it. Without odometry the costmap is in base_frame.'),
+      'uses it. Without odometry the costmap is in base_frame.'),
     P('costmap.base_frame', 'base_link', 'Frame of the robot, on or above the ground.'),
     P('costmap.ground_z', 0.0, 'Height of the ground in base_frame (m).', limits=(-10.0, 10.0)),
     P('costmap.resolution', 0.05, 'Side of a cell (m).', limits=(0.005, 5.0)),
@@ -179,19 +180,22 @@ NODE_PARAMETERS = (
       limits=(0.1, 500.0)),
     P('costmap.rate', 10.0, 'How often costmaps are published (Hz).', limits=(0.1, 100.0)),
     P('costmap.min_range', 0.0, 'Ground nearer than this (m) to the point below the camera is '
-      'not used, nor are obstacles there marked, such as the robot itself.', limits=(0.0, 100.0)),
+      'not used, and obstacles there, such as the robot itself, are not marked.',
+      limits=(0.0, 100.0)),
     P('costmap.max_range', 8.0, 'Ground farther than this (m) from the point below the camera is '
       'not used; at most 1000 cells.', limits=(0.1, 100.0)),
-    P('costmap.max_pixel_footprint', 0.0, 'Ground of which one pixel of the mask covers more than '
-      'this (m), along its ray, is unknown: there the mask is too coarse. 0: two cells.',
+    P('costmap.max_pixel_footprint', 0.0, 'Ground is unknown where one pixel of the mask covers '
+      'more than this (m) of it along the line of sight: there the mask is too coarse. 0: two '
+      'cells.',
       limits=(0.0, 100.0)),
-    P('costmap.decay_time', 10.0, 'What was not seen for this long (s) is unknown again.',
+    P('costmap.decay_time', 10.0, 'Cells not seen for this long (s) become unknown again.',
       limits=(0.01, 86400.0)),
-    P('costmap.obstacle_probability', 0.3, 'Obstacle classes of one cost, together '
-      'this probable, set the cost of a cell even where another class is more probable.',
+    P('costmap.obstacle_probability', 0.3, 'Obstacle classes of equal cost that together are at '
+      'least this probable set the cost of a cell, even if another class is more probable.',
       limits=(0.01, 1.0)),
-    P('costmap.footprint_radius', 0.25, 'Around the origin of base_frame (m): the robot stands '
-      'there, so no obstacle does, and what was not seen is free. Below half of costmap.size.',
+    P('costmap.footprint_radius', 0.25, 'Radius (m) around the origin of base_frame within which '
+      'the robot stands: obstacles there are removed, and cells not seen are free. Less than '
+      'half of costmap.size.',
       limits=(0.0, 100.0)),
     P('costmap.publish_classes', [], 'Names of the classes that get a topic of their own, '
       'segmentation/costmap/<class>.', type=Parameter.Type.STRING_ARRAY),
@@ -204,7 +208,7 @@ NODE_PARAMETERS = (
 
 
 class ParameterError(ValueError):
-    """A parameter has a value that cannot be; the message names it and the remedy."""
+    """A parameter has an invalid value; the text names it and the remedy."""
 
 
 class Parameters:
@@ -212,9 +216,9 @@ class Parameters:
     The declared parameters of the node, read by name: `parameters['max_rate']`.
 
     A wrong value in the launch configuration does not end the node: it is remembered,
-    `check()` reports it, and setting the parameter right makes it go away.
+    `check()` reports it, and setting the parameter to a valid value makes it go away.
 
-    :ivar configured: set by the node; while true only live parameters change.
+    :ivar configured: set by the node; while true, only live parameters may be changed.
     """
 
     def __init__(self, node: Node) -> None:
@@ -246,7 +250,7 @@ class Parameters:
         return self[_name_of_camera(name, camera)]
 
     def check(self) -> None:
-        """Raise ParameterError naming every value that cannot be."""
+        """Raise a ParameterError that names every invalid value, if there is one."""
         faults = dict(self._faults)
         for name, specification in self._specifications.items():
             if name not in faults and (fault := specification.fault(self[name])):
@@ -256,7 +260,7 @@ class Parameters:
 
     def _declare(self, specification: ParameterSpecification) -> None:
         name = specification.name
-        # read_only is put on last: it would forbid the repairs below.
+        # read_only is set last: it would forbid the corrections below.
         descriptor = specification.descriptor()
         descriptor.read_only = False
         try:
@@ -267,20 +271,20 @@ class Parameters:
             parameter = self._node.declare_parameter(
                 name, specification.parameter_type, descriptor, ignore_override=True)
         if parameter.type_ == Parameter.Type.NOT_SET:
-            # Not declared with a default: rclpy takes an empty list for a byte array.
+            # Set, not declared as the default: rclpy would take an empty list for a byte array.
             self._node.set_parameters(
                 [Parameter(name, specification.parameter_type, specification.default)])
         self._node.set_descriptor(name, specification.descriptor())
         self._specifications[name] = specification
 
     def _warn_of_what_is_ignored(self) -> None:
-        # rclpy has no public way to what was given, and drops what was not declared. Nothing is
-        # told where a later one keeps it elsewhere.
+        # rclpy ignores values given for parameters that are not declared, and has no public access
+        # to them. If a later rclpy keeps them elsewhere, there is no warning.
         for name in getattr(self._node, '_parameter_overrides', {}):
             if not (self._node.has_parameter(name) or name.startswith('qos_overrides.')):
                 self._node.get_logger().warning(
-                    f'parameter {name} is ignored, for there is none of this name: is it spelt '
-                    "right? With `cameras` set, each camera has its own, such as "
+                    f'parameter {name} is ignored, because the node has none of this name: is it '
+                    "spelt right? With `cameras` set, each camera has its own, such as "
                     '<camera>.image_topic and <camera>.camera_pose.source')
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:

@@ -1,37 +1,49 @@
-"""Where the poses of a source lie far apart, in time or in space."""
+"""Finds where successive poses of a source lie far apart, in time or in space."""
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 from geometry_msgs.msg import Point, Quaternion, Vector3
 
 from bisenet_ros.costmap.geometry import is_jump
 from bisenet_ros.costmap.semantic_costmap import JUMP_BACK
 
-# The latest.
-GAPS_KEPT = 100
+# Only the latest are kept; a source that is always slow has one about every second.
+GAPS_KEPT = 1000
+
+
+class _Gap(NamedTuple):
+    """
+    What happened between two stamps, nanoseconds.
+
+    :ivar what: in words; '' if before and after are the same, so that no image lies in it.
+    :ivar is_break: whether the source may have begun anew there.
+    """
+
+    before: int
+    after: int
+    what: str
+    is_break: bool
 
 
 class PoseGaps:
     """
-    Remembers where a source of poses had a gap; between two such poses a robot may be anywhere.
+    Remembers the gaps between a source's poses; within a gap the robot may be anywhere.
 
-    A gap is a silence, or a step or turn that is no motion. The source may have begun anew there,
-    at another place; but not if it is always as slow. It has, too, where stamps go back by more
-    than a message or two: then a source was started again.
+    A gap is a silence, or a step or turn that is too fast to be motion. The source may have begun
+    anew in it, at another place, unless it is a silence that is usual for a slow source. Stamps
+    that go back by more than a message or two count as such a gap: the source was restarted.
 
     Written by one thread, read by others. Instants are stamps in nanoseconds.
 
-    :param largest: between two stamps that follow each other, seconds.
+    :param largest: longest time between two successive stamps that is not a silence, seconds.
     :ivar last: the latest stamp, None before the first.
     """
 
     def __init__(self, largest: float) -> None:
         self._largest = largest * 1e9
-        # (before, after, what happened) between two stamps.
-        self._gaps: deque[tuple[int, int, str]] = deque(maxlen=GAPS_KEPT)
-        # Those at which the source may have begun anew.
-        self._breaks: deque[tuple[int, int]] = deque(maxlen=GAPS_KEPT)
+        self._gaps: deque[_Gap] = deque(maxlen=GAPS_KEPT)
         self._pace = 0
         self._went_back = False
         self._pose: tuple[Point | Vector3, Quaternion] | None = None
@@ -39,9 +51,9 @@ class PoseGaps:
 
     def add(self, instant: int, position: Point | Vector3, orientation: Quaternion) -> bool:
         """
-        Take the next pose, metres; return whether time jumped back, and all before is forgotten.
+        Add the next pose (m); return whether time jumped back, so that all before is forgotten.
 
-        A pose a message or two late changes nothing.
+        A pose that comes a message or two late changes nothing.
         """
         pose = position, orientation
         jumped_back = self.last is not None and self.last - instant > JUMP_BACK * 1e9
@@ -58,40 +70,40 @@ class PoseGaps:
 
     def _begin_anew(self, instant, pose):
         self._gaps.clear()
-        self._breaks.clear()
         if self.last is not None:
-            # An image just before it was placed by what was told before.
-            self._breaks.append((instant, instant))
+            # An image stamped just before it was placed by poses from before the jump.
+            self._gaps.append(_Gap(instant, instant, '', is_break=True))
         self._pace, self._went_back = 0, False
         self.last, self._pose = instant, pose
 
     def _note_gap(self, instant, elapsed, pose):
-        """Note what happened between the last pose and the next, nanoseconds later, if it did."""
-        jumped = self._went_back or _is_jump(self._pose, pose, elapsed * 1e-9)
-        if jumped:
-            self._gaps.append((self.last, instant, 'jumped, in place or time,'))
+        """Note a gap between the last pose and the next, `elapsed` ns later, if there is one."""
+        if self._went_back or _is_jump(self._pose, pose, elapsed * 1e-9):
+            what, is_break = 'jumped in place or time', True
         elif elapsed > self._largest:
-            self._gaps.append((self.last, instant, f'was silent for {elapsed * 1e-9:.2f} s'))
-        if jumped or elapsed > max(self._largest, 2 * self._pace):
-            self._breaks.append((self.last, instant))
+            what, is_break = f'was silent for {elapsed * 1e-9:.2f} s', elapsed > 2 * self._pace
+        else:
+            return
+        self._gaps.append(_Gap(self.last, instant, what, is_break))
 
     def around(self, instant: int) -> str:
-        """Return what the source did in the gap that an instant lies in; '' if it is in none."""
-        return next((what for before, after, what in reversed(list(self._gaps))
-                     if before < instant < after), '')
+        """Return what the source did in the gap around an instant; '' if there is no gap."""
+        return next((gap.what for gap in reversed(list(self._gaps))
+                     if gap.before < instant < gap.after), '')
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
-        """Return whether it may have between two instants, ns, that lie in no gap."""
-        return any(start < (before + after) // 2 <= end for before, after in list(self._breaks))
+        """Return whether the source may have begun anew between two instants outside of gaps."""
+        return any(gap.is_break and start < (gap.before + gap.after) // 2 <= end
+                   for gap in list(self._gaps))
 
 
 def _is_jump(start, end, seconds):
-    """Return whether no robot gets from one (position, orientation) to the other so fast."""
+    """Return whether no robot gets from one (position, orientation) to the other in that time."""
     (start_position, start_turn), (end_position, end_turn) = start, end
     step = math.dist((start_position.x, start_position.y, start_position.z),
                      (end_position.x, end_position.y, end_position.z))
     q, r = ((turn.x, turn.y, turn.z, turn.w) for turn in (start_turn, end_turn))
-    # Of any length: tf2 refuses what is no rotation, but only later.
+    # Quaternions may have any length here: tf2 refuses invalid ones, but only later.
     cosine = abs(sum(a * b for a, b in zip(q, r)))
     sine = math.sqrt(max(0.0, (math.hypot(*q) * math.hypot(*r)) ** 2 - cosine ** 2))
     return is_jump(step, 2 * math.atan2(sine, cosine), seconds)

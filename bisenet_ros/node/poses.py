@@ -29,48 +29,52 @@ try:
 except ImportError:
     tf2_ros = None
 
-# How long an image may wait for the transform or odometry of its instant (s).
+# How long an image may wait for the transform or odometry at its stamp (s).
 POSE_TIMEOUT = 0.2
-# After a wait in vain, a camera's images do not wait at all for so long (s): other cameras' masks
-# wait for their turn meanwhile. Much shorter than stale_after, or one late message would make the
-# costmap unknown.
+# After waiting in vain, a camera's images do not wait at all for this long (s), because other
+# cameras' masks would have to wait, too. Much shorter than stale_after, or one late message would
+# make the costmap unknown.
 IMPATIENCE = 0.5
-# Between poses further apart (s) the robot may have been anywhere.
+# Between poses further apart than this (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
-ODOMETRY_KEPT = 10.0  # s: a slow network's masks are late
+ODOMETRY_KEPT = 10.0  # s; masks of a slow network come late
 ODOMETRY_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class PoseUnavailableError(ValueError):
-    """No pose is known for an image's instant; the message says of what and why."""
+    """A pose at an image's stamp is not known; the text says which and why."""
 
 
 class Patience:
-    """How long to wait for what usually comes soon, and not every time if it never comes."""
+    """Tells how long to wait for what usually comes soon, but not every time if it never does."""
 
     def __init__(self) -> None:
         self._impatient_until: dict[Hashable, float] = {}
 
     def timeout(self, what: Hashable) -> float:
-        """Return how long to wait."""
+        """Return how long (s) to wait for it."""
         impatient = time.monotonic() < self._impatient_until.get(what, 0.0)
         return 0.0 if impatient else POSE_TIMEOUT
 
     def timed_out(self, what: Hashable) -> None:
-        """Say that it did not come."""
+        """Note that it did not come in that time."""
         if self.timeout(what):
             self._impatient_until[what] = time.monotonic() + IMPATIENCE
 
 
 class TransformSource:
-    """Poses from TF; where tf2_ros is not installed there are none."""
+    """
+    Poses from TF; where tf2_ros is not installed there are none.
+
+    :ivar buffer: the TransformBuffer they come from; None where tf2_ros is not installed.
+    """
 
     def __init__(self, node: LifecycleNode) -> None:
-        self._listener = None
+        self.buffer = self._listener = None
         self._patience = Patience()
         if tf2_ros is not None:
-            self._buffer = TransformBuffer(LARGEST_GAP)
-            self._listener = tf2_ros.TransformListener(self._buffer, node)
+            self.buffer = TransformBuffer(LARGEST_GAP)
+            self._listener = tf2_ros.TransformListener(self.buffer, node)
 
     def destroy(self) -> None:
         """Stop listening."""
@@ -81,11 +85,11 @@ class TransformSource:
         """
         Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
 
-        :param camera: whose image is to be placed; each has its own patience.
-        :raises PoseUnavailableError: if TF does not know it at just that time, jumped then, or was
-            silent for longer than LARGEST_GAP.
+        :param camera: the camera whose image is to be placed; each has its own Patience.
+        :raises PoseUnavailableError: if TF does not know the pose at exactly that time, or jumped
+            or was silent for longer than LARGEST_GAP around it.
         """
-        if self._listener is None:
+        if self.buffer is None:
             raise PoseUnavailableError(
                 'tf2_ros is not installed: set camera_pose.source to parameters and '
                 'costmap.odometry.source to topic or none')
@@ -93,9 +97,9 @@ class TransformSource:
             raise PoseUnavailableError(
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
-        self._buffer.watch(frame, child)
+        self.buffer.watch(frame, child)
         try:
-            transform = self._buffer.lookup_transform(
+            transform = self.buffer.lookup_transform(
                 frame, child, stamp,
                 Duration(seconds=self._patience.timeout((camera, child)))).transform
         except tf2_ros.TransformException as error:
@@ -103,22 +107,14 @@ class TransformSource:
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
             ) from error
-        if gap := self._buffer.gap(frame, child, stamp.nanoseconds):
+        if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
-                f'TF {gap} about where {child!r} is in {frame!r} when the image was taken')
+                f'the transform of {child!r} in {frame!r} {gap} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
-
-    def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether TF may have between two instants, ns; see PoseGaps."""
-        return self._buffer.may_have_begun_anew(frame, child, start, end)
-
-    def newest(self, frame: str, child: str) -> int | None:
-        """Return up to which instant, ns, TF knows a pose; None if it does not change."""
-        return self._buffer.newest(frame, child)
 
 
 class TransformOdometry:
-    """The robot's motion from TF, with what OdometryTopic offers."""
+    """The robot's motion from TF, read in the same way as an OdometryTopic."""
 
     def __init__(self, transforms: TransformSource, frame: str, base_frame: str) -> None:
         self._transforms = transforms
@@ -129,12 +125,12 @@ class TransformOdometry:
         return self._transforms.pose(*self._frames, stamp, camera)
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
-        """Return whether odometry may have between two instants, ns; see PoseGaps."""
-        return self._transforms.may_have_begun_anew(*self._frames, start, end)
+        """Return whether it may have begun anew between two instants (ns); see PoseGaps."""
+        return self._transforms.buffer.may_have_begun_anew(*self._frames, start, end)
 
     def newest(self) -> int | None:
-        """Return up to which instant, ns, a pose is known; None if nothing moves it."""
-        return self._transforms.newest(*self._frames)
+        """Return the last instant (ns) at which the pose is known; None if it never changes."""
+        return self._transforms.buffer.newest(*self._frames)
 
 
 class OdometryTopic:
@@ -160,10 +156,11 @@ class OdometryTopic:
         """
         Return the 4x4 pose of the base in the odometry frame at `stamp`, between two messages.
 
-        :param camera: whose image is to be placed; each has its own patience.
-        :raises PoseUnavailableError: where no message came before the stamp or, after a short
-            wait, after it; where these are more than LARGEST_GAP apart, or the robot jumped
-            between them; where frames are not the parameters', or values no pose.
+        :param camera: the camera whose image is to be placed; each has its own Patience.
+        :raises PoseUnavailableError: if there is no message from before the stamp or, after a
+            short wait, from after it; if these two are more than LARGEST_GAP apart or the robot
+            jumped between them; if the frames are not those of the parameters, or the values are
+            not a pose.
         """
         instant = stamp.nanoseconds
         with self._changed:
@@ -178,7 +175,7 @@ class OdometryTopic:
             known = 'nothing' if not poses else (
                 f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
             raise PoseUnavailableError(
-                f'the image\'s stamp is {instant * 1e-9:.3f} s, {self._topic} has told of '
+                f'the image\'s stamp is {instant * 1e-9:.3f} s, but {self._topic} covers '
                 f'{known}: synchronise the clocks, or send fewer or smaller images, which may '
                 'keep the node from reading odometry in time')
         after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
@@ -190,11 +187,11 @@ class OdometryTopic:
         return interpolate_poses(start, end, (instant - earlier) / (later - earlier))
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
-        """Return whether odometry may have between two instants, ns; see PoseGaps."""
+        """Return whether it may have begun anew between two instants (ns); see PoseGaps."""
         return self._gaps.may_have_begun_anew(start, end)
 
     def newest(self) -> int | None:
-        """Return the newest message's instant, ns; None before the first."""
+        """Return the newest message's stamp (ns); None before the first."""
         return self._gaps.last
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -209,12 +206,12 @@ class OdometryTopic:
             try:
                 pose = _matrix(position, orientation)
             except ValueError as error:
-                self._fault = f'sends what is no pose: {error}'
+                self._fault = f'sends an invalid pose: {error}'
                 return
             self._fault = ''
             if self._gaps.add(instant, position, orientation):
                 self._poses.clear()
-            # Sent twice or out of order, it says nothing new.
+            # A message that was sent twice or out of order says nothing new.
             if not self._poses or instant > self._poses[-1][0]:
                 self._poses.append((instant, pose))
                 while instant - self._poses[0][0] > ODOMETRY_KEPT * 1e9:
@@ -223,25 +220,25 @@ class OdometryTopic:
 
 
 def grid_frame(frame: str, base_frame: str, odometry_source: str) -> str:
-    """Return the costmap's frame: the base's where the robot's motion is not known."""
+    """Return the costmap's frame: base_frame if the robot's motion is not known."""
     return base_frame if odometry_source == 'none' else frame
 
 
 class RobotPoses:
     """
-    The poses a costmap needs, from where the parameters say.
+    The poses a costmap needs, from the sources that the parameters name.
 
     :param frame, base_frame: names of the odometry frame and of the robot's.
     :param odometry_source: 'tf', 'topic' or 'none'.
     :param odometry_topic: only read where the source is 'topic'.
-    :param fixed_camera_poses: of each camera by name, 4x4, its optical frame in base_frame; None
-        where TF tells.
+    :param fixed_camera_poses: by camera name, the 4x4 pose of its optical frame in base_frame;
+        None if TF gives it.
     :ivar grid_frame: the costmap's frame.
     """
 
     def __init__(self, node: LifecycleNode, frame: str, base_frame: str, odometry_source: str,
                  odometry_topic: str, fixed_camera_poses: dict[str, np.ndarray | None]) -> None:
-        """:raises ValueError: where the two frames are one, though the robot's motion is known."""
+        """:raises ValueError: if both frames are the same though the robot's motion is known."""
         if frame == base_frame and odometry_source != 'none':
             raise ValueError(
                 f'costmap.frame and costmap.base_frame are both {frame!r}, in which the robot '
@@ -279,20 +276,21 @@ class RobotPoses:
 
     def base(self, camera: str, stamp: Time) -> np.ndarray | None:
         """
-        Return the 4x4 pose of the base in the odometry frame; None if it is not to be known.
+        Return the 4x4 pose of the base in the odometry frame; None without odometry.
 
-        :param camera: whose image is to be placed.
+        :param camera: the camera whose image is to be placed.
         :raises PoseUnavailableError: if it is not known at the stamp.
         """
         return None if self._odometry is None else self._odometry.pose(stamp, camera)
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """
-        Return whether odometry jumped, or was silent for longer than LARGEST_GAP and than usual.
+        Return whether odometry jumped between two stamps, or was silent for unusually long.
 
-        It may have begun anew, so that nothing seen before lies where it did.
+        Unusual is longer than LARGEST_GAP and than twice the silence before. Odometry may have
+        begun anew then, so that nothing seen before lies where it did.
 
-        :param start, end: ns, of images for which `base` gave a pose.
+        :param start, end: stamps (ns) of two images for which `base` gave a pose.
         """
         return self._odometry is not None and self._odometry.may_have_begun_anew(start, end)
 

@@ -1,4 +1,4 @@
-"""The lifecycle node: camera images in; masks, their companions and costmaps out."""
+"""The lifecycle node: camera images in; masks, what goes with them, and costmaps out."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
-from bisenet_ros.node.costmap_output import CostmapOutput, UnknownCostmap
+from bisenet_ros.node.costmap_output import CostmapOutput, CostmapPlaceholder
 from bisenet_ros.node.diagnostics import Diagnostics
 from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.frame_processor import FrameProcessor
@@ -45,7 +45,7 @@ from bisenet_ros.segmentation.device import device_is_lost
 
 WATCH_PERIOD = 0.5  # s
 DIAGNOSTICS_PERIOD = 1.0  # s
-# Seconds for which the frame in work may hold up what is released: ros2 launch kills after ten.
+# Seconds for which releasing waits for the frame in work; ros2 launch kills a process after ten.
 RELEASE_TIMEOUT = 8.0
 
 
@@ -54,7 +54,7 @@ class SegmentationNode(LifecycleNode):
     Segments camera images with BiSeNet.
 
     Configuring loads the weights and puts the topics on the graph; activating subscribes to the
-    cameras, whose frames a thread of its own takes through the network.
+    cameras. A separate thread takes their frames through the network.
 
     :ivar device_lost: whether the GPU refuses all work in this process, which therefore ends.
     """
@@ -69,12 +69,13 @@ class SegmentationNode(LifecycleNode):
         self._label_info: LabelInfoOutput | None = None
         self._costmap: CostmapOutput | None = None
         self._costmap_feeder: CostmapFeeder | None = None
-        self._unknown_costmap: UnknownCostmap | None = None
-        self._costmap_timer = None
+        self._placeholder: CostmapPlaceholder | None = None
         self._segmenter: Segmenter | None = None
         self._processor: FrameProcessor | None = None
         self._worker: Worker | None = None
         self._health: Health | None = None
+        # Each releases a part that configuring has made; in the order in which they were made.
+        self._releases: list[Callable[[], None]] = []
         self._active = False
         self._paused = False
         self._transition_error = ''
@@ -89,8 +90,7 @@ class SegmentationNode(LifecycleNode):
         self._create_steady_timer(WATCH_PERIOD, self._watch)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters_changed)
-        if self._settings['costmap.enabled']:
-            self._try_to_say_unknown()
+        self._try_to_put_placeholder()
 
     def autostart(self) -> None:
         """Configure and activate, if parameter `autostart` says so."""
@@ -117,7 +117,7 @@ class SegmentationNode(LifecycleNode):
             return super().on_configure(state)
         if device_is_lost(self._settings['device']):
             self._on_device_lost()
-        self._release()  # Not in the clause: the error would hold the GPU's memory.
+        self._release()  # Not in the except clause: the error would still hold the GPU's memory.
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -126,7 +126,7 @@ class SegmentationNode(LifecycleNode):
         try:
             if not self._paused:
                 self._start()
-        except Exception as error:  # For example two topics of one name and different types.
+        except Exception as error:  # For example one topic name used with two types.
             self._transition_error = self._faults.report(f'not activated: {describe(error)}')
             return TransitionCallbackReturn.ERROR
         return super().on_activate(state)
@@ -135,7 +135,7 @@ class SegmentationNode(LifecycleNode):
         """Unsubscribe; the weights stay loaded."""
         self._stop()
         self._active = False
-        self._transition_error = ''  # of an attempt to resume
+        self._transition_error = ''  # left by a failed attempt to resume
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,13 +144,14 @@ class SegmentationNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop and release, from whatever state."""
+        """Stop and release everything, from any state."""
         self.close()
+        self._transition_error = ''  # obsolete: nothing can be configured any more
         self._finalized = True
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release everything after a transition that failed, to be configured again."""
+        """Release everything after a failed transition, so that it can be configured again."""
         self.close()
         return TransitionCallbackReturn.SUCCESS
 
@@ -159,18 +160,19 @@ class SegmentationNode(LifecycleNode):
         self._stop()
         self._active = False
         self._release()
-        self._withdraw_unknown()
+        self._remove_placeholder()
 
     def _configure(self) -> None:
         parameters = self._settings
-        if parameters['costmap.enabled']:
-            self._say_unknown()  # before anything can fail
+        self._put_placeholder()  # before anything can fail
         self._segmenter = Segmenter(
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
             precision=parameters['precision'], network_size=tuple(parameters['network_size']))
+        self._releases.append(self._segmenter.close)
         label_set = self._segmenter.label_set
         self._label_info = LabelInfoOutput(self, label_set)
+        self._releases.append(self._label_info.destroy)
         self._label_info.publish(parameters['confidence_threshold'])
         for name in parameters['cameras'] or ['']:
             self._inputs[name] = CameraInput(
@@ -179,22 +181,22 @@ class SegmentationNode(LifecycleNode):
                 parameters['image_transport'], parameters['image_reliability'],
                 parameters.of_camera(name, 'image_geometry'), self._new_frame)
             self._outputs[name] = SegmentationOutputs(self, name, label_set)
+            self._releases.append(self._outputs[name].destroy)
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_max_rate()
-        topics = {name: each.image_topic for name, each in self._inputs.items()}
         if self._costmap is not None:
-            self._costmap_feeder = CostmapFeeder(self._costmap, topics, self._faults)
+            self._costmap_feeder = CostmapFeeder(self._costmap, self._faults)
         self._processor = FrameProcessor(
-            self._segmenter, topics, self._outputs, self._costmap_feeder, parameters, self._faults,
+            self._segmenter, self._outputs, self._costmap_feeder, parameters, self._faults,
             self._on_device_lost)
         newest_frames = NewestFrames(self._inputs.values())
         self._worker = Worker(
             lambda: newest_frames.take(self._processor.most_at_once), self._new_frame,
             self._processor.process, 'segmentation')
         self._processor.warm_up()
-        self._worker.start()  # It rests until cameras are subscribed.
-        self._withdraw_unknown()  # CostmapOutput has said it, too.
+        self._worker.start()  # It waits until cameras are subscribed to.
+        self._remove_placeholder()  # CostmapOutput has published unknown, too.
 
     def _say_configuring(self) -> None:
         """Publish that the node is being configured; called in a thread of its own."""
@@ -207,33 +209,35 @@ class SegmentationNode(LifecycleNode):
         return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
                                   for field in fields(CostmapSettings)})
 
-    def _say_unknown(self) -> None:
-        """Take back what a node before this one may have said."""
-        self._withdraw_unknown()
+    def _put_placeholder(self) -> None:
+        """Replace costmaps of a node before this one by unknown ones, unless costmaps are off."""
+        if not self._settings['costmap.enabled']:
+            return
+        self._remove_placeholder()
         frame, base_frame = (self._settings[f'costmap.{name}'] for name in ('frame', 'base_frame'))
         for name, value in ('frame', frame), ('base_frame', base_frame):
             if not value:
                 raise ValueError(f'costmap.{name} is empty: give the name of a frame')
         try:
             settings = self._costmap_settings()
-        except ValueError:  # Which configuring will say. Nav2 takes over the size of what it gets.
+        except ValueError:  # Configuring reports it. Nav2 adopts the size of any grid.
             settings = CostmapSettings()
-        self._unknown_costmap = UnknownCostmap(
+        self._placeholder = CostmapPlaceholder(
             self, settings,
             grid_frame(frame, base_frame, self._settings['costmap.odometry.source']),
             self._settings['costmap.publish_classes'])
 
-    def _try_to_say_unknown(self) -> None:
-        """Say it before a lifecycle manager asks to be configured, which may be never."""
+    def _try_to_put_placeholder(self) -> None:
+        """Put the placeholder at start: the node may be configured much later, or never."""
         try:
-            self._say_unknown()
-        except Exception as error:  # A parameter is wrong, as configuring will say again.
+            self._put_placeholder()
+        except Exception as error:  # A parameter is wrong; configuring reports it again.
             self._faults.report(f'the costmap was not made unknown: {describe(error)}')
 
-    def _withdraw_unknown(self) -> None:
-        if self._unknown_costmap is not None:
-            self._unknown_costmap.destroy()
-            self._unknown_costmap = None
+    def _remove_placeholder(self) -> None:
+        if self._placeholder is not None:
+            self._placeholder.destroy()
+            self._placeholder = None
 
     def _configure_costmap(self) -> None:
         def value(name: str) -> Any:
@@ -242,21 +246,20 @@ class SegmentationNode(LifecycleNode):
             self, value('frame'), value('base_frame'), value('odometry.source'),
             value('odometry.topic'),
             {name: self._fixed_camera_pose(name) for name in self._inputs})
-        try:
-            self._costmap = CostmapOutput(
-                self, self._costmap_settings(), self._segmenter.label_set, poses, self._inputs,
-                value('publish_classes'))
-        except Exception:
-            poses.destroy()
-            raise
-        self._costmap_timer = self._create_steady_timer(
-            1.0 / value('rate'), self._publish_costmap)
+        self._releases.append(poses.destroy)
+        self._costmap = CostmapOutput(
+            self, self._costmap_settings(), self._segmenter.label_set, poses, self._inputs,
+            value('publish_classes'))
+        self._releases.append(self._costmap.destroy)
+        self._costmap.publish_unknown()
+        timer = self._create_steady_timer(1.0 / value('rate'), self._publish_costmap)
+        self._releases.append(partial(self.destroy_timer, timer))
 
     def _create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         return self.create_timer(period, callback, clock=self._steady_clock)
 
     def _fixed_camera_pose(self, camera: str) -> np.ndarray | None:
-        """Return the pose the parameters give, None if TF gives it."""
+        """Return the pose from the parameters, None if it comes from TF."""
         if self._settings.of_camera(camera, 'camera_pose.source') == 'tf':
             return None
         return fixed_camera_pose(self._settings.of_camera(camera, 'camera_pose.xyz'),
@@ -272,14 +275,14 @@ class SegmentationNode(LifecycleNode):
         self._processor.start()
         self._health = Health(
             self._inputs, self._processor, self._costmap, self._worker, self._faults)
-        self._transition_error = ''  # of an attempt before
+        self._transition_error = ''  # left by an earlier attempt
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
             f'{self._segmenter.device})')
 
     def _on_device_lost(self) -> None:
-        """End the process, once; called where the device is used, perhaps for several frames."""
+        """End the process; further calls, as for several frames in work, do nothing."""
         if self.device_lost:
             return
         self.device_lost = True
@@ -289,11 +292,12 @@ class SegmentationNode(LifecycleNode):
         os.kill(os.getpid(), signal.SIGTERM)  # handled in the main thread, which cleans up
 
     def _stop(self) -> None:
-        """Rest, without waiting for the frame in work: on a device that hangs it never ends."""
+        """Stop segmenting; do not wait for the frame in work, which may hang with the device."""
         self._health = None
         for camera in self._inputs.values():
             camera.stop()
-        # Before waiting for a mask that is being published: a far listener may hold that up.
+        # First, because the calls below wait for masks in work, and a remote listener may hold up
+        # the publishing of one.
         self._make_costmap_unknown()
         if self._processor is not None:
             self._processor.stop()
@@ -304,15 +308,15 @@ class SegmentationNode(LifecycleNode):
         try:
             if self._costmap is not None:
                 self._costmap.publish_unknown()
-        except Exception as error:  # Whatever a middleware raises; it is tried again.
+        except Exception as error:  # Whatever a middleware raises; _watch tries again.
             self._report_costmap('not made unknown', error)
 
     def _report_costmap(self, failure: str, error: Exception) -> None:
-        """Tell of a failure that may come again with each grid."""
+        """Report a failure that may repeat with each grid."""
         self._faults.report_throttled('', failure, f'the costmap was {failure}: {describe(error)}')
 
     def _end_at_once(self) -> None:
-        """End the process though a frame is in work, whose memory cannot be released."""
+        """End the process without releasing anything: the frame in work still uses it."""
         self.get_logger().fatal(
             f'still at work on a frame after {RELEASE_TIMEOUT:.0f} s, as where a GPU hangs or '
             'compiles for a new image size, so this process ends. The launch file starts it '
@@ -320,24 +324,19 @@ class SegmentationNode(LifecycleNode):
         os._exit(1)
 
     def _release(self) -> None:
-        # What the frame in work uses goes now.
+        # The frame in work uses what is released below.
         at_rest = self._worker is None or self._worker.stop(RELEASE_TIMEOUT)
         if self._costmap is not None and self._costmap.holds_data:
-            self._make_costmap_unknown()  # which may have failed
+            self._make_costmap_unknown()  # again, in case it failed before
         if not at_rest:
             self._end_at_once()
         self._worker = None
-        releases = [part.destroy for part in (
-            *self._outputs.values(), self._label_info, self._costmap) if part is not None]
-        if self._costmap_timer is not None:
-            releases.insert(0, partial(self.destroy_timer, self._costmap_timer))
-        if self._segmenter is not None:
-            releases.append(self._segmenter.close)
         self._inputs, self._outputs = {}, {}
-        self._label_info = self._costmap = self._costmap_timer = self._costmap_feeder = None
+        self._label_info = self._costmap = self._costmap_feeder = None
         self._segmenter = self._processor = None
         self._settings.configured = False
-        for release in releases:
+        releases, self._releases = self._releases, []
+        for release in reversed(releases):
             try:
                 release()
             except Exception as error:  # A GPU that has failed must not keep the rest.
@@ -352,7 +351,7 @@ class SegmentationNode(LifecycleNode):
             return response
         self._paused = not request.data
         if self._active:
-            self._transition_error = ''  # of the last time
+            self._transition_error = ''  # left by an earlier attempt
         if self._active and self._paused:
             self._stop()
         elif self._active and self._health is None:
@@ -436,7 +435,7 @@ class SegmentationNode(LifecycleNode):
         if self._transition_error:
             return DiagnosticStatus.ERROR, self._transition_error
         if self._health is None:
-            return DiagnosticStatus.WARN, self._state_name()  # nobody looks where the robot goes
+            return DiagnosticStatus.WARN, self._state_name()  # nobody watches where the robot goes
         return self._health.assess(self._settings['stale_after'])
 
     def _state_name(self) -> str:
@@ -456,7 +455,7 @@ class RosLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""
-        # rclpy takes one severity from a line of code.
+        # Three calls, because rclpy allows one line of code only one severity.
         if record.levelno >= logging.ERROR:
             self._logger.error(record.getMessage())
         elif record.levelno >= logging.WARNING:
@@ -470,7 +469,7 @@ def spin(node: Node) -> None:
     Do the node's work until the context ends, or a signal asks this process to end.
 
     In Jazzy, asking a lifecycle node for a transition that its state does not allow raises here
-    (rclpy issue 1209); nobody who does so may end the node.
+    (rclpy issue 1209); that must not end the node.
     """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -487,7 +486,8 @@ def spin(node: Node) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     keep_large_blocks()
-    # Our own handlers: rclpy's would take the context away before the node can say goodbye.
+    # Our own signal handlers: rclpy's would end the context before the node can take back its
+    # costmap.
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     handle_end_signals()
     node = None
@@ -499,8 +499,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        # To a process that is already ending, a launch in a script sends Ctrl-C a second time, any
-        # launch SIGTERM after five seconds, and a closing terminal SIGHUP.
+        # No more signals while the process ends: a launch in a script sends Ctrl-C a second time,
+        # any launch SIGTERM after five seconds, and a closing terminal SIGHUP.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
@@ -508,7 +508,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             node.destroy_node()
         rclpy.try_shutdown()
     if node is not None and node.device_lost:
-        sys.exit(1)  # which those who restart what failed look at
+        sys.exit(1)  # for those who restart failed processes
 
 
 if __name__ == '__main__':

@@ -12,12 +12,12 @@ LATENCY_AGE = 10.0  # s
 
 class Throughput:
     """
-    Frames that became masks, for topics or for the costmap alone, and how long each took.
+    Counts the frames that became masks, if only for the costmap, and measures their latency.
 
     Written by one thread, read by another.
 
-    Latency is from the receipt of an image to the publication of its mask and what goes with it;
-    the costmap comes at its own rate.
+    Latency is from the receipt of an image to the publication of its mask and what goes with it.
+    It does not include the costmap, which is published at its own rate.
     """
 
     def __init__(self) -> None:

@@ -9,35 +9,35 @@ from geometry_msgs.msg import TransformStamped
 from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
 
-# Of the squared length of a quaternion that tf2 takes (tf2/src/buffer_core.cpp).
+# How far from 1 the squared length of a quaternion may be for tf2 to accept it
+# (tf2/src/buffer_core.cpp).
 _LENGTH_TOLERANCE = 0.01
 
 
 class TransformBuffer(tf2_ros.Buffer):
     """
-    A tf2 buffer that forgets the moving transforms when time jumps back, and remembers gaps.
+    A tf2 buffer that forgets all moving transforms when time jumps back, and remembers gaps.
 
-    One watched transform that jumps back is enough; the others may be late.
+    Time jumps back when a bag loops or a simulation is restarted. tf2 would mix the new transforms
+    with the old ones, and refuse those older than its cache of 10 s. tf2_ros clears its buffer
+    only when a simulated clock jumps, and not every bag comes with one. Here it is enough that
+    the stamps of one watched transform jump back; those of others may just be late.
 
-    Time jumps back where a bag loops or a simulation starts again. tf2 would mix the new ones with
-    the old, and refuse those older than its cache of 10 s. tf2_ros clears it only when a simulated
-    clock jumps, which not every bag comes with.
-
-    :param largest_gap: between two transforms that are taken for one motion, seconds.
+    :param largest_gap: longest time (s) between two transforms that still count as one motion.
     """
 
     def __init__(self, largest_gap: float) -> None:
         super().__init__()
         self._parents: dict[str, str] = {}
         self._watched: set[tuple[str, str]] = set()
-        # Of each child frame that moves.
+        # By child frame, for transforms that move.
         self._gaps: dict[str, PoseGaps] = defaultdict(lambda: PoseGaps(largest_gap))
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
         parent, child = _frames(transform)
         if not _is_taken(transform, parent, child):
-            # Else a source that sends what is no pose would not count as silent.
+            # Not added to the gaps: a source that sends invalid poses counts as silent.
             if not _is_infinite(transform):
                 super().set_transform(transform, authority)  # tf2 refuses it, and logs why.
             return
@@ -48,7 +48,7 @@ class TransformBuffer(tf2_ros.Buffer):
             self._gaps.clear()
             self._gaps[child] = gaps
         if instant < gaps.last:
-            # tf2 would mix what a source started again says with what it has said before.
+            # The source was restarted; tf2 would mix this with what it sent before.
             return
         self._parents[child] = parent
         super().set_transform(transform, authority)
@@ -63,7 +63,7 @@ class TransformBuffer(tf2_ros.Buffer):
         """
         Return what happened to the pose of `child` in `frame` around an instant, see PoseGaps.
 
-        tf2 draws a straight line across a gap, however long or far.
+        tf2 interpolates straight across a gap, however long or wide it is.
 
         :param instant: nanoseconds.
         :returns: '' where there is no gap.
@@ -72,34 +72,34 @@ class TransformBuffer(tf2_ros.Buffer):
             gaps.around(instant) for gaps in self._gaps_between(frame, child))), '')
 
     def may_have_begun_anew(self, frame: str, child: str, start: float, end: float) -> bool:
-        """Return whether a transform may have between two instants, ns; see PoseGaps."""
+        """Return whether a source may have begun anew between two instants (ns); see PoseGaps."""
         return any(gaps.may_have_begun_anew(start, end)
                    for gaps in self._gaps_between(frame, child))
 
     def newest(self, frame: str, child: str) -> int | None:
-        """Return up to which instant, ns, all is told about a pose; None if nothing moves it."""
+        """Return the last instant (ns) at which the pose is known; None if it never changes."""
         return min((gaps.last for gaps in self._gaps_between(frame, child)), default=None)
 
     def watch(self, frame: str, child: str) -> None:
-        """Say that the pose of `child` in `frame` is wanted: only jumps on the way to it count."""
+        """Note that the pose of `child` in `frame` is used: only jumps of its transforms count."""
         self._watched.add((frame, child))
 
     def _is_watched(self, child: str) -> bool:
-        """Return whether a transform is on the way of a pose that is wanted, or none is yet."""
+        """Return whether a transform is part of a watched pose, or no pose is watched yet."""
         return not self._watched or any(
             child in self._links(*pair) for pair in list(self._watched))
 
     def _gaps_between(self, frame: str, child: str) -> list[PoseGaps]:
-        """Return the gaps of what moves on the way between two frames."""
+        """Return the gaps of the moving transforms between two frames."""
         moving = map(self._gaps.get, self._links(frame, child))
         return [gaps for gaps in moving if gaps is not None and gaps.last is not None]
 
     def _links(self, frame: str, child: str) -> set[str]:
-        """Return the children of the transforms on the way between two frames."""
+        """Return the child frames of the transforms between two frames."""
         return self._way_up(child) ^ self._way_up(frame)
 
     def _way_up(self, child: str) -> set[str]:
-        """Return the children of the transforms from child up to the root."""
+        """Return the child frames of the transforms from `child` up to the root."""
         way = set()
         while child in self._parents and child not in way:
             way.add(child)
@@ -119,7 +119,7 @@ def _is_infinite(transform: TransformStamped) -> bool:
 
 
 def _is_taken(transform: TransformStamped, parent: str, child: str) -> bool:
-    """Return whether a transform is one that tf2 does not refuse, and finite."""
+    """Return whether a transform is finite, and one that tf2 accepts."""
     translation, rotation = transform.transform.translation, transform.transform.rotation
     quaternion = rotation.x, rotation.y, rotation.z, rotation.w
     return (parent != child and '' not in (parent, child)

@@ -1,4 +1,4 @@
-"""Threads: for what takes long, and for what is to be said meanwhile."""
+"""Threads: one for work that takes long, and one that repeats an action meanwhile."""
 
 import threading
 import time
@@ -11,10 +11,10 @@ Item = TypeVar('Item')
 
 class Worker(Generic[Item]):
     """
-    Hands what there is to `process`, in a thread of its own.
+    Passes new items to `process`, in a thread of its own.
 
-    :param take: returns the newest items once, none if there are none; called holding `new_item`.
-    :param new_item: notified whenever there is one.
+    :param take: returns the newest items, each once, or an empty list; called holding `new_item`.
+    :param new_item: notified whenever there is a new item.
     :param name: of the thread.
     """
 
@@ -34,7 +34,7 @@ class Worker(Generic[Item]):
         self._at_rest.clear()
         try:
             self._thread.start()
-        except RuntimeError:  # As where a container has a limit of threads.
+        except RuntimeError:  # For example where a container limits threads.
             self._at_rest.set()
             raise
 
@@ -48,7 +48,7 @@ class Worker(Generic[Item]):
         with self._new_item:
             self._stopping = True
             self._new_item.notify()
-        # Not by join(): where a signal interrupts that, Python up to 3.12 takes the thread for
+        # Not by join(): if a signal interrupts it, Python up to 3.12 believes that the thread has
         # ended.
         return self._at_rest.wait(timeout)
 
@@ -67,7 +67,7 @@ class Worker(Generic[Item]):
             self._at_rest.set()
 
     def _wait_for_items(self) -> list[Item]:
-        """Return the newest items; none means stop."""
+        """Wait for items and return them; an empty list means stop."""
         with self._new_item:
             while not self._stopping:
                 if items := self._take():

@@ -29,7 +29,8 @@ class SlowCostmap:
 
 
 def segmented(number, camera='front'):
-    return SegmentedFrame(SimpleNamespace(camera=camera), (640, 480), number, 0.0)
+    frame = SimpleNamespace(camera=camera, topic=f'/{camera}/image')
+    return SegmentedFrame(frame, (640, 480), number, 0.0)
 
 
 @pytest.fixture
@@ -44,8 +45,7 @@ def costmap():
 
 @pytest.fixture
 def feeder(costmap, logged):
-    feeder = CostmapFeeder(costmap, {'front': '/front/image', 'rear': '/rear/image'},
-                           Faults(SimpleNamespace(error=logged.append)))
+    feeder = CostmapFeeder(costmap, Faults(SimpleNamespace(error=logged.append)))
     feeder.start()
     yield feeder
     costmap.let.release(100)

@@ -14,6 +14,7 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from bisenet_ros.msg import ClassCostmaps  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
@@ -34,6 +35,7 @@ from bisenet_ros.node import costmap_output  # noqa: E402
 from bisenet_ros.node.camera_info import calibration_values, camera_info_message  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
+from bisenet_ros.node.health import Health  # noqa: E402
 from bisenet_ros.node.poses import (  # noqa: E402
     PoseUnavailableError,
     RobotPoses,
@@ -513,19 +515,33 @@ def test_stale_after_counts_as_it_is_set(patient):
 def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
     """However long it would still count for; the robot may have been carried away."""
     patient.send_until(known(patient))
+    # So near to the place before that it is no jump, after which all would be forgotten anyway.
+    patient.x += 2.0
+    expected = patient.expected_costmap(*patient.newest_mask(), patient.odometry_pose())
+    from_here = expected.combined().ravel() >= 0
+    grids = patient.probe.received['segmentation/costmap']
+
+    def is_from_here():
+        return known(patient)() and math.isclose(
+            grids[-1].info.origin.position.x, expected.info.origin_x, abs_tol=1e-5)
+
+    def known_from_elsewhere():
+        return np.count_nonzero((np.array(grids[-1].data) >= 0) & ~from_here)
+    patient.send_until(is_from_here)
+    assert known_from_elsewhere() > 100
 
     def said_while(state):
         assert patient.probe.call(SetBool, 'segmentation/enable', SetBool.Request(
             data=state == 'active')).success
         patient.probe.wait(unknown(patient))
-        grids = patient.probe.received['segmentation/costmap']
         count = len(grids)
         told = patient.probe.next_diagnostics(3)
         assert [each['state'] for each in told] == [state] * 3
         return {value for grid in grids[count:] for value in grid.data}
     assert said_while('paused') == {-1}
     assert said_while('active') == {-1}
-    patient.send_until(known(patient))
+    patient.send_until(is_from_here)
+    assert known_from_elsewhere() == 0
 
 
 def test_a_stopped_node_leaves_an_unknown_costmap(patient):
@@ -630,6 +646,7 @@ def output_in_process(odometry, camera_poses):
     output = CostmapOutput(
         node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0, footprint_radius=0.0),
         load_label_set('camvid'), poses, camera_poses, [])
+    output.publish_unknown()
 
     def tell(tenths, x=0.0):
         for tenth in tenths:
@@ -637,6 +654,7 @@ def output_in_process(odometry, camera_poses):
             poses._odometry._on_odometry(odometry_message(stamp, (x, 0.0, 0.0)))
     yield output, tell
     output.destroy()
+    poses.destroy()
     node.destroy_node()
     rclpy.shutdown(context=context)
 
@@ -657,7 +675,7 @@ def observe(output, seconds, name, received=None, camera=''):
     image.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
     ids = {label.name: label.id for label in load_label_set('camvid').labels}
     mask = np.full((48, 64), ids.get(name, 255), np.uint8)
-    frame = Frame(camera, image, calibrations, rectified=False,
+    frame = Frame(camera, 'image', image, calibrations, rectified=False,
                   received=time.monotonic() if received is None else received)
     output.observe(frame, (64, 48), Segmentation(mask, np.full_like(mask, 255)), 0.0)
 
@@ -776,6 +794,9 @@ def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
     tell(range(41, 61))
     observe(output, 4.0, 'road')
     assert 'images are 2.0 s older than the newest odometry' in output.missing(1.0)['']
+    # Which need not be so after a pause.
+    output.begin_anew()
+    assert 'nothing has been segmented' in output.missing(1.0)['']
 
 
 def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
@@ -786,8 +807,10 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     output.begin_anew()
     assert list(output.missing(60.0)) == ['']
     tell([16])
-    observe(output, 1.6, 'road')
+    observe(output, 1.6, 'nothing')
     assert output.missing(60.0) == {}
+    # And of what was seen before it, nothing comes back with that mask.
+    assert not is_known(output)
 
 
 def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatch):
@@ -910,9 +933,31 @@ def test_what_is_missing_is_excused_only_without_a_fault(output):
     assert 'nothing has been segmented' in output.missing(1.0)['']
     assert output.missing(1.0, only_failed=True) == {}
     mask = np.zeros((48, 64), np.uint8)
-    frame = Frame('', Image(), Calibrations(), rectified=False, received=time.monotonic())
+    frame = Frame('', 'image', Image(), Calibrations(), rectified=False, received=time.monotonic())
     with pytest.raises(CalibrationError):
         output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
     assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
     output.begin_anew()
     assert output.missing(1.0, only_failed=True) == {}
+
+
+def test_what_went_wrong_before_nobody_listened_is_not_told_to_who_listens_next(output):
+    """The cause may be gone, and no mask has been tried since."""
+    output, _ = output
+    listeners, no_faults = [], SimpleNamespace(camera_fault=lambda _: '')
+    camera = SimpleNamespace(
+        image_topic='image', lost_lately=lambda: 0.0, publisher_count=lambda: 1,
+        silent_for=lambda: 0.0, stamp_age=0.0)
+    processor = SimpleNamespace(
+        costmap_wanted=lambda: bool(listeners), wanted=lambda _: bool(listeners))
+    health = Health(
+        {'': camera}, processor, output, SimpleNamespace(busy_for=lambda: 0.0), no_faults)
+    listeners.append('first')
+    with pytest.raises(PoseUnavailableError):
+        observe(output, 1.5, 'road')
+    level, message = health.assess(60.0)
+    assert level == DiagnosticStatus.ERROR and 'covers nothing' in message
+    listeners.clear()
+    health.assess(60.0)
+    listeners.append('second')
+    assert health.assess(60.0) == (DiagnosticStatus.OK, 'segmenting')

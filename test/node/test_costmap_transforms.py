@@ -317,7 +317,9 @@ def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
         robot.send(transforms=False)
         robot.stamp = began
     robot.probe.repeat_until(
-        send, lambda: 'TF was silent for 4.60 s' in robot.probe.diagnostics()['message'], 0.3)
+        send, lambda: (
+            "the transform of 'base_link' in 'odom' was silent for 4.60 s when the image was taken"
+            in robot.probe.diagnostics()['message']), 0.3)
     assert robot.grid_of(began + 1) is None
     robot.stamp = began + 5
     robot.send_until(known(robot))

@@ -37,7 +37,7 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
         engine, torch.device('cpu'), np.arange(11, dtype=np.uint8), captures=False)
     cameras = dict.fromkeys(('front', 'rear'))
     settings = {'device': 'cpu', 'mask_size': mask_size, 'confidence_threshold': 0.01}
-    processor = FrameProcessor(segmenter, cameras, cameras, None, settings, None, None)
+    processor = FrameProcessor(segmenter, cameras, None, settings, None, None)
     processor.start()
     return processor, lambda: {
         (shape.count, shape.image_size) for shape in segmenter.pipeline._batches}
@@ -101,7 +101,7 @@ def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(mon
         return make_batch(shape, *arguments, **options)
 
     monkeypatch.setattr(device_pipeline, '_Batch', try_batch)
-    processor._report = lambda camera, error: failed.append((camera, error))
+    processor._report = lambda frame, error: failed.append((frame.camera, error))
     small, large = (np.zeros((height, 160, 3), np.uint8) for height in (90, 120))
     assert segment(processor, 'rgb', small, large) == ['front']
     made.clear()

@@ -32,6 +32,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.node import frame_processor, segmentation_node  # noqa: E402
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
+from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.node.image_conversion import ColorImage  # noqa: E402
 from bisenet_ros.node.segmentation_node import spin  # noqa: E402
@@ -269,6 +270,26 @@ def test_a_node_that_was_shut_down_says_so_and_leaves_the_graph(start_node):
     assert not refusal.success and 'was shut down' in refusal.message
 
 
+def test_a_node_that_was_shut_down_does_not_say_why_it_was_not_configured():
+    with node_in_process('weights:=no_such_file.pth') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'no_such_file.pth' in node._assess()[1]
+        node.trigger_shutdown()
+        assert node._assess() == (DiagnosticStatus.WARN, 'finalized')
+
+
+def test_a_costmap_that_cannot_be_published_at_first_leaves_no_topics_behind(monkeypatch):
+    with node_in_process('costmap.publish_classes:=[road]') as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(CostmapOutput, 'publish_unknown', lambda _: 1 / 0)
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert 'ZeroDivisionError' in node._assess()[1]
+        # What is left says that nothing is known.
+        for topic in 'costmap', 'costmap/road', 'class_costmaps', 'obstacles':
+            wait_for(lambda topic=topic: node.count_publishers(f'/segmentation/{topic}') == 1)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
 def test_without_autostart_it_waits_for_a_manager(start_node):
     """And says what keeps it from working: a publisher that falls silent, nobody who listens."""
     _, probe = start_node(state='unconfigured', autostart=False, stale_after=0.5,
@@ -430,7 +451,7 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
             return segment(images, *arguments, **options)
 
         monkeypatch.setattr(node._segmenter, 'segment', segment_small)
-        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
+        images = [(Frame(name, '', Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, width, 3), np.uint8), 'rgb'))
                   for name, width in (('front', 640), ('rear', 64))]
         segmented = node._processor._segment(images, 'rgb', with_confidence=True)
@@ -449,7 +470,7 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
             monkeypatch.setattr(frame_processor, 'device_is_lost', lambda device: True)
-        images = [(Frame(name, Image(), Calibrations(), rectified=False, received=0.0),
+        images = [(Frame(name, '', Image(), Calibrations(), rectified=False, received=0.0),
                    ColorImage(np.zeros((48, 64, 3), np.uint8), 'rgb'))
                   for name in ('front', 'rear')]
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
@@ -614,10 +635,11 @@ def test_a_slow_costmap_does_not_keep_what_is_stale():
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         node._costmap._holding_data.add(node._costmap._combined)
-        node._costmap._observed_at[''] = time.monotonic()
+        camera = node._costmap._cameras['']
+        camera.seen_at = time.monotonic()
         node._watch()
         assert node._costmap.holds_data
-        node._costmap._observed_at[''] -= 601.0
+        camera.seen_at -= 601.0
         node._watch()
         assert not node._costmap.holds_data
 
@@ -666,14 +688,28 @@ def test_images_lost_on_the_way_are_told(monkeypatch):
         assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # Those are lost long since.
 
 
+@pytest.mark.parametrize('on_cpu', [True, False])
+def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
+    with node_in_process('device:=cpu') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if not on_cpu:
+            monkeypatch.setattr(Segmenter, 'device', 'cuda:0 (none)')
+        monkeypatch.setattr(node._worker, 'busy_for', lambda: 9.0)
+        level, message = node._assess()
+        assert level == DiagnosticStatus.ERROR
+        assert message.startswith('at work on a frame for 9.0 s: ')
+        assert ('GPU' in message) is not on_cpu and 'smaller network_size' in message
+
+
 def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
-        frame = Frame('', Image(), Calibrations(), rectified=False, received=0.0)
+        frame = Frame('', '/image', Image(), Calibrations(), rectified=False, received=0.0)
         node._processor.process([frame])
         fault = node._faults.camera_fault('')
-        assert 'not segmented: ZeroDivisionError: division by zero (' in fault
+        assert fault.startswith('/image: not segmented: ZeroDivisionError: division by zero (')
 
 
 def test_compressed_images(start_node, street_image):
