@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 # Before any test module creates a node or starts a process.
 os.environ.update(own_domain())
-# Run as a background job of a script, pytest inherits an ignored Ctrl-C and would hand it on.
+# In a background job of a script, SIGINT is ignored, which the processes started here inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart():
-    """Refuse to run where tests would be skipped for want of what is to be there."""
+    """Refuse to run if a required module is missing, as tests would be skipped without it."""
     for name in os.environ.get('BISENET_ROS_REQUIRED_MODULES', '').split():
         try:
             importlib.import_module(name)

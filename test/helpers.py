@@ -12,8 +12,8 @@ def wait_for(condition, timeout=60.0, meanwhile=lambda: time.sleep(0.05), state=
     """
     Return what `condition()` gives as soon as it is true; fail after `timeout` seconds.
 
-    :param meanwhile: called again and again until then.
-    :param state: what it returns is told of a failure.
+    :param meanwhile: called repeatedly while waiting.
+    :param state: called on failure; what it returns becomes part of the message.
     """
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -1,4 +1,4 @@
-"""The rendered street as tests look at it: cameras without distortion, views without an image."""
+"""Helpers for tests of the rendered street: cameras of every lens, views without an image."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def class_ids_and_points(street, camera, camera_pose, time):
 
 
 def visible(street, camera, camera_pose, points, time):
-    """Return whether world points (N, 3) lie in the image with nothing before them, (N,)."""
+    """Return whether world points (N, 3) lie in the image with nothing in front of them, (N,)."""
     origin = camera_pose[:3, 3]
     offsets = np.asarray(points, float) - origin
     solids = street.solids(min(origin[0], points[:, 0].min()) - 1,

@@ -46,6 +46,6 @@ def test_a_file_is_no_folder_to_write_to(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(OSError, match='file is a file: give a folder to write to$'):
         make_folder(tmp_path / 'file')
-    make_folder(tmp_path)  # is there
+    make_folder(tmp_path)  # exists already
     make_folder(tmp_path / 'new' / 'folder')
     assert (tmp_path / 'new' / 'folder').is_dir()

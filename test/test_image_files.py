@@ -11,7 +11,7 @@ from bisenet_ros.image_files import read_image, write_image
 
 @contextmanager
 def no_room_for_more_than(size):
-    """Have files of this process end at `size` bytes, as on a full disk."""
+    """Limit files that this process writes to `size` bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

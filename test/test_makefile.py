@@ -1,4 +1,4 @@
-"""What `make` does with names that a shell or make itself would take apart."""
+"""How `make` handles names with characters that are special to a shell or to make."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not shutil.which('make'), reason='needs make')
 
 
 def dry_run(folder, *arguments):
-    """Run `make -n` with the Makefile in a folder, as from a shell, though `make test` runs us."""
+    """Copy the Makefile to a folder and run `make -n` there, as if not started by `make test`."""
     shutil.copy(MAKEFILE, folder)
     environment = {name: value for name, value in os.environ.items()
                    if name not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL')}

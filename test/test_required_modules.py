@@ -1,4 +1,4 @@
-"""`make test` skips no test for want of a module that it is to provide."""
+"""`make test` skips no test because of a missing module that it should have installed."""
 
 import os
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 MAKEFILE = TESTS.parent / 'Makefile'
-# Only a ROS distribution has tf2_ros and launch_ros; Python 3.10 has no tomllib, PyTorch for the
-# CPU alone no triton.
+# tf2_ros and launch_ros come only with a ROS distribution; Python 3.10 has no tomllib, and PyTorch
+# for CPUs only has no triton.
 NOT_EVERYWHERE = {'launch_ros', 'tf2_ros', 'tomllib', 'triton'}
 
 
 def collect(required):
-    """Return what pytest makes of this file where these modules are required."""
+    """Let pytest collect this file with these modules required; return the finished process."""
     return subprocess.run(
         [sys.executable, '-m', 'pytest', '--collect-only', '-p', 'no:cacheprovider', __file__],
         env={**os.environ, 'BISENET_ROS_REQUIRED_MODULES': required}, capture_output=True,

@@ -1,4 +1,4 @@
-"""Which part of the package may import which, and which libraries: only node/ needs ROS."""
+"""Which rooms (subpackages) may import each other, and which libraries: only node/ needs ROS."""
 
 import ast
 import sys
@@ -9,7 +9,8 @@ import pytest
 import bisenet_ros
 
 PACKAGE = Path(bisenet_ros.__file__).parent
-# Beside the standard library, their own modules and those of '.', the modules beside the rooms.
+# What each room may import besides the standard library, its own modules and those of '.': the
+# modules that are in no room.
 MAY_IMPORT = {
     '.': {'cv2', 'numpy', 'yaml'},
     'network': {'safetensors', 'torch'},
@@ -27,7 +28,7 @@ ROOMS = {path.name for path in PACKAGE.iterdir() if path.is_dir()} | {'msg'}
 
 
 def imported(room):
-    """Return (file, imported module) of all imports in a room, wherever they stand."""
+    """Yield (file name, imported module) of all imports in a room, even those inside functions."""
     paths = PACKAGE.glob('*.py') if room == '.' else (PACKAGE / room).rglob('*.py')
     for path in sorted(paths):
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):

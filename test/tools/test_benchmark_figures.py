@@ -1,4 +1,4 @@
-"""What the benchmark makes of what it observes, against cases whose figures are known."""
+"""The benchmark's figures, in cases where the right ones are known."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ MS = 10**6
 
 
 def receipts(latencies, period=100, first=7):
-    """Return receipts of frames published every `period` ms; latency (ms) None: never came."""
+    """Return receipts of frames published every `period` ms; latency (ms) None: lost."""
     return [Receipt(first + number, number * period * MS, int((number * period + latency) * MS))
             for number, latency in enumerate(latencies) if latency is not None]
 
@@ -80,7 +80,7 @@ def test_usage_of_a_process():
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == 'busy\n'
         busy = usage_of(process.pid)
-        # 0.5 s and what it takes to start; clocks differ by ticks of 10 ms.
+        # 0.5 s, and what Python takes to start; clocks differ by ticks of 10 ms.
         assert 0.47 < busy.cpu < 0.5 + 5.0
         time.sleep(0.3)
         assert usage_of(process.pid).cpu - busy.cpu < 0.1, 'asleep'

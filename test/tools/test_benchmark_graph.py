@@ -60,7 +60,7 @@ def benchmark(folder, *arguments):
 
 @pytest.fixture
 def player(tmp_path):
-    """Return a function that starts a player, and a node that listens to it."""
+    """Return a function that starts a player and returns a node to listen with."""
     from rclpy.node import Node
     started = []
     with listening(lambda: Node('listener')) as node:
@@ -102,7 +102,7 @@ def test_player_obeys_and_numbers_its_frames(player):
 
 
 def wait_for_silence(messages):
-    """Return when none of these lists has grown from one look to the next, half a second later."""
+    """Wait until none of these lists has grown for half a second."""
     looks = []
 
     def is_silent():
@@ -113,7 +113,7 @@ def wait_for_silence(messages):
 
 
 class Clock:
-    """In place of the player's clock and of what it waits by: to wait is to let time pass."""
+    """Replaces the player's clock and its condition variable: to wait is to advance the time."""
 
     def __init__(self):
         self.now = 0.0
@@ -149,7 +149,7 @@ def test_player_keeps_its_rate_and_makes_up_for_one_late_frame_at_most(monkeypat
 
 
 def test_graph_finds_no_more_than_a_limited_node_does(tmp_path):
-    """How much less, is the machine's."""
+    """How much less depends on the machine."""
     limit = 20.0
     report, text = benchmark(
         tmp_path, 'graph', *SMALL, *SMALL_NETWORK, '--rates', '12', '--seconds', '2',
@@ -178,12 +178,12 @@ def test_graph_finds_no_more_than_a_limited_node_does(tmp_path):
 
 
 def window(requested=20.0, played=20.0, published=200, received=200):
-    """Return ten seconds of which only the rate and the frames matter."""
+    """Return a window of ten seconds, in which only the rates and the numbers of frames matter."""
     return Window(requested, 10.0, Delivery(published, received, played, *[1.0] * 4), 1.0, 10**8)
 
 
 def test_node_and_network_are_compared_turn_by_turn():
-    """The node has a second of CPU time for so many frames."""
+    """In each window the node uses 1 s of CPU time, but for different numbers of frames."""
     figures = compare([(window(received=200), Cost(cpu=2.5, wall=1.0)),
                        (window(received=100), Cost(cpu=5.0, wall=4.0)),
                        (window(received=50), Cost(cpu=2.0, wall=3.0))])
@@ -197,7 +197,7 @@ def test_node_and_network_are_compared_turn_by_turn():
     (window(received=190), False),  # 5 % dropped
     (window(played=18.9, published=189, received=189), False),  # the player is too slow
     (window(published=190, received=190), True),
-    (window(published=150, received=150), False),  # none after 7.5 s
+    (window(published=150, received=150), False),  # no frame after 7.5 s
     (Window(20.0, 10.0, NOTHING, 1.0, 10**8), False),
 ])
 def test_sustained_is_to_the_end_of_the_window(of, holds):
@@ -220,8 +220,8 @@ def test_the_players_limit_is_not_called_the_nodes():
 
 @pytest.fixture
 def stopped_graph(tmp_path, monkeypatch):
-    """A graph whose node and player run, but whose player has come to a stop."""
-    # A graph's environment is not to outlive it.
+    """Yield a running graph whose player has been suspended."""
+    # The graph sets these for its processes; monkeypatch restores them after the test.
     for name, value in {'ROS_DOMAIN_ID': '', **large_image_environment({})}.items():
         monkeypatch.setenv(name, value)
     parameters = {'weights': 'camvid_xception39', 'device': 'cpu', 'network_size': (64, 48)}
@@ -270,7 +270,7 @@ def test_costs_are_compared_turn_by_turn():
         return [{'sequence': n, 'wall': 10**6 * (n // 3), 'cpu': cpu_per_frame * (i + 1)}
                 for i, n in enumerate(numbers)]
 
-    # The bare one lost the frame of turn 15, so that turn 16 has CPU time of both.
+    # `bare` lost its frame of turn 15, so that its CPU time in turn 16 covers both turns.
     logs = dict(zip(KINDS, (log(0, 3 * 10**6), log(1, 2 * 10**6, missing=(46,)),
                             log(2, 7 * 10**6))))
     latencies = {kind: {row['sequence']: 2 * 10**6 for row in rows} for kind, rows in logs.items()}
@@ -290,7 +290,8 @@ def test_growth_is_seen_after_the_warm_up():
     flat = samples([100_000_000] * 100 + [900_000_000] * 900)
     assert growth(flat, 'rss')['growth'] == 0.0
     leaking = samples([10**9 + 10**5 * number for number in range(1000)])
-    # From the middle of the first tenth after 10 % to that of the last: 0.81 of all that leaked.
+    # The warm-up is 10 %; from the middle of the first tenth of the rest to the middle of the last
+    # tenth, 0.81 of the leak happens.
     assert growth(leaking, 'rss')['growth'] == pytest.approx(0.081 / 1.0145, rel=0.01)
     assert np.isnan(list(growth(samples([1] * 8), 'rss').values())).all()  # Too few.
 

@@ -1,4 +1,4 @@
-"""The measurements without a graph: that they measure what they say, not how fast it is."""
+"""The measurements without a ROS graph: that they measure what they say, not how fast it is."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_table_aligns():
 
 
 def test_naive_chain_finds_the_same_classes(image, segmenter):
-    """Or the comparison would be of different work; it enlarges logits in two steps."""
+    """They must do the same work; few pixels differ, as the chain enlarges logits in two steps."""
     weights = load_weights(weights_path('camvid_xception39', CPU))
     mean, std = (np.array(rgb, np.float32) for rgb in (weights.mean, weights.std))
     ids = naive_chain.naive_class_ids(weights.network, mean, std, image, NETWORK_SIZE)
@@ -182,14 +182,14 @@ def test_masks_stay_out_of_the_graph_around():
         control = rclpy.create_node('control')
         control.create_publisher(Image, 'control', 1)
         wait_for(lambda: robot.count_publishers('control'))
-        # What came later has been found.
+        # A publisher that was created later has been found, so the mask's would have been, too.
         assert robot.count_publishers('segmentation/mask') == 0
         control.destroy_node()
         publisher.close()
 
 
 def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
-    """What a GPU is measured by; here its clock is the CPU's."""
+    """The measurement of a GPU's stages, here on the CPU and by its clock."""
     weights = load_weights(weights_path('camvid_xception39', CPU))
     device = DevicePipeline(DeployedNetwork(weights), torch.device('cpu'),
                             np.arange(11, dtype=np.uint8), captures=True)
@@ -214,7 +214,7 @@ def test_device_stages_on_the_cpus_tensors(segmenter, image, capsys):
 
 
 def test_a_camera_that_pans_sees_ground_all_the_way_round():
-    """One that tilted would soon see none, which the costmap refuses."""
+    """A camera that tilted would soon see no ground, which the costmap refuses."""
     costmap = DrivingCostmap(CostmapSettings(), load_label_set('camvid'), (160, 120))
     road = np.full((120, 160), ROAD, np.uint8)
     grids = [costmap.add([Segmentation(road, None)], pan=0.3) for _ in range(21)]
@@ -242,7 +242,7 @@ def test_scale_post_processes_logits_as_the_network_gives_them(segmenter, monkey
 
 
 def is_full(drive_on):
-    """Return whether a costmap knows no more after two seconds than at first."""
+    """Return whether a costmap has hardly more known cells after two seconds than at first."""
     known = [(drive_on() >= 0).sum() for _ in range(60)]
     return max(known) < 1.1 * known[0]
 
@@ -273,7 +273,7 @@ def test_an_output_folder_that_cannot_be_is_told(tmp_path, capsys):
 
 def test_without_ros_the_graph_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, 'bisenet_ros.tools.benchmark.graph', raising=False)
-    monkeypatch.setitem(sys.modules, 'rclpy', None)  # what import takes for a missing module
+    monkeypatch.setitem(sys.modules, 'rclpy', None)  # makes import fail, as for a missing module
     assert main(['graph']) == 1
     errors = capsys.readouterr().err
     assert 'rclpy' in errors and 'ROS 2' in errors
@@ -329,7 +329,7 @@ def test_cores_are_all_where_the_system_does_not_say_which_may_be_used(monkeypat
 
 @contextmanager
 def measuring(folder):
-    """Run `benchmark pipeline` up to where its stages take turns; yields the process."""
+    """Start `benchmark pipeline`; yield the process once its stages take turns."""
     process = subprocess.Popen(
         [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'pipeline', '--device', 'cpu',
          '--image-size', '320', '240', '--network-size', '160', '120', '--repeats', '100000',
@@ -348,7 +348,7 @@ def measuring(folder):
 
 def test_an_interrupt_is_told_in_a_word(tmp_path):
     with measuring(tmp_path) as process:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it started
+        os.killpg(process.pid, signal.SIGINT)  # to all its processes, as a terminal does
         _, errors = process.communicate(timeout=60.0)
     assert process.returncode == 130
     assert errors == 'benchmark: interrupted\n'
@@ -356,7 +356,7 @@ def test_an_interrupt_is_told_in_a_word(tmp_path):
 
 @pytest.mark.parametrize('sent, code', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_what_it_started_ends_with_it(tmp_path, sent, code):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup it would inherit another.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, it would inherit SIG_IGN.
     with measuring(tmp_path) as process:
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60.0)

@@ -64,7 +64,7 @@ def test_kept_frames_are_not_rendered_again(cache, clip):
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png'])
 def test_an_empty_file_is_rendered_again(cache, clip, suffix):
-    """A power cut may leave one."""
+    """A power cut may leave an empty file."""
     empty = min(cache.glob(f'**/*.{suffix}'))
     empty.write_bytes(b'')
     frame = StreetClip(SIZE, DURATION)[0]
@@ -73,14 +73,14 @@ def test_an_empty_file_is_rendered_again(cache, clip, suffix):
 
 
 def workers_of(process):
-    """Return the ids of the processes that render for one."""
+    """Return the ids of the worker processes that a process has started to render."""
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
     return [int(child) for child in children
             if 'spawn_main' in Path(f'/proc/{child}/cmdline').read_text()]
 
 
 def start_rendering(cache):
-    """Return a process that renders a clip with processes of its own."""
+    """Start a process that renders a clip in worker processes."""
     return subprocess.Popen([sys.executable, '-c', RENDER], text=True, stderr=subprocess.PIPE,
                             env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
                             start_new_session=True)
@@ -88,7 +88,7 @@ def start_rendering(cache):
 
 @contextmanager
 def rendering(cache):
-    """Render a clip up to where its first frames are there; yields the process."""
+    """Start rendering a clip; yield the process once its first frame is there."""
     process = start_rendering(cache)
     try:
         wait_for(lambda: [*cache.glob('**/*.png')])
@@ -99,7 +99,7 @@ def rendering(cache):
 
 
 def test_a_killed_worker_is_told(tmp_path):
-    """As the kernel does where memory runs out."""
+    """The kernel kills a worker when memory runs out."""
     with rendering(tmp_path) as process:
         os.kill(workers_of(process)[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=60.0)
@@ -110,7 +110,7 @@ def test_a_killed_worker_is_told(tmp_path):
 def test_ctrl_c_ends_the_rendering(tmp_path):
     with rendering(tmp_path) as process:
         workers = workers_of(process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it started
+        os.killpg(process.pid, signal.SIGINT)  # to all its processes, as a terminal does
         _, errors = process.communicate(timeout=60.0)
     assert errors.endswith('KeyboardInterrupt\n')
     assert workers and not any(map(is_running, workers))
@@ -133,7 +133,7 @@ def test_workers_end_that_begin_when_their_parent_is_killed(tmp_path):
 
 
 def test_a_frame_that_cannot_be_kept_is_told(tmp_path):
-    """A full disk is here a folder that is gone."""
+    """A missing folder stands in for a full disk."""
     with rendering(tmp_path) as process:
         (tmp_path / 'bisenet_ros').rename(tmp_path / 'elsewhere')
         _, errors = process.communicate(timeout=60.0)
@@ -175,7 +175,7 @@ def test_source_knows_the_ground(clip, source):
 
 
 def perfect_moment(source, frame, label_set):
-    """Return what a node makes of a frame that sees all classes and costs as they are."""
+    """Return what a node that makes no mistakes would make of a frame."""
     costmap = Costmap(np.full((100, 100), -1, np.int8), 0.4, (-20.0, -20.0), frame.base_pose)
     classes = source.ground_truth(frame.base_pose, *costmap.cell_centres(), clearance=0.4)
     for label in label_set.labels:

@@ -48,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def sparse_street(tmp_path, monkeypatch):
-    """Have a clip of the street, in a cache of its own, with only every twentieth frame new."""
+    """Cache a clip of the street whose frames are links, except for every twentieth."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     clip = StreetClip(duration=0.0)
     for rendered in range(0, round(DURATION * RATE), 20):
@@ -119,7 +119,7 @@ def test_the_street_is_recognised_in_a_domain_of_its_own(sparse_street, tmp_path
     done = run_demo('--duration', '3', '--output', str(tmp_path / 'output'))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / 'output' / 'report.json').read_text())
-    # 97 to 98 % of each frame's pixels; with red and blue swapped it would be 89 to 93 %.
+    # 97 to 98 % of each frame's pixels are right; with red and blue swapped, 89 to 93 % are.
     assert report['pixel_accuracy'] > 0.95
     for name in ('overlay.mp4', 'strip.png', 'report.md'):
         assert (tmp_path / 'output' / name).stat().st_size > 0
@@ -173,7 +173,7 @@ def still_runs(demo):
 
 @contextmanager
 def loading_demo(folder, output):
-    """Run the demo up to where its node has been started; yields it and the node's id."""
+    """Start the demo; yield its process, and the process id of its node once that has started."""
     demo = subprocess.Popen([*DEMO, folder, '--output', str(output)], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -187,7 +187,7 @@ def loading_demo(folder, output):
 @pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143),
                                         (signal.SIGHUP, 129)])
 def test_children_end_with_the_demo(folder, tmp_path, sent, code):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup the demo would inherit another.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, the demo would inherit SIG_IGN.
     output = tmp_path / 'output'
     with loading_demo(folder, output) as (demo, _):
         demo.send_signal(sent)

@@ -19,7 +19,7 @@ def test_installed_executables_answer(tmp_path):
     folder = Path(ament.get_package_prefix('bisenet_ros')) / 'lib' / 'bisenet_ros'
     cmake_lists = (ROOT / 'CMakeLists.txt').read_text()
     names = re.search(r'^foreach\(name (.+)\)$', cmake_lists, re.MULTILINE)[1].split()
-    names.remove('segmentation_node')  # which has ROS's arguments, and would run
+    names.remove('segmentation_node')  # takes ROS's arguments: it would start
 
     def ask(name):
         # Not from the checkout, where its modules would be found first.

@@ -84,7 +84,7 @@ def test_counts_and_latency(graph):
     for number in (2, 3, 4, 5, 6):
         graph.publish_picture('image', number, BGR, 'bgr8')
     graph.spin_until(lambda: monitor.frames_in == 5)
-    # Mask 1 is of an image that the monitor never saw; 3 and 4 never come, 6 may yet.
+    # Mask 1 is of an image that the monitor never saw; 3 and 4 were dropped, 6 may still come.
     for number in (1, 2, 5):
         graph.publish_picture('mask', number, MASK, 'mono8')
     graph.spin_until(lambda: monitor.frames_out == 2)
@@ -134,7 +134,7 @@ def test_what_belongs_together(graph):
 
 @pytest.mark.parametrize('graph', [False], indirect=True)
 def test_nothing_older_than_the_newest_overlay_is_kept(graph):
-    """Images are large, and those that the node dropped have no overlay."""
+    """Images are large, and for those that the node dropped no overlay ever comes."""
     monitor = graph.monitor
     for number in range(1, 6):
         graph.publish_picture('image', number, BGR, 'bgr8')
@@ -159,7 +159,7 @@ def test_costmap_is_not_older_than_the_image(graph):
     graph.publish_picture('mask', 2, MASK, 'mono8')
     graph.spin_until(lambda: graph.monitor.frames_out == 1)
     graph.publish_picture('overlay', 2, BGR, 'rgb8')
-    # Heard before or after the overlay: too old in either case.
+    # Too old, whether it comes before or after the overlay.
     graph.publish_costmap(1, [50] * 6)
     for _ in range(20):
         graph.executor.spin_once(timeout_sec=0.02)
@@ -174,7 +174,7 @@ def test_costmap_is_not_older_than_the_image(graph):
 
 @pytest.mark.parametrize('graph', [True], indirect=True)
 def test_what_has_no_pose_is_left_out(graph):
-    """Nobody could say what is right where it is."""
+    """Without a pose, there is no truth to compare them with."""
     for number in (1, 2, 3):
         graph.publish_picture('image', number, BGR, 'bgr8')
     graph.publish_odometry(2, x=2.0, yaw=0.0)

@@ -1,4 +1,4 @@
-"""The wait for the segmentation node, with a listener that says what a node would."""
+"""The wait for the segmentation node, with a stand-in that reports the state of one."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ def test_nobody_waits_for_ever():
 
 
 def test_the_time_to_configure_does_not_count():
-    """TensorRT compiles for minutes, and the node says meanwhile that it lives."""
+    """TensorRT compiles for minutes, while the node reports that it is configuring."""
     node, polls = listener('configuring', 'configuring'), []
 
     def configured_after_six_polls():

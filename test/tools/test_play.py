@@ -37,7 +37,7 @@ TIMEOUT = 30.0
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images whose blue is 40, 120 and 200, their green 10, their red 0."""
+    """Write three images with blue 40, 120 and 200, green 10 and red 0; return their folder."""
     folder = tmp_path / 'images'
     folder.mkdir()
     for n, level in enumerate(LEVELS):
@@ -69,7 +69,7 @@ class Listener:
         self.executor.add_node(node)
 
     def subscribe(self, message_type, topic, reliability='RELIABLE', durability='VOLATILE'):
-        """Return the list into which messages will come."""
+        """Return the list to which received messages are appended."""
         received = []
         qos = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability],
                          durability=DurabilityPolicy[durability])
@@ -115,7 +115,7 @@ def playing(*arguments, **popen):
     try:
         yield process
     finally:
-        # Killed, it would leave 70 MB of shared memory.
+        # A player that is killed leaves 70 MB of shared memory behind.
         process.send_signal(signal.SIGINT)
         try:
             process.wait(10.0)
@@ -195,7 +195,7 @@ def test_a_robots_odometry_is_not_disturbed(listener):
     assert 'play: somebody publishes /odom already' in refused.stderr
     with playing(*play, '--images-only'):
         listener.wait_for(lambda: images)
-        assert listener.node.count_publishers('/odom') == 1  # Ours.
+        assert listener.node.count_publishers('/odom') == 1  # the robot's
 
 
 def test_transforms(listener):
@@ -212,7 +212,7 @@ def test_transforms(listener):
         'base_link', 'camera_link')
     assert (link_to_optical.header.frame_id, link_to_optical.child_frame_id) == (
         'camera_link', 'camera_optical_frame')
-    # The street's renderer has the same convention, written independently.
+    # The street's renderer implements the same convention independently.
     chain = matrix(base_to_link.transform) @ matrix(link_to_optical.transform)
     np.testing.assert_allclose(
         chain, camera_pose(0, 0, 0, (0.3, 0.1, 1.2), (0.02, 0.4, -0.5)), atol=1e-12)
@@ -246,7 +246,7 @@ def test_tells_what_it_plays_and_ends_with_the_source(folder, calibration_file):
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_ends_quietly(folder, listener, sent):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup the player would inherit another.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, the player would inherit SIG_IGN.
     received = listener.subscribe(Image, '/camera/image_raw')
     with playing(*PLAY, folder, '--loop', stderr=subprocess.PIPE, text=True) as process:
         listener.wait_for(lambda: received)

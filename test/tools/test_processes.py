@@ -18,7 +18,7 @@ TIMEOUT = 20.0
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Return a function that makes a module of a text and names it."""
+    """Return a function that writes a text as a module, and returns its name."""
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
 
     def write(text):
@@ -95,7 +95,7 @@ def main():
 
 
 def test_an_installed_executable_can_spawn(module, tmp_path):
-    """The child imports the script, which is not to run its main() again."""
+    """The spawned process imports the script, which must not run main() again."""
     lines = re.findall(r'^    "(.*)"\)?$', (ROOT / 'CMakeLists.txt').read_text(), re.MULTILINE)
     text = ''.join(lines).replace('\\n', '\n').replace('${name}', 'spawns')
     starts = 'from bisenet_ros.__main__ import run\n'

@@ -15,7 +15,7 @@ def test_written_pictures_are_a_data_set(tmp_path, monkeypatch):
     dataset = load_dataset([find_files('folders', tmp_path)], load_label_set('camvid'), (96, 72))
     assert [file.stem for file in dataset.files] == ['street0001', 'street0002']
     assert not np.array_equal(dataset.images[0], dataset.images[1])
-    # Seed 1 is seen by the demo's camera: one of its frames, picture and classes alike.
+    # With seed 1, the camera is the demo's: image and classes are those of a frame of its drive.
     index = int(np.random.default_rng(1).integers(600))
     frame = StreetDrive(1, (96, 72)).frame(index)
     np.testing.assert_array_equal(dataset.images[0].permute(1, 2, 0), frame.image)

@@ -40,7 +40,7 @@ def test_costmap_scores_against_counting_by_hand():
 
 
 def test_an_obstacle_is_found_by_a_lethal_cell_beside_it_and_no_farther_away():
-    """However thin it is: its cells are near a border, and so of no decided cost."""
+    """Even one so thin that the cost of its cells, which are near a border, is undecided."""
     costs, worst = np.zeros((5, 9), np.int8), np.zeros((5, 9), np.int8)
     worst[2, [1, 5, 8]] = 100  # three poles
     costs[1, 0] = costs[2, 3] = 100

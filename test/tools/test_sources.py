@@ -171,7 +171,7 @@ class TestBag:
         assert frame.channel_order == 'bgr'
 
     def test_a_bayer_image_in_a_png_gets_its_colours(self, tmp_path):
-        """Linear ramps, of which interpolation between the sites of a colour loses nothing."""
+        """Linear ramps, which interpolation between the pixels of a colour restores exactly."""
         y, x = np.mgrid[:HEIGHT, :WIDTH]
         rgb = np.stack([40 + 3 * x, 30 + 4 * y, 220 - 3 * x], -1).astype(np.uint8)
         mosaic = rgb[..., 1].copy()
@@ -245,7 +245,7 @@ class TestBag:
         for n in range(20):
             bag.write_image('/image', n, np.zeros((HEIGHT, WIDTH), np.uint8), 'mono8', WIDTH)
         path = next(bag.close().glob('bag.*'))
-        content, size = path.read_bytes(), 2 * WIDTH * HEIGHT  # has the head of a message
+        content, size = path.read_bytes(), 2 * WIDTH * HEIGHT  # covers the head of a message
         middle = len(content) // 2
         path.write_bytes(content[:middle] + size * b'\xff' + content[middle + size:])
         with pytest.raises(SourceError, match=f'{path.name} is not a readable.*mcap recover'):

@@ -1,4 +1,4 @@
-"""The rendered street against closed form, OpenCV's lens model and its own geometry."""
+"""The rendered street, compared with formulas, OpenCV's lens model and its own geometry."""
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def test_rays_project_back_to_their_pixels(lens, size):
 
 
 def test_a_lens_that_folds_gets_no_rays_beyond_the_fold():
-    # r (1 - 0.4 r^2) grows up to r = sqrt(1 / 1.2), where it is 2 / 3 of that.
+    # r (1 - 0.4 r^2) grows up to r = sqrt(1 / 1.2), where it is 2 / 3 r.
     camera = StreetCamera(640, 480, 'plumb_bob',
                           np.array([[300.0, 0, 320], [0, 300, 240], [0, 0, 1]]),
                           (-0.4, 0, 0, 0, 0))
@@ -55,7 +55,7 @@ def test_a_lens_that_folds_gets_no_rays_beyond_the_fold():
 @pytest.mark.parametrize('lens', LENSES)
 @pytest.mark.parametrize('height, pitch', POSES)
 def test_a_pixel_hits_its_ground_point(lens, height, pitch):
-    """A ground point's pixel, by OpenCV, is hit where the street says."""
+    """OpenCV projects the ground point that a pixel hits back to that pixel."""
     camera = lens_camera(lens, 320, 240)
     pose = camera_pose(2.0, -1.0, 0.1, (0.2, 0.05, height), (0.02, pitch, -0.05))
     street = Street()
@@ -116,14 +116,14 @@ def test_ground_pixels_have_the_class_of_their_ground_point(seed, lens):
 
 
 def test_pixels_that_are_not_ground_lie_on_the_surface_of_their_class():
-    """Below the lowest hanging thing, a hit point lies on a footprint, give or take the taper."""
+    """Below any overhang, a point that is hit lies on a footprint, except where things taper."""
     street, camera = Street(1), StreetCamera.preset()
     classes, points = class_ids_and_points(
         street, camera, camera_pose(3, -1.7, 0, (0, 0, 1.2), (0, .2, 0)), 0.0)
     low = (points[..., 2] > .01) & (points[..., 2] < .1)
     points, classes = points[low], classes[low]
     assert len(points) > 500
-    # The surface lies on the border of what holds it: ask 2 cm further in, away from the camera.
+    # The points are on the border of a footprint: look 2 cm further in, away from the camera.
     inward = points[:, :2] - [3, -1.7]
     inward = points[:, :2] + .02 * inward / np.linalg.norm(inward, axis=1, keepdims=True)
     truth = street.ground_truth(inward[:, 0], inward[:, 1], 0.0)
@@ -144,11 +144,11 @@ def test_visible_agrees_with_the_picture(lens):
     points = np.stack([x, y, np.zeros_like(x)], 1)
     seen = visible(street, camera, pose, points, 3.0)
     assert 200 < seen.sum() < 3500
-    # The points of the picture leave no gap wider than their spacing near the camera.
+    # Near the camera, the picture has a ground point close to every visible point.
     close = np.hypot(x - 30, y + 1.7) < 4
     gap = np.array([np.hypot(*(shown[:, :2] - p[:2]).T).min() for p in points[close]])
     assert (gap[seen[close]] < .06).all()
-    # But for those at the edge of what hides them, hidden points are away from the picture's.
+    # It has none close to hidden points, except at the edge of what hides them.
     assert (gap[~seen[close]] > .06).mean() > .97
 
 
@@ -208,7 +208,7 @@ def test_the_robot_passes_everything_at_a_distance(seed):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_nothing_stands_in_anything_else(seed):
-    """Corners and middles of what stands or moves lie in no other footprint."""
+    """No corner of a footprint, or point on the rim of a round one, lies in another footprint."""
     street = Street(seed)
     for time in (0.0, 7.7):
         footprints = [footprint for _, footprint in street.footprints(0, 80, time)]

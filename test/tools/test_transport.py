@@ -33,7 +33,7 @@ def test_profiles_for_large_images_are_named_as_fast_dds_reads_them(environment,
     assert Path(file).is_file()
 
 
-# A node alone, and the size in bytes of the largest shared memory that it has mapped.
+# Starts a node, and prints the size in bytes of the largest shared memory that it has mapped.
 NODE = """
 import os
 import rclpy

@@ -32,7 +32,7 @@ def write_pair(root, split, name, random, size=(96, 64)):
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """`train` has a process of its own and leaves its handlers; here Ctrl-C is pytest's."""
+    """Restore the signal handlers: `train` leaves its own, and Ctrl-C must end pytest again."""
     handlers = {number: signal.getsignal(number) for number in (
         signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
@@ -42,8 +42,8 @@ def signals_as_before():
 
 @pytest.fixture(autouse=True)
 def without_curves(request, monkeypatch):
-    """To draw them takes longer than to train so little; one test looks at them."""
-    train = sys.modules.get('bisenet_ros.training.train')  # None where no test here trains.
+    """Skip drawing the curves, which takes longer than these trainings; one test checks them."""
+    train = sys.modules.get('bisenet_ros.training.train')  # None if no test has imported it.
     if train and request.node.name != 'test_it_learns_and_writes_what_it_says':
         monkeypatch.setattr(train.Training, '_draw_curves', lambda training: None)
 
@@ -96,8 +96,8 @@ def small_config(camvid_like, tmp_path):
 
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
-    """Return the path of weights trained for a moment, so long that 8 bits change little."""
-    from bisenet_ros.training import train  # Needs torchmetrics, as only some tests here do.
+    """Return the path of weights trained briefly, but enough for 8 bits to change little."""
+    from bisenet_ros.training import train  # Needs torchmetrics, unlike some tests here.
     folder = tmp_path_factory.mktemp('trained')
     write_camvid_like(folder / 'data')
     write_small_config(folder / 'small.yaml', folder / 'data')

@@ -1,4 +1,4 @@
-"""Augmentation: pictures and labels stay together, and nothing happens unasked."""
+"""Augmentation: labels follow the pictures, and only what is configured changes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ MEAN = torch.tensor([0.2, 0.4, 0.6])
 
 
 def pattern(count=8, height=40, width=60, patch=4):
-    """Labels, and images that show label / 10 in every channel (as far as uint8 goes)."""
+    """Return images that show 25 * label in every channel, and their labels."""
     labels = torch.randint(0, 11, (count, height // patch, width // patch), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(1))
     labels = labels.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
@@ -56,7 +56,7 @@ def test_labels_follow_the_image(scale):
     augment = Augmentation(crop=(96, 64), scale=scale, aspect=0.1, rotation=10.0, flip=0.5)
     got, got_labels = augment(images, labels, MEAN, generator())
     got, inner = got[:, 0, 2:-2, 2:-2] * 255 / 25, got_labels[:, 2:-2, 2:-2]
-    # Nearer to a patch's edge bilinear mixes.
+    # Nearer to a patch's edge, bilinear interpolation mixes values.
     around = got_labels.unfold(1, 5, 1).unfold(2, 5, 1)
     within = (around == inner[..., None, None]).all(4).all(3) & (inner != IGNORED)
     assert within.float().mean() > 0.2
@@ -70,7 +70,7 @@ def labels_of_crops(labels, count=32, **ranges):
 
 
 def square():
-    """In the middle of 64 x 64 pixels, 16 wide."""
+    """Return labels (64, 64) that are 1 in a square of 16 x 16 in the middle, else 0."""
     labels = torch.zeros(64, 64, dtype=torch.uint8)
     labels[24:40, 24:40] = 1
     return labels
@@ -117,7 +117,7 @@ def test_outside_the_image_nothing_counts():
     got, got_labels = Augmentation(crop=(40, 40))(images, labels, MEAN, generator())
     outside = got_labels == IGNORED
     assert outside.sum() == 8 * (40 * 40 - 20 * 20)
-    # Away from the image's edge, where bilinear mixes, the fill is the mean colour.
+    # The fill is the mean colour, except near the image's edge, where interpolation mixes colours.
     far = F.max_pool2d((~outside).float(), 5, 1, 2) == 0
     assert torch.allclose(got.permute(0, 2, 3, 1)[far], MEAN.expand(int(far.sum()), 3), atol=1e-6)
 
@@ -131,13 +131,13 @@ def test_light_changes_pictures_and_no_labels(light):
     got, got_labels = augment(images, labels, MEAN, generator())
     assert torch.equal(got_labels, labels.long())
     assert got.min() >= 0 and got.max() <= 1
-    # It was eight times the same picture; now each has a light of its own.
+    # All eight pictures were the same; now each has its own light.
     assert len(got.unique(dim=0)) == 8
     assert got.std(0).max() > 0.02
 
 
 def in_another_light(**light):
-    """Return 64 coloured pictures that no light here clips, and what becomes of them."""
+    """Return 64 coloured pictures, and the same in random light, which clips no value."""
     low, high = (torch.tensor(each).view(3, 1, 1) for each in ((60, 150, 170), (80, 160, 180)))
     share = torch.rand(64, 3, 8, 8, generator=generator(1))
     images = (low + (high - low) * share).to(torch.uint8)
@@ -147,7 +147,7 @@ def in_another_light(**light):
 
 
 def check_one_factor_each(factors):
-    """Each row has one factor, of all from 1 / 1.3 to 1.3, and either end is approached."""
+    """Check that each row holds one factor, and that they range from about 1 / 1.3 to 1.3."""
     torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), rtol=1e-3, atol=0)
     assert 0.999 / 1.3 < factors.min() < 1 / 1.2
     assert 1.2 < factors.max() < 1.001 * 1.3
@@ -185,7 +185,7 @@ def test_whole_classes_of_the_previous_picture_are_pasted_where_they_stand():
     chosen = []
     for index in range(8):
         other, own = labels[index - 1], labels[index]
-        # A class is pasted as a whole or not at all; where it stands there, it shows here.
+        # A class is pasted as a whole or not at all: if it is, it shows wherever `other` has it.
         pasted = [value for value in range(11)
                   if (got_labels[index][other == value] == value).all()]
         is_pasted = torch.isin(other, torch.tensor(pasted, dtype=torch.uint8))

@@ -58,7 +58,7 @@ def test_labels_are_resized_without_mixing_classes(camvid_like):
 
 
 def test_labels_stay_where_the_image_is_when_both_are_reduced(tmp_path):
-    """An edge between two classes, at 4/9 of the width, is at 4/9 of a third of the width."""
+    """An edge between two classes at 4/9 of the width stays there when the size is a third."""
     labels = np.zeros((90, 90), np.uint8)
     labels[:, 40:] = 1
     for folder, pixels in (('images', labels * 255), ('labels', labels)):
@@ -157,7 +157,7 @@ def test_folders(tmp_path):
     ('camvid', {'images': 'photos', 'labels': 'masks'},
      'camvid has no images, labels, but split')])
 def test_a_name_that_the_layout_does_not_have_is_refused(camvid_like, layout, places, told):
-    """Training and measuring on the same pictures would go unnoticed."""
+    """If it were ignored, a run could train and measure on the same pictures unnoticed."""
     with pytest.raises(DatasetError, match=told):
         load(camvid_like, layout=layout, **places)
 
@@ -178,7 +178,7 @@ def test_a_wrong_value_is_named(camvid_like):
 
 
 def test_no_thread_reads_on_after_an_error(camvid_like, monkeypatch):
-    """One that did would abort the process, which ends with that error."""
+    """A thread that still reads would abort the process, which exits because of the error."""
     def read_slowly(path):
         time.sleep(0.2)
         return cv2.imread(str(path))
@@ -210,19 +210,19 @@ def write_png(path, bits, color_type, palette, row):
 
 @pytest.fixture
 def one_pair(tmp_path):
-    """Return an image file and its label file, not yet there, in the layout `folders`."""
+    """Write an image in the layout `folders`; return its path, and where its label is to be."""
     for folder in 'images', 'labels':
         (tmp_path / folder).mkdir()
     cv2.imwrite(str(tmp_path / 'images' / 'a.png'), np.zeros((64, 96, 3), np.uint8))
     return tmp_path / 'images' / 'a.png', tmp_path / 'labels' / 'a.png'
 
 
-# A byte of each holds the ids 0 and 1, and as many more as fit.
+# A row of pixels in each bit depth; where more than the ids 0 and 1 fit in, it has a larger one.
 @pytest.mark.parametrize('bits, row, ids', [
     (1, b'\x40', [0, 1, 0, 0, 0, 0, 0, 0]), (2, b'\x1c', [0, 1, 3, 0]), (4, b'\x01', [0, 1]),
     (8, b'\x00\x01\x0a', [0, 1, 10])])
 def test_a_palettes_indices_are_the_labels(tmp_path, one_pair, bits, row, ids):
-    """Whatever colours it has: VOC and labelme2voc write such."""
+    """Whatever its colours are: labels of VOC and labelme2voc are like this."""
     image, label = one_pair
     palette = bytes([200, 0, 0, 0, 0, 0] + 10 * [0, 128, 7])[:3 * min(11, 2 ** bits)]
     width = write_png(label, bits, 3, palette, row)
@@ -239,7 +239,7 @@ def write_with_palettes(image, label, palettes):
 
 
 def test_palettes_that_differ_are_refused(tmp_path, one_pair):
-    """Masks in colours, quantised: the indices are of each file's own making."""
+    """Colour masks that were quantised: each file numbers the colours in its own order."""
     road, sky = [128, 64, 128], [70, 130, 180]
     write_with_palettes(*one_pair, {'a': road + sky, 'b': sky + road})
     with pytest.raises(DatasetError, match=r'labels/b\.png has the colour \(70, 130, 180\) for '
@@ -248,7 +248,7 @@ def test_palettes_that_differ_are_refused(tmp_path, one_pair):
 
 
 def test_palettes_that_differ_in_what_is_not_used_are_taken(tmp_path, one_pair):
-    """As those of VOC, which some writers cut off, even before the colour of `ignore_id`."""
+    """Some writers cut off the palette of VOC, even before the colour of `ignore_id`."""
     voc, void = [0, 0, 0, 128, 0, 0, 0, 128, 0], [224, 224, 192]
     write_with_palettes(*one_pair, {'a': voc, 'b': voc[:6], 'c': voc[:6] + 9 * [1, 2, 3] + void})
     cv2.imwrite(str(one_pair[0].with_stem('d')), np.full((1, 3), 99, np.uint8))
@@ -268,7 +268,7 @@ def test_a_label_of_another_kind_is_refused(tmp_path, one_pair, pixels, found):
 
 
 def test_a_label_of_one_bit_without_a_palette_is_refused(tmp_path, one_pair):
-    """Readers make 0 and 255 of it."""
+    """Image readers turn its 0 and 1 into 0 and 255."""
     write_png(one_pair[1], 1, 0, b'', b'\x40')
     with pytest.raises(DatasetError, match=r'a\.png has 1 bit\(s\) a pixel: write class ids'):
         load(tmp_path, layout='folders')
@@ -282,7 +282,7 @@ def test_a_label_that_is_no_png_is_refused(tmp_path, one_pair):
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.bmp', '.tiff', '.webp'])
 def test_an_image_that_is_cut_off_is_refused(tmp_path, one_pair, suffix):
-    """As a full disk leaves it; OpenCV reads such a JPEG without a word."""
+    """A full disk leaves such files; OpenCV reads such a JPEG without complaint."""
     image, label = one_pair
     image.unlink()
     cv2.imwrite(str(label), np.zeros((64, 96), np.uint8))
@@ -310,7 +310,7 @@ def test_what_exif_turns_is_refused(tmp_path, one_pair, suffix, orientation):
     image = image.with_suffix(suffix)
     cv2.imwrite(str(label), np.zeros((64, 96), np.uint8))
     exif = Image.Exif()
-    for value in (0, 1, orientation):  # 0 says nothing
+    for value in (0, 1, orientation):  # 0 has no meaning, 1 is upright
         exif[ExifTags.Base.Orientation] = value
         Image.new('RGB', (96, 64)).save(image, exif=exif)
         if value < 2:
@@ -361,7 +361,7 @@ def test_a_folder_of_labels_among_the_images_is_not_told(tmp_path, caplog):
 
 
 def test_images_of_12_bits_stored_as_16_are_told(tmp_path, one_pair, caplog):
-    """Reading them keeps the upper 8 of 16 bits."""
+    """Only the upper 8 of 16 bits are read, which leaves these images nearly black."""
     image, label = one_pair
     for stem, brightest in ('a', 2000), ('b', 4095), ('c', 3000):
         cv2.imwrite(str(image.with_stem(stem)), np.full((64, 96), brightest, np.uint16))
@@ -391,11 +391,11 @@ def test_more_pictures_than_memory_are_told(camvid_like, tmp_path, monkeypatch, 
 
 def test_more_pictures_than_memory_are_told_before_any_is_read(camvid_like, tmp_path,
                                                                 monkeypatch):
-    """Linux gives out more memory than it has."""
+    """Linux grants more memory than it has, so allocating it would not fail."""
     info = tmp_path / 'meminfo'
     monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
     info.write_text('MemTotal:      1000 kB\nMemFree:     1 kB\nMemAvailable:     144 kB\n')
-    assert len(load(camvid_like)) == 6  # 144 KiB
+    assert len(load(camvid_like)) == 6  # which take 144 KiB
     info.write_text('MemTotal:      1000 kB\nMemFree:     1 kB\nMemAvailable:     143 kB\n')
     (camvid_like / 'train' / 'A_0.png').write_bytes(b'no image')
     with pytest.raises(DatasetError, match='6 pictures of 96x64 take .* than there is memory for'):
@@ -406,7 +406,7 @@ def test_more_pictures_than_memory_are_told_before_any_is_read(camvid_like, tmp_
 
 
 def test_a_containers_limit_counts(camvid_like, tmp_path, monkeypatch):
-    """Who exceeds it is killed; files that are cached give way."""
+    """A process that exceeds it is killed. Cached files do not count: they make room."""
     monkeypatch.setattr(datasets, '_CONTAINER', tmp_path)
     assert len(load(camvid_like)) == 6, 'another system, or a version of cgroup without the files'
     needed, used, cached = 144 * 1024, 10 ** 6, 3 * 10 ** 5

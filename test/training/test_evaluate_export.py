@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `export`, on weights trained for a moment."""
+"""The commands `evaluate` and `export`, on weights trained briefly."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ def test_half_precision_is_half_the_size(weights, camvid_like, tmp_path, capsys)
     half = tmp_path / 'half.safetensors'
     export.main([weights, str(camvid_like / 'train'), str(half)])
     agreement = re.search(r'same class in ([\d.]+) %', capsys.readouterr().out)
-    assert float(agreement.group(1)) > 99.92  # more than export insists on
+    assert float(agreement.group(1)) > 99.92  # stricter than export itself
     assert half.stat().st_size < 0.6 * Path(weights).stat().st_size
     assert [path.name for path in tmp_path.glob('*.safetensors')] == ['half.safetensors']
     original, exported = load_weights(weights), load_weights(half)
@@ -188,7 +188,7 @@ def test_the_worst_images_are_shown(weights, camvid_like, tmp_path, monkeypatch)
     np.testing.assert_array_equal(shown['image'][0], worst)
     colors = {label.id: label.color for label in load_label_set('camvid').labels}
     assert (shown['labels'][0] == colors[8]).all()
-    assert tuple(shown['prediction'][0][-1, 0]) == tuple(colors[3])  # It knows the road.
+    assert tuple(shown['prediction'][0][-1, 0]) == tuple(colors[3])  # The network knows the road.
 
 
 def test_a_class_without_labels_has_no_score_even_where_it_is_predicted():
@@ -241,7 +241,7 @@ def test_a_model_that_differs_is_not_written(weights, camvid_like, tmp_path, mon
 @pytest.mark.parametrize('scale', [0.5, 2])
 def test_a_model_of_other_probabilities_is_not_written(weights, camvid_like, tmp_path, monkeypatch,
                                                        options, most, scale):
-    """Logits of another scale choose the same classes."""
+    """Scaled logits choose the same classes, with other probabilities."""
     honest = export.OnnxRuntimeEngine
 
     def scaled(model):

@@ -1,4 +1,4 @@
-"""The losses against sums written out by hand."""
+"""The losses, compared with sums computed pixel by pixel."""
 
 import math
 
@@ -20,7 +20,7 @@ def batch():
 
 
 def pixel_losses(logits, labels):
-    """Return -ln of each counted pixel's true class probability, pixel by pixel."""
+    """Return -ln of the true class's probability, for each pixel that is not ignored."""
     losses = []
     for image, row, column in (labels != IGNORED).nonzero().tolist():
         scores = [math.exp(s) for s in logits[image, :, row, column].tolist()]

@@ -1,4 +1,4 @@
-"""Scores against a count written out pixel by pixel."""
+"""Scores, compared with a count pixel by pixel."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_a_perfect_prediction_scores_one(dataset):
 
 
 def test_multi_scale_flip_sees_every_scale_and_undoes_the_mirror():
-    """A predictor that looks at each pixel alone gives the same answer on flat halves."""
+    """On two flat halves, a predictor that looks at single pixels answers alike at every scale."""
     images = torch.zeros(1, 3, 32, 48, dtype=torch.uint8)
     images[:, 0, :, :24] = 200
     images[:, 1, :, 24:] = 200
@@ -93,11 +93,11 @@ def test_multi_scale_flip_sees_every_scale_and_undoes_the_mirror():
 
 
 def test_multi_scale_flip_keeps_things_where_they_are_at_any_size():
-    """Of a predictor that returns what it sees, the answer is the picture, twelve times."""
+    """With a predictor that returns its input, the sum of 12 answers is 12 times the picture."""
     columns, rows = torch.arange(37.0), torch.arange(27.0)[:, None]
     picture = torch.stack([columns + 0 * rows, rows + 0 * columns, columns + rows])[None]
     got = multi_scale_flip(lambda images: images, torch.device('cpu'))(picture) / 12
-    inside = (..., slice(4, -4), slice(4, -4))  # At the edge nothing lies on the other side.
+    inside = (..., slice(4, -4), slice(4, -4))  # At the edge, a neighbour is missing.
     torch.testing.assert_close(got[inside], picture[inside], rtol=0, atol=0.01)
 
 

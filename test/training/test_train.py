@@ -1,4 +1,4 @@
-"""The command `train`: learns, repeats itself, resumes exactly, stops cleanly, fine-tunes."""
+"""The command `train`: learning, reproducibility, exact resuming, clean stops, fine-tuning."""
 
 import csv
 import dataclasses
@@ -96,7 +96,7 @@ def test_resumed_is_the_same_as_uninterrupted(small_config, tmp_path):
 
 
 def test_the_schedule_ends_with_the_minutes(small_config, tmp_path, monkeypatch):
-    """The clock, asked once before the first iteration and after each, goes on by a second."""
+    """The clock is read before the first iteration and after each, and advances 1 s each time."""
     monkeypatch.setattr(train, 'time', SimpleNamespace(monotonic=itertools.count().__next__))
     training = run(small_config, tmp_path / 'out', 'schedule.iterations=10',
                    'schedule.minutes=0.1')
@@ -115,7 +115,7 @@ def test_the_learning_rate_falls_by_its_power(small_config, tmp_path, power):
 
 @pytest.mark.parametrize('warmup, iteration, seconds, factor', [
     (50, 0, 0, 1 / 50), (50, 24, 0, 0.5), (50, 49, 0, 1), (50, 80, 0, 1),
-    # No longer than a tenth of 1000 iterations, or of a minute.
+    # The warm-up takes at most a tenth of 1000 iterations, or of a minute.
     (5000, 0, 0, 1 / 5000), (5000, 50, 0, 0.5), (5000, 100, 0, 1), (5000, 500, 0, 1),
     (50, 9, 3, 0.5), (50, 9, 6, 1)])
 def test_the_learning_rate_warms_up(small_config, tmp_path, warmup, iteration, seconds, factor):
@@ -173,7 +173,7 @@ def test_the_best_weights_are_kept(small_config, tmp_path, monkeypatch):
 
 
 def normalised(images):
-    """Return them with the mean and std of small_config."""
+    """Return images normalised with the mean and std of small_config."""
     return (images / 255 - 0.45) / 0.27
 
 
@@ -196,7 +196,7 @@ def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
 @pytest.mark.parametrize('threshold, share', [(0.7, 1.0), (0.0, 0.5)])
 def test_what_is_surely_right_counts_if_no_threshold_is_set(small_config, tmp_path, threshold,
                                                             share):
-    """Half of the pixels are, of the others each of 11 classes is as probable."""
+    """Half of the pixels are surely right; in the others all 11 classes are equally probable."""
     training = Training(load_config(str(small_config), [f'loss.ohem_threshold={threshold}']),
                         tmp_path)
     logits = torch.zeros(1, 11, 8, 8)
@@ -207,7 +207,7 @@ def test_what_is_surely_right_counts_if_no_threshold_is_set(small_config, tmp_pa
 
 def test_sgd_ohem_and_bf16(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr('bisenet_ros.segmentation.device.cpu_computes_in_bf16',
-                        lambda: True)  # slowly, it does
+                        lambda: True)  # any CPU can, slowly
     overrides = ['schedule.iterations=20', 'validate_every=10', 'optimizer.name=sgd',
                  'optimizer.lr=0.01', 'loss.ohem_threshold=0.7', 'loss.class_balance=0']
     training = run(small_config, tmp_path / 'bf16', 'precision=bf16', *overrides)
@@ -220,12 +220,12 @@ def test_sgd_ohem_and_bf16(small_config, tmp_path, monkeypatch):
 
 def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp_path,
                                                                monkeypatch):
-    monkeypatch.setattr(train, 'choose_dtype', lambda *_: torch.float16)  # slowly, a CPU does
+    monkeypatch.setattr(train, 'choose_dtype', lambda *_: torch.float16)  # a CPU can, slowly
     training = run(small_config, tmp_path, 'precision=fp16', 'augmentation.crop=[32, 32]')
     assert all(parameter.isfinite().all() for parameter in training.network.parameters())
     first_scale = torch.amp.GradScaler('cpu').get_scale()
     assert 0 < training.step.scaler.get_scale() < first_scale
-    # Its schedule is done.
+    # Not by run(), which refuses to resume when the schedule is done.
     resumed = Training(training.config, tmp_path, torch.load(
         tmp_path / 'checkpoint.pth', weights_only=True))
     assert resumed.step.scaler.get_scale() == training.step.scaler.get_scale()
@@ -236,7 +236,7 @@ def test_a_run_of_another_device_steps_as_this_one_does(small_config, tmp_path):
     checkpoint = tmp_path / 'checkpoint.pth'
     state = torch.load(checkpoint, weights_only=True)
     for group in state['optimizer']['param_groups']:
-        group |= {'fused': True, 'capturable': True, 'lr': torch.tensor(0.1)}  # a GPU's
+        group |= {'fused': True, 'capturable': True, 'lr': torch.tensor(0.1)}  # as on a GPU
     torch.save(state, checkpoint)
     resumed = run(small_config, tmp_path, resume=True)
     assert resumed.iteration == 4
@@ -255,7 +255,7 @@ def test_a_gpu_goes_on_with_a_run_of_the_cpu(small_config, tmp_path):
 
 @needs_gpu
 @pytest.mark.parametrize('optimizer, precision, tolerance', [
-    # Adam's first steps are as long for the smallest gradients, whose sign is chance.
+    # Adam's first steps are as long for the smallest gradients, whose sign is random.
     ('adamw', 'fp32', 0.02), ('adamw', 'bf16', 0.02), ('sgd', 'fp32', 0.005)])
 def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, precision,
                                             tolerance):
@@ -267,7 +267,7 @@ def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, p
         training.run()
     assert trainings[0].step._graph is not None and trainings[1].step._graph is None
     recorded, stepped = ([row['loss'] for row in each.history] for each in trainings)
-    # The first four iterations, of which one was recorded; then sums in another order add up.
+    # One of the first four iterations was recorded; later, differences in rounding accumulate.
     assert recorded[0] == pytest.approx(stepped[0], rel=tolerance)
     assert recorded == pytest.approx(stepped, rel=0.1)
     assert recorded[-1] < recorded[0]
@@ -280,7 +280,7 @@ def test_fine_tuning_replaces_only_the_head(small_config, tmp_path, capsys):
     config = load_config(str(small_config), [f'network.init={base}',
                                              f'label_set={tmp_path / "mine.yaml"}'])
     tuned = Training(config, tmp_path)
-    assert 'mean and std are' not in capsys.readouterr().out  # The settings' are the same.
+    assert 'mean and std are' not in capsys.readouterr().out  # They equal those of the settings.
     state, kept = tuned.network.state_dict(), load_weights(base).network.state_dict()
     assert state['conv_out.conv_out.weight'].shape[0] == 3 * 4 ** 2
     for key, value in kept.items():
@@ -335,7 +335,7 @@ def test_labels_that_change_are_not_resumed(small_config, tmp_path, old, new, to
 
 
 def test_labels_in_another_order_are_not_resumed(small_config, tmp_path):
-    """The order is that of the network's outputs."""
+    """The order of the labels is that of the network's outputs."""
     content = yaml.safe_load(config_path('labels/camvid.yaml').read_text())
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(content))
     training = run(small_config, tmp_path / 'run', f'label_set={tmp_path}/mine.yaml')
@@ -352,7 +352,7 @@ def test_a_teacher_that_changes_is_not_resumed(small_config, tmp_path, weights):
     training.config['schedule']['iterations'] = 6
     load_checkpoint(training.config, tmp_path / 'run')
     shutil.copy(tmp_path / 'run' / 'last.safetensors', teacher)
-    training._save_checkpoint()  # of a run that goes on with the teacher it has read
+    training._save_checkpoint()  # as a run does that still uses the teacher it has read
     with pytest.raises(ConfigError, match='distillation.teacher is .*SHA-256'):
         load_checkpoint(training.config, tmp_path / 'run')
 
@@ -523,7 +523,7 @@ def test_data_sets_that_do_not_fit_together_are_told_before_any_is_read(
                                     {'train': ['train', 'val'], 'val': ['train']}])
 def test_palettes_that_differ_between_data_sets_are_refused(
         small_config, camvid_like, tmp_path, splits):
-    """Two exports, each of which has an order of classes of its own."""
+    """Two exports, each with its own order of classes."""
     for split, color in ('train', [128, 64, 128]), ('val', [70, 130, 180]):
         for path in (camvid_like / f'{split}annot').iterdir():
             label = Image.open(path)
@@ -561,7 +561,7 @@ def test_a_checkpoint_that_names_no_settings_is_not_resumed(small_config, tmp_pa
 
 
 def test_a_damaged_checkpoint_is_named(small_config, tmp_path):
-    """As a power cut leaves it."""
+    """A power cut may leave it cut off like this."""
     training = run(small_config, tmp_path)
     path = tmp_path / 'checkpoint.pth'
     path.write_bytes(path.read_bytes()[:5000])
@@ -590,7 +590,7 @@ def test_a_class_in_no_picture_is_told(small_config, tmp_path, capsys):
     (255, r'hold sky \(id 0\) as their only class and, beside it, pixels that count for nothing '
      r'\(ignore_id 255\): give the pixels')])
 def test_labels_of_one_class_are_refused(small_config, camvid_like, tmp_path, value, told):
-    """Many a mask of two classes has the values 0 and 255."""
+    """Masks of two classes often have the values 0 and 255."""
     label_set_of_three(tmp_path / 'mine.yaml', 'mine', ignore_id=255)
     labels = np.zeros((64, 96), np.uint8)
     labels[32:] = value
@@ -601,7 +601,7 @@ def test_labels_of_one_class_are_refused(small_config, camvid_like, tmp_path, va
 
 
 def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
-    """No right pixel in val is bad, but no reason to leave without weights."""
+    """Even if no pixel in val is right, the run must leave weights."""
     all_wrong = Scores(np.array([[0, 9], [9, 0]]))
     monkeypatch.setattr(train, 'score', lambda *_: all_wrong)
     assert run(small_config, tmp_path / 'run').best == 0
@@ -656,7 +656,7 @@ def label_set_of_three(path, name, ignore_id=11):
 
 def test_a_label_set_whose_classes_have_changed_gets_heads_of_its_own(small_config, tmp_path,
                                                                       capsys):
-    """Weights that do not name their classes keep the name of the label set alone."""
+    """Weights that do not name their classes store only the name of the label set."""
     label_set_of_three(tmp_path / 'mine.yaml', 'mine')
     begin = tmp_path / 'begin.safetensors'
     save_random_weights(begin, 'paper', 'xception39', 19, label_set='mine')
@@ -668,7 +668,7 @@ def test_a_label_set_whose_classes_have_changed_gets_heads_of_its_own(small_conf
 
 
 def test_a_copied_label_set_needs_a_name_of_its_own(small_config, tmp_path):
-    """The node would take the costs of the shipped one."""
+    """With the same name, the node would use the costs of the shipped label set."""
     text = config_path('labels/camvid.yaml').read_text()
     (tmp_path / 'mine.yaml').write_text(text)
     config = load_config(str(small_config), [f'label_set={tmp_path}/mine.yaml'])
@@ -679,7 +679,7 @@ def test_a_copied_label_set_needs_a_name_of_its_own(small_config, tmp_path):
 
 
 def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
-    """A CoinCheung checkpoint names no classes; with 19 they are Cityscapes'."""
+    """A CoinCheung checkpoint does not name its classes; if there are 19, they are Cityscapes'."""
     network = build_network('coincheung', 'resnet18', 19)
     torch.save(network.state_dict(), tmp_path / 'model_final_v1.pth')
     cityscapes = tmp_path / 'cityscapes'
@@ -810,7 +810,7 @@ def test_data_sets_that_name_no_split_are_split_by_their_use(small_config, camvi
 
 
 def test_a_data_set_is_drawn_as_often_as_its_share_says(small_config, camvid_like, tmp_path):
-    """However many images it has: six share 9.0, two the 1.0 of a data set that names none."""
+    """However many images it has: here 6 have a share of 9.0, and 2 the default of 1.0."""
     data = f'layout: camvid, root: {camvid_like}'
     training = Training(load_config(str(small_config), [
         f'data.train=[{{{data}, share: 9.0}}, {{{data}, split: val}}]', 'batch_size=16',
@@ -868,7 +868,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeyp
         os.kill(os.getpid(), sent)
         return step(*arguments)
 
-    signal.signal(sent, lambda *_: None)  # Nothing but main is to hear it, least of all pytest.
+    signal.signal(sent, lambda *_: None)  # Only main may react to it, not pytest.
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, 'step', interrupted)
@@ -905,7 +905,7 @@ def terminal():
 @pytest.mark.parametrize('ends, sent', [
     (os.pipe, signal.SIGINT), (os.pipe, None), (terminal, None)])
 def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path, ends, sent):
-    """As with `| tee`, which Ctrl-C ends before the training has said that it stops."""
+    """As with `| tee`: Ctrl-C ends `tee` before the training has printed that it stops."""
     reader, writer = ends()
     process = subprocess.Popen(
         [sys.executable, '-m', 'bisenet_ros', 'train', str(small_config), '--output',
@@ -978,7 +978,7 @@ def test_a_scheduled_score_can_be_left(small_config, tmp_path, monkeypatch, caps
 
 
 def test_the_last_score_is_waited_for(small_config, tmp_path, monkeypatch):
-    """There is nothing to go on with but the score."""
+    """After the last iteration only the score is left to do, so interrupts do not stop it."""
     honest, interrupted = train.score, []
 
     def score(*arguments):
