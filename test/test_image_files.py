@@ -21,7 +21,7 @@ def no_room_for_more_than(size):
 
 
 @pytest.mark.parametrize('name', ['image.png', 'image.jpg', 'image.bmp'])
-def test_an_image_whose_end_has_no_room_is_told_and_not_kept(tmp_path, name):
+def test_an_image_cut_off_by_a_full_disk_is_reported_and_removed(tmp_path, name):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     path = tmp_path / name
     write_image(path, image)

@@ -28,7 +28,7 @@ def test_what_is_missing_is_named_and_no_test_runs():
     assert collect('json').returncode == 0
 
 
-def test_all_that_tests_are_skipped_without_is_required():
+def test_make_requires_all_modules_without_which_tests_are_skipped():
     required, = re.findall(r'^needed_by_tests := ((?:.*\\\n)*.*)', MAKEFILE.read_text(), re.M)
     skipped_without = {
         name for path in TESTS.rglob('*.py')

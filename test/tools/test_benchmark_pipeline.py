@@ -170,7 +170,7 @@ def test_pipeline_command_of_an_onnx_model(tmp_path, capsys):
     assert '--int8 is for .safetensors and .pth weights' in capsys.readouterr().err
 
 
-def test_masks_stay_out_of_the_graph_around():
+def test_the_benchmarks_masks_stay_out_of_the_users_ros_graph():
     rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
     from sensor_msgs.msg import Image
 
@@ -264,7 +264,7 @@ def test_a_wrong_option_is_an_answer_not_a_traceback(tmp_path, capsys):
     assert "'nowhere'" in capsys.readouterr().err
 
 
-def test_an_output_folder_that_cannot_be_is_told(tmp_path, capsys):
+def test_an_impossible_output_folder_is_refused(tmp_path, capsys):
     path = tmp_path / 'file'
     path.touch()
     assert main(['costmap', '--output', str(path)]) == 1
@@ -355,7 +355,7 @@ def test_an_interrupt_is_told_in_a_word(tmp_path):
 
 
 @pytest.mark.parametrize('sent, code', [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_what_it_started_ends_with_it(tmp_path, sent, code):
+def test_processes_that_the_benchmark_started_end_with_it(tmp_path, sent, code):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, it would inherit SIG_IGN.
     with measuring(tmp_path) as process:
         process.send_signal(sent)

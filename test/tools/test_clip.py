@@ -123,7 +123,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         wait_for(lambda: not any(map(is_running, workers)))
 
 
-def test_workers_end_that_begin_when_their_parent_is_killed(tmp_path):
+def test_workers_that_are_still_starting_end_with_a_killed_parent(tmp_path):
     process = start_rendering(tmp_path)
     workers = wait_for(lambda: workers_of(process), meanwhile=lambda: None)
     process.kill()
@@ -183,7 +183,7 @@ def perfect_moment(source, frame, label_set):
     return Moment(frame.stamp, frame.image, frame.image, frame.class_ids, costmap, frame.base_pose)
 
 
-def test_demo_scores_what_is_perfect_with_one(clip, source):
+def test_demo_scores_a_perfect_result_with_one(clip, source):
     pytest.importorskip('rclpy', reason='the demo needs ROS 2')
     from bisenet_ros.tools.demo import compare_with_truth
     label_set = load_label_set('camvid')

@@ -113,7 +113,7 @@ def test_counting_begins_with_the_first_mask(graph):
 
 
 @pytest.mark.parametrize('graph', [False], indirect=True)
-def test_what_belongs_together(graph):
+def test_a_moment_combines_the_messages_of_one_image(graph):
     graph.publish_odometry(1, x=7.0, yaw=0.5)
     for number in (1, 2):
         graph.publish_picture('image', number, BGR, 'bgr8')

@@ -21,7 +21,7 @@ def test_a_node_that_configures_is_waited_for():
     wait_until(lambda: next(answers), 'loading', listener('configuring', 'configuring'), [NODE])
 
 
-def test_a_node_that_could_not_be_configured_is_not():
+def test_a_node_that_could_not_be_configured_is_an_error():
     with pytest.raises(GraphError, match='the node says: not configured: no weights'):
         wait_until(lambda: False, 'loading',
                    listener('unconfigured', 'not configured: no weights'), [NODE])

@@ -45,14 +45,14 @@ def test_early_end_tells_the_last_words(module, tmp_path):
         process.check()
 
 
-def test_stop_ends_it(module, tmp_path):
+def test_stop_ends_a_process(module, tmp_path):
     process = ModuleProcess('node', module('import time\ntime.sleep(100)'), [], tmp_path)
     process.check()
     process.stop()
     assert ends(process)
 
 
-def test_stop_ends_one_that_will_not(module, tmp_path, monkeypatch):
+def test_stop_ends_a_process_that_ignores_sigterm(module, tmp_path, monkeypatch):
     monkeypatch.setattr('bisenet_ros.tools.processes.STOP_TIMEOUT', 0.5)
     text = ('import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
             'print("deaf", flush=True)\ntime.sleep(100)')

@@ -39,7 +39,7 @@ class TestFolder:
         (folder / 'README.txt').write_text('not an image')
         assert len(list(open_source(str(folder)))) == 1
 
-    def test_metadata_of_something_else_make_no_recording(self, tmp_path):
+    def test_a_folder_with_other_metadata_is_not_taken_for_a_recording(self, tmp_path):
         folder = write_images(tmp_path / 'images', ['a.png'])
         (folder / 'metadata.yaml').write_text('camera: front')
         assert len(list(open_source(str(folder)))) == 1
@@ -230,7 +230,7 @@ class TestBag:
         with pytest.raises(SourceError, match=f'{name} is not a readable rosbag2 recording'):
             open_source(str(tmp_path / name))
 
-    def test_a_recording_that_was_cut_off_has_files_only(self, tmp_path, storage):
+    def test_a_recording_that_was_cut_off_is_read_without_its_metadata(self, tmp_path, storage):
         for number in range(2):
             bag = Bag(tmp_path / f'bag_{number}', storage)
             rows = np.full((HEIGHT, WIDTH), 10 * number, np.uint8)

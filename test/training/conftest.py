@@ -44,7 +44,7 @@ def signals_as_before():
 def without_curves(request, monkeypatch):
     """Skip drawing the curves, which takes longer than these trainings; one test checks them."""
     train = sys.modules.get('bisenet_ros.training.train')  # None if no test has imported it.
-    if train and request.node.name != 'test_it_learns_and_writes_what_it_says':
+    if train and request.node.name != 'test_training_learns_and_writes_its_files':
         monkeypatch.setattr(train.Training, '_draw_curves', lambda training: None)
 
 

@@ -94,7 +94,7 @@ def test_images_and_labels_that_cannot_be_told_apart_are_refused(tmp_path):
         load(tmp_path, layout='folders', images='.')
 
 
-def test_labels_that_say_nothing_are_refused(tmp_path):
+def test_labels_that_all_ignore_every_pixel_are_refused(tmp_path):
     for folder, value in (('images', 0), ('labels', CAMVID.ignore_id)):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / 'a.png'), np.full((64, 96), value, np.uint8))
@@ -102,7 +102,7 @@ def test_labels_that_say_nothing_are_refused(tmp_path):
         load(tmp_path, layout='folders')
 
 
-def test_a_label_that_says_nothing_is_told(camvid_like, caplog):
+def test_labels_that_ignore_every_pixel_are_reported(camvid_like, caplog):
     load(camvid_like)
     assert not caplog.text
     for name in 'A_2', 'B_3':
@@ -247,7 +247,7 @@ def test_palettes_that_differ_are_refused(tmp_path, one_pair):
         load(tmp_path, layout='folders', size=(3, 1))
 
 
-def test_palettes_that_differ_in_what_is_not_used_are_taken(tmp_path, one_pair):
+def test_palettes_that_differ_in_unused_colours_are_accepted(tmp_path, one_pair):
     """Some writers cut off the palette of VOC, even before the colour of `ignore_id`."""
     voc, void = [0, 0, 0, 128, 0, 0, 0, 128, 0], [224, 224, 192]
     write_with_palettes(*one_pair, {'a': voc, 'b': voc[:6], 'c': voc[:6] + 9 * [1, 2, 3] + void})
@@ -304,7 +304,7 @@ def test_a_label_that_is_cut_off_is_refused(camvid_like):
 
 @pytest.mark.parametrize('suffix, orientation', [
     ('.png', 6), ('.tif', 3), ('.jpg', 3), ('.jpg', 6)])
-def test_what_exif_turns_is_refused(tmp_path, one_pair, suffix, orientation):
+def test_images_that_exif_rotates_are_refused(tmp_path, one_pair, suffix, orientation):
     image, label = one_pair
     image.unlink()
     image = image.with_suffix(suffix)

@@ -35,7 +35,8 @@ def run_evaluate(weights, root, output, *options):
     return json.loads((output / 'scores.json').read_text())
 
 
-def test_export_loses_nothing_in_evaluate(onnxruntime, weights, camvid_like, tmp_path, capsys):
+def test_an_exported_model_scores_the_same_in_evaluate(onnxruntime, weights, camvid_like, tmp_path,
+                                                       capsys):
     model = tmp_path / 'model.onnx'
     export.main([weights, str(camvid_like / 'train'), str(model)])
     assert 'same class in 100.0000 %' in capsys.readouterr().out
@@ -55,7 +56,7 @@ def test_export_loses_nothing_in_evaluate(onnxruntime, weights, camvid_like, tmp
 
 @needs_onnx
 @pytest.mark.parametrize('options', [[], ['--int8']])
-def test_an_exported_model_is_weights(weights, camvid_like, tmp_path, options):
+def test_an_exported_model_can_be_used_as_weights(weights, camvid_like, tmp_path, options):
     model = tmp_path / 'model.onnx'
     export.main([weights, str(camvid_like / 'train'), str(model), *options])
     images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
@@ -137,7 +138,7 @@ def test_renamed_classes_are_told(weights, camvid_like, tmp_path, caplog):
     assert "classes renamed by label set 'camvid': sky -> air, road -> tarmac\n" in caplog.text
 
 
-def test_an_output_that_cannot_be_is_told_before_any_data_is_read(weights, tmp_path):
+def test_an_impossible_output_folder_is_refused_before_any_data_is_read(weights, tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit, match='evaluate: .*file/out'):
         run_evaluate(weights, tmp_path / 'nowhere', tmp_path / 'file' / 'out')
@@ -160,7 +161,7 @@ def test_each_weights_have_a_folder_of_their_own(weights, camvid_like, tmp_path,
         assert (tmp_path / 'runs/evaluation' / run / 'best/scores.json').is_file()
 
 
-def test_a_size_that_cannot_be_is_told(weights, camvid_like, tmp_path):
+def test_an_impossible_size_is_refused(weights, camvid_like, tmp_path):
     with pytest.raises(SystemExit, match='--size is 0x0: give at least 32x32'):
         run_evaluate(weights, camvid_like, tmp_path / 'out', '--size', '0', '0')
 

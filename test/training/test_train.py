@@ -59,7 +59,7 @@ def same(first, second):
                                                  second.state_dict().values(), strict=True))
 
 
-def test_it_learns_and_writes_what_it_says(small_config, camvid_like, tmp_path):
+def test_training_learns_and_writes_its_files(small_config, camvid_like, tmp_path):
     output = tmp_path / 'out'
     main([str(small_config), '--output', str(output), '--set', 'schedule.iterations=40',
           'batch_size=4', 'validate_every=20'])
@@ -83,7 +83,7 @@ def test_a_seed_gives_the_same_run_twice(small_config, tmp_path):
     assert not same(first.network, run(small_config, tmp_path / 'c', 'seed=1').network)
 
 
-def test_resumed_is_the_same_as_uninterrupted(small_config, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(small_config, tmp_path):
     straight = run(small_config, tmp_path / 'straight')
     stopped = run(small_config, tmp_path / 'halves', stop_after=2)
     assert stopped.iteration == 2
@@ -177,7 +177,7 @@ def normalised(images):
     return (images / 255 - 0.45) / 0.27
 
 
-def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
+def test_augmentation_is_weaker_at_the_end_of_the_schedule(small_config, tmp_path):
     config = load_config(str(small_config), [
         'augmentation.crop=[96, 64]', 'augmentation.flip=0', 'schedule.closing=0.5',
         'schedule.closing_augmentation=0'])
@@ -194,8 +194,8 @@ def test_at_the_end_of_the_schedule_pictures_stray_less(small_config, tmp_path):
 
 
 @pytest.mark.parametrize('threshold, share', [(0.7, 1.0), (0.0, 0.5)])
-def test_what_is_surely_right_counts_if_no_threshold_is_set(small_config, tmp_path, threshold,
-                                                            share):
+def test_pixels_that_are_surely_right_count_unless_a_threshold_is_set(small_config, tmp_path,
+                                                                      threshold, share):
     """Half of the pixels are surely right; in the others all 11 classes are equally probable."""
     training = Training(load_config(str(small_config), [f'loss.ohem_threshold={threshold}']),
                         tmp_path)
@@ -231,7 +231,7 @@ def test_fp16_scales_the_loss_down_until_no_gradient_overflows(small_config, tmp
     assert resumed.step.scaler.get_scale() == training.step.scaler.get_scale()
 
 
-def test_a_run_of_another_device_steps_as_this_one_does(small_config, tmp_path):
+def test_a_run_begun_on_a_gpu_resumes_on_the_cpu(small_config, tmp_path):
     run(small_config, tmp_path, stop_after=2)
     checkpoint = tmp_path / 'checkpoint.pth'
     state = torch.load(checkpoint, weights_only=True)
@@ -246,7 +246,7 @@ def test_a_run_of_another_device_steps_as_this_one_does(small_config, tmp_path):
 
 
 @needs_gpu
-def test_a_gpu_goes_on_with_a_run_of_the_cpu(small_config, tmp_path):
+def test_a_run_begun_on_the_cpu_resumes_on_a_gpu(small_config, tmp_path):
     run(small_config, tmp_path, stop_after=2)
     resumed = run(small_config, tmp_path, 'device=cuda', 'schedule.iterations=8', resume=True)
     assert resumed.iteration == 8
@@ -257,8 +257,8 @@ def test_a_gpu_goes_on_with_a_run_of_the_cpu(small_config, tmp_path):
 @pytest.mark.parametrize('optimizer, precision, tolerance', [
     # Adam's first steps are as long for the smallest gradients, whose sign is random.
     ('adamw', 'fp32', 0.02), ('adamw', 'bf16', 0.02), ('sgd', 'fp32', 0.005)])
-def test_a_gpu_trains_the_same_by_its_graph(small_config, tmp_path, optimizer, precision,
-                                            tolerance):
+def test_a_gpu_trains_the_same_with_and_without_a_cuda_graph(small_config, tmp_path, optimizer,
+                                                             precision, tolerance):
     overrides = ['device=cuda', 'schedule.iterations=12', 'batch_size=4', 'optimizer.lr=0.001',
                  f'optimizer.name={optimizer}', f'precision={precision}', 'validate_every=4']
     trainings = [Training(load_config(str(small_config), overrides), tmp_path) for _ in range(2)]
@@ -377,7 +377,7 @@ def test_a_checkpoint_that_names_no_pictures_is_of_another_version(small_config,
         run(small_config, tmp_path, resume=True)
 
 
-def test_a_schedule_that_is_done_is_told(small_config, tmp_path):
+def test_a_finished_run_is_not_resumed(small_config, tmp_path):
     run(small_config, tmp_path)
     with pytest.raises(ConfigError, match='is done after 4 iterations: raise schedule.iterations'):
         run(small_config, tmp_path, resume=True)
@@ -398,7 +398,7 @@ def test_a_run_goes_on_without_the_weights_it_began_with(small_config, tmp_path,
     assert load_weights(tmp_path / 'halves' / 'last.safetensors').mean == pytest.approx([0.3] * 3)
 
 
-def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
+def test_training_can_start_from_a_torchvision_backbone(small_config, tmp_path):
     backbone = ResNet18().state_dict()
     torch.save(backbone, tmp_path / 'resnet18.pth')
     with pytest.raises(ConfigError, match='resnet18.pth is a ResNet-18: set network.backbone=res'):
@@ -423,7 +423,7 @@ def test_a_backbone_of_torchvision_is_a_start(small_config, tmp_path):
             f'network.init={tmp_path}/part.pth', 'network.backbone=resnet18']), tmp_path)
 
 
-def test_a_checkpoint_is_no_weights(small_config, tmp_path):
+def test_a_checkpoint_is_refused_as_weights(small_config, tmp_path):
     run(small_config, tmp_path / 'run')
     with pytest.raises(WeightsError, match='take best.safetensors or last.safetensors beside it'):
         load_weights(tmp_path / 'run' / 'checkpoint.pth')
@@ -505,8 +505,8 @@ def test_missing_files_are_told_before_any_is_read(small_config, camvid_like, tm
         Training(config, tmp_path)
 
 
-def test_data_sets_that_do_not_fit_together_are_told_before_any_is_read(
-        small_config, camvid_like, tmp_path, monkeypatch):
+def test_data_sets_too_large_together_are_refused_before_any_is_read(small_config, camvid_like,
+                                                                     tmp_path, monkeypatch):
     info = tmp_path / 'meminfo'
     monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
     data = f'layout: camvid, root: {camvid_like}'
@@ -537,7 +537,8 @@ def test_palettes_that_differ_between_data_sets_are_refused(
         Training(config, tmp_path)
 
 
-def test_measuring_on_what_is_trained_on_is_told(small_config, camvid_like, tmp_path, capsys):
+def test_val_pictures_that_are_trained_on_are_reported(small_config, camvid_like, tmp_path,
+                                                       capsys):
     Training(load_config(str(small_config), []), tmp_path)
     assert 'are trained on' not in capsys.readouterr().out
     Training(load_config(str(small_config), [
@@ -600,7 +601,8 @@ def test_labels_of_one_class_are_refused(small_config, camvid_like, tmp_path, va
         Training(load_config(str(small_config), [f'label_set={tmp_path}/mine.yaml']), tmp_path)
 
 
-def test_the_best_of_nothing_is_written(small_config, tmp_path, monkeypatch):
+def test_the_best_weights_are_written_even_if_their_score_is_0(small_config, tmp_path,
+                                                               monkeypatch):
     """Even if no pixel in val is right, the run must leave weights."""
     all_wrong = Scores(np.array([[0, 9], [9, 0]]))
     monkeypatch.setattr(train, 'score', lambda *_: all_wrong)
@@ -618,7 +620,7 @@ def test_a_setting_given_twice_is_refused(small_config):
         load_config(str(small_config), ['data.val=[{layout: folders, root: a, root: b}]'])
 
 
-def test_no_text_may_be_set(small_config):
+def test_a_setting_may_be_an_empty_text(small_config):
     assert load_config(str(small_config), ['network.init='])['network']['init'] == ''
 
 
@@ -840,7 +842,7 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
     assert 'iterations: 6' in (tmp_path / 'run' / 'config.yaml').read_text()
 
 
-def test_a_folder_is_written_to_by_one_training(small_config, tmp_path):
+def test_a_second_training_in_the_same_folder_is_refused(small_config, tmp_path):
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     (tmp_path / 'run').mkdir()
     with locked(tmp_path / 'run'):
@@ -931,8 +933,8 @@ def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path, ends, sent)
     load_weights(tmp_path / 'run' / 'best.safetensors')
 
 
-def test_interrupted_again_it_leaves_without_the_score(small_config, tmp_path, monkeypatch,
-                                                       capsys):
+def test_a_second_interrupt_ends_training_without_the_score(small_config, tmp_path, monkeypatch,
+                                                            capsys):
     step = torch.optim.AdamW.step
 
     def interrupted(*arguments):
@@ -958,7 +960,8 @@ def test_interrupted_again_it_leaves_without_the_score(small_config, tmp_path, m
         assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
 
 
-def test_a_scheduled_score_can_be_left(small_config, tmp_path, monkeypatch, capsys):
+def test_two_interrupts_end_training_during_a_scheduled_score(small_config, tmp_path, monkeypatch,
+                                                              capsys):
     def score(*_):
         load_weights(tmp_path / 'run' / 'last.safetensors')
         assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
@@ -977,7 +980,7 @@ def test_a_scheduled_score_can_be_left(small_config, tmp_path, monkeypatch, caps
         assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
 
 
-def test_the_last_score_is_waited_for(small_config, tmp_path, monkeypatch):
+def test_interrupts_do_not_stop_the_last_score(small_config, tmp_path, monkeypatch):
     """After the last iteration only the score is left to do, so interrupts do not stop it."""
     honest, interrupted = train.score, []
 
@@ -993,7 +996,7 @@ def test_the_last_score_is_waited_for(small_config, tmp_path, monkeypatch):
         assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
 
 
-def test_interrupted_once_a_scheduled_score_is_finished(small_config, tmp_path, monkeypatch):
+def test_one_interrupt_lets_a_scheduled_score_finish(small_config, tmp_path, monkeypatch):
     honest = train.score
 
     def interrupted(*arguments):
