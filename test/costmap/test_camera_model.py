@@ -69,7 +69,7 @@ def test_size_binning_and_roi(model, others, image, scale, offset):
     camera = calibration(model, d, **others).for_image(*image)
     a, b = lens(model, d, 0.3, 0.2)
     full = np.array([400 * a + 320, 410 * b + 235])
-    # Distances from the image's edge scale; pixel centres are half a pixel off it.
+    # Distances from the image's edge scale; the first pixel's centre is half a pixel from it.
     expected = (full + 0.5 - offset) / scale - 0.5
     np.testing.assert_allclose(camera.project([0.3, 0.2, 1.0]), expected, atol=1e-6)
 
@@ -114,7 +114,7 @@ def test_beyond_the_fold_nothing_is_projected(model, d, fold):
 def test_all_of_a_well_behaved_image_is_used():
     for model, d in LENSES.items():
         camera = calibration(model, d).for_image(640, 480)
-        # Straight down the image's middle and to its corner, until just outside.
+        # Outwards from the image's middle in several directions, until just outside the image.
         for x, y in ((1, 0), (0, 1), (0.8, 0.6), (-0.8, -0.6)):
             way = np.linspace(0, 1.2, 400)[:, None] * (x, y)
             pixels = camera.project(np.c_[way, np.ones(400)])

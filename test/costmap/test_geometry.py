@@ -1,4 +1,4 @@
-"""Poses against REP-103's words."""
+"""Poses: their conventions are those of REP-103."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_pitch_above_zero_looks_down():
 
 def test_angles_are_about_fixed_axes_roll_first():
     turn = pose_from_rpy((0, 0, 0), (math.pi / 2, 0, math.pi / 2))[:3, :3]
-    # Roll takes left up; yaw leaves up alone and takes forward left.
+    # Roll turns left to up, which yaw does not change; yaw turns forward to left.
     np.testing.assert_allclose(turn @ LEFT, UP, atol=1e-12)
     np.testing.assert_allclose(turn @ FORWARD, LEFT, atol=1e-12)
 
@@ -47,7 +47,7 @@ def test_quaternions_turn_as_their_angles_do(axis, rpy):
 
 
 def test_a_quaternion_about_an_oblique_axis():
-    """OpenCV's formula is Rodrigues', of axis and angle."""
+    """OpenCV computes the rotation from axis and angle."""
     axis = np.array([2, -3, 6]) / 7
     turn = pose_from_quaternion((0, 0, 0), (*math.sin(0.35) * axis, math.cos(0.35)))[:3, :3]
     np.testing.assert_allclose(turn, cv2.Rodrigues(0.7 * axis)[0], atol=1e-12)

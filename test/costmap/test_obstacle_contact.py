@@ -21,7 +21,7 @@ def all_stray(samples):
 
 
 def walk(ray, are_stray=all_stray):
-    """Return seen ground as 'g', contacts as 'X', obstacles without a contact to see as '?'."""
+    """Return seen ground as 'g', contacts as 'X', obstacles whose contact is not seen as '?'."""
     samples = np.array(list(ray))[:, None]
     kinds = np.select(
         [samples == 'g', np.isin(samples, ['w', 'o'])], [np.uint8(GROUND), np.uint8(OBSTACLE)])
@@ -64,27 +64,27 @@ def test_of_several_contacts_on_a_ray_the_nearest_are_one_wall():
     ('gggggggwwwwwwww', 'gggggg.X.......'),
     # Ground seen over a low obstacle is ground.
     ('gggggggwwwwggggggg', 'gggggg.X...ggggggg'),
-    # if there is enough of it: faces have stray pixels.
+    # Too little of it is not: it may be stray pixels in the obstacle's face.
     ('gggggggwwwwgggggg', 'gggggg.X.........'),
-    # ... and what stands on that has a contact of its own.
+    # An obstacle that stands on ground behind another one has a contact of its own.
     ('ggggggwwwwgggggggoooo', 'ggggg.X...gggggg.X...'),
-    # Stray ground in a wall's face is none.
+    # Stray ground pixels in a wall's face are not ground.
     ('ggggggwwwwwggwwwwwww', 'ggggg.X.............'),
     ('ggggggwwwwwgwwwwgwww', 'ggggg.X.............'),
-    # Stray obstacles on the ground are none, and hide nothing but themselves.
+    # Stray obstacle pixels on the ground are no obstacles, and hide only their own samples.
     ('gggggggwggggggg', 'ggggggg.ggggggg'),
     ('gggggggwwggggggg', 'ggggggg..ggggggg'),
-    # A stray pixel before it does not hide the contact.
+    # Undecided samples right before an obstacle do not hide its contact.
     ('gggggg..wwwwwww', 'gggggg..X......'),
-    # The contact of what begins at the image's border is not seen,
+    # The contact of an obstacle that begins at the image's border is not seen.
     ('.wwwwwwwgggggggg', '.?......gggggggg'),
-    # and right below the camera is the robot itself.
+    # The same right below the camera, where the robot itself is.
     ('wwwwwwwgggggggg', '?......gggggggg'),
-    # nor that of what stands behind something hanging.
+    # The contact of an obstacle behind something that hangs is not seen either.
     ('ggggggg......wwwww', 'ggggggg......?....'),
-    # Ground behind something hanging is ground.
+    # Ground behind something that hangs is ground.
     ('ggggggg......gggggg', 'ggggggg......gggggg'),
-    # Another obstacle right behind the first one hides its contact.
+    # An obstacle hides the contact of another one right behind it.
     ('ggggggwwwoooooo', 'ggggg.X........'),
     ('...............', '...............'),
 ])
@@ -109,7 +109,7 @@ def test_of_short_obstacles_those_that_are_no_stray_pixels_count(ray, expected):
 @pytest.mark.parametrize('ground', range(5))
 @pytest.mark.parametrize('gap', range(5))
 def test_at_the_near_edge_no_obstacle_goes_unmarked(ground, gap):
-    """Whether too little ground is before it to tell where it stands, or enough."""
+    """Whether or not there is enough ground before it to tell where it stands."""
     ray = '..' + 'g' * ground + '.' * gap + 'w' * 9
     kinds = np.select([np.array(list(ray)) == 'g', np.array(list(ray)) == 'w'],
                       [np.uint8(GROUND), np.uint8(OBSTACLE)])[:, None]
@@ -135,8 +135,8 @@ def test_what_begins_farther_out_is_not_at_the_near_edge():
 
 
 def outline(rays, pixel_angle=0.002):
-    """Return which contacts, marked by capitals, of rays (equal strings) are on an outline."""
-    outside = ['.' * len(rays[0])] * 3  # As the table has some that the picture does not show.
+    """Return the rays (strings of equal length) whose contact, a capital, is on an outline."""
+    outside = ['.' * len(rays[0])] * 3  # The real table has such rays, too.
     rays = [*rays, *outside]
     classes = np.array([list(ray.lower().encode()) for ray in rays], np.uint8).T
     contacts = np.array([[letter.isupper() for letter in ray] for ray in rays]).T

@@ -1,4 +1,4 @@
-"""The rolling grid against the Dirichlet posterior, and a slow grid that follows the rule."""
+"""The rolling grid, compared with the Dirichlet posterior and with a slow, simple grid."""
 
 import math
 
@@ -9,7 +9,7 @@ from bisenet_ros.costmap.cost_rule import CostRule
 from bisenet_ros.costmap.rolling_grid import RollingGrid
 from bisenet_ros.segmentation.labels import Label
 
-# (cost, obstacle) of ground and obstacles; of the latter two that share a cost, one beside them.
+# (cost, obstacle) of two kinds of ground and of three obstacles, of which two share a cost.
 KINDS = ((0, False), (30, False), (100, True), (100, True), (60, True))
 LABELS = tuple(Label(id=index, name=f'class_{index}', color=(0, 0, 0), cost=cost,
                      obstacle=obstacle, ground=not obstacle)
@@ -41,12 +41,12 @@ def known(rolling):
 
 
 def posterior(observations):
-    """Return each class's percentage with a prior of one observation, evenly over all."""
+    """Return each class's percentage; the prior is one observation, spread evenly over all."""
     return 100 * (np.array(observations) + 1 / CLASSES) / (sum(observations) + 1)
 
 
 class SlowGrid:
-    """The same rule as RollingGrid's, cell by cell in plain Python: cells of the world by name."""
+    """RollingGrid's rule cell by cell in plain Python; keys are (column, row) in the world."""
 
     def __init__(self, resolution, size, decay_time):
         self.resolution, self.decay_time = resolution, decay_time
@@ -113,7 +113,7 @@ class SlowGrid:
         return planes
 
     def costs(self, tolerance):
-        """Return every cell's cost and whether it holds an obstacle; ties within tolerance."""
+        """Return each cell's cost and whether it holds an obstacle; tolerance widens ties."""
         costs = np.full((self.height, self.width), -1)
         holds_obstacle = np.zeros((self.height, self.width), bool)
         for key, (_, counts) in self.cells.items():
@@ -123,7 +123,7 @@ class SlowGrid:
         return costs, holds_obstacle
 
     def decided(self, counts, tolerance):
-        """Return the kinds that a cell's cost is the worst of."""
+        """Return the kinds whose highest cost is the cell's cost."""
         if not sum(counts):
             return set()
         chosen = {KINDS[index] for index, count in enumerate(counts)
@@ -143,7 +143,7 @@ class SlowGrid:
 @pytest.mark.parametrize('decay_time', [0.5, 6.0, 1e5])
 @pytest.mark.parametrize('seed', range(3))
 def test_a_long_drive_ends_as_the_rule_says(decay_time, seed):
-    """Whatever happens to cells, at random, in the end each is as the rule says."""
+    """After each of many random steps, all cells are as the slow grid says."""
     random = np.random.default_rng(seed)
     settings = {'resolution': 0.1, 'size': (1.3, 0.9), 'decay_time': decay_time}
     fast, slow = grid(**settings), SlowGrid(**settings)
@@ -267,12 +267,12 @@ def test_probabilities_are_dirichlet_posterior_means():
     for class_id, weight in ((3, 0.25), (1, 1.0), (1, 0.5)):
         add(rolling, (0.0, 0.0), class_id, weight)
     found = [at(rolling, plane, (0, 0)) for plane in rolling.percent()]
-    # One prior observation, a fifth of it for each class: of 2.75, 0.2, 1.7, 0.2, 0.45, 0.2.
+    # One prior observation, a fifth for each class: 0.2, 1.7, 0.2, 0.45 and 0.2 of 2.75.
     assert found == [7, 62, 7, 16, 7]
 
 
 def test_an_obstacle_decides_from_its_probability_on():
-    """0.3 of the posterior: (evidence + 0.2) / (1 + evidence + 1) of an obstacle beside ground."""
+    """It needs 0.3. Beside one mask of ground it has (evidence + 0.2) / (evidence + 1 + 1)."""
     for weight, cost in ((0.55, 0), (0.6, 100)):
         rolling = grid()
         add(rolling, (0.0, 0.0), 0)

@@ -106,7 +106,7 @@ def test_a_pixel_marks_its_ground_point(model, d, others, image, scale, offset):
         full = np.array([FOCAL * a + CENTRE[0], FOCAL * b + CENTRE[1]])
         u, v = np.rint((full + 0.5 - offset) / scale - 0.5).astype(int)
         mask = np.full(image[::-1], ID['road'], np.uint8)
-        # As large as a cell appears at least, and a pixel more.
+        # At least as large as a cell appears, and a pixel more.
         half = math.ceil(0.5 * FOCAL * RESOLUTION / scale / depth) + 1
         mask[v - half:v + half + 1, u - half:u + half + 1] = ID['pavement']
         target = costmap()
@@ -133,7 +133,7 @@ def test_only_what_is_in_view_near_and_sharp_enough_is_known():
     inside = (distance > 2.05) & (distance < 3.95) & (bearing < half_view - 0.03)
     outside = (distance < 1.95) | (distance > 4.05) | (bearing > half_view + 0.03)
     assert known[inside].all()
-    # The robot's own place is free with any footprint; this one has none.
+    # A footprint would make the robot's own place free; this robot has none.
     assert not known[outside].any()
 
     # A pixel covers (r^2 + h^2) / (h f) of the ground: 0.02 m at 2.65 m.
@@ -250,12 +250,12 @@ def test_a_forgotten_camera_leaves_what_others_see_and_what_was_fused(has_odomet
 def test_time_that_jumps_back_starts_anew():
     target = costmap()
     update(target, road(), stamp=50.0)
-    # A little too late is no jump, but says nothing either.
+    # A mask that comes a little late is no jump, but is not used.
     assert not update(target, wall_at(row_at(3.0)), stamp=49.9)
     assert cost(target, 2.0, 0.0) == 0 and (target.combined() < 99).all()
     assert update(target, np.full_like(road(), 255), stamp=48.9)
     assert (target.combined() == -1).all()
-    # Another camera a little late is no jump.
+    # A mask of another camera that comes a little late is no jump either.
     update(target, road(), stamp=60.0)
     with pytest.raises(ValueError, match='stamp of the one before'):
         update(target, road(), stamp=60.0)
@@ -279,7 +279,7 @@ def test_a_camera_whose_clock_lags_too_far_is_named():
     update(target, road(), stamp=70.0)
     with pytest.raises(ValueError, match='10.0 s before that of another camera.*clocks'):
         update(target, road(), stamp=60.0, key='rear', camera_pose=BEHIND)
-    # A camera that is gone is none to compare with.
+    # The clock of a camera that was forgotten does not matter.
     target.forget('front')
     assert update(target, road(), stamp=60.0, key='rear', camera_pose=BEHIND)
     assert (cost(target, 2.0, 0.0), cost(target, -2.0, 0.0)) == (-1, 0)
@@ -296,12 +296,12 @@ def test_what_was_not_seen_for_decay_time_is_unknown():
 
 
 def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obstacle():
-    """Each cell's evidence is made by hand: n masks of road, then one with a wall's contact."""
+    """The evidence is made by hand: n masks of road, then one with a wall's contact."""
     row = row_at(2.0)
     wall = wall_at(row)
     contact = distance_of(row)
     share = 1 / len(LABELS.labels)
-    # 0.25: of two masks of road and one of a wall, the wall is not the most probable but enough.
+    # With 0.25 and two masks of road, the wall is not most probable, but probable enough.
     for times, confidence, enough in (
             (1, 255, 0.3), (2, 255, 0.3), (2, 255, 0.25), (4, 255, 0.3), (4, 128, 0.05)):
         target = costmap(obstacle_probability=enough, decay_time=1e6)
@@ -310,7 +310,7 @@ def test_the_combined_cost_is_the_worse_of_most_probable_class_and_probable_obst
         weight = confidence / 255
         update(target, wall, stamp=0.05, confidence=np.full(wall.shape, confidence, np.uint8))
         around = [contact - RESOLUTION, contact, contact + RESOLUTION]
-        road_left = min(times, 4 * weight)  # An obstacle half as sure meets half the memory.
+        road_left = min(times, 4 * weight)  # a less sure obstacle meets less memory
         probability = (weight + share) / (road_left + weight + 1)
         building, = target.class_grids([INDEX['building']])
         highest = max(value(target, building, x, 0.0) for x in around)
@@ -328,7 +328,7 @@ def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
     row = row_at(3.0)
     show(target, *[road()] * 150, *[wall_at(row)] * 3)
     assert 100 in costs_around(target, distance_of(row))
-    # ... and one frame alone is not believed.
+    # One frame alone is not believed.
     target.clear()
     show(target, *[road()] * 148, wall_at(row), road())
     assert costs_around(target, distance_of(row)) == {0}
@@ -336,7 +336,7 @@ def test_who_steps_onto_ground_long_seen_free_is_marked_within_three_frames():
 
 @pytest.mark.parametrize('rate, speed', [(15, 0.8), (15, 1.4), (30, 1.4), (5, 0.5)])
 def test_who_comes_nearer_over_ground_long_seen_free_is_marked_all_the_way(rate, speed):
-    """Each image has the feet in other cells, and hides those of the image before."""
+    """In each image the feet are in other cells, and hide the cells of the previous ones."""
     target = costmap()
     for index in range(20):
         update(target, road(), stamp=index / rate)
@@ -349,10 +349,11 @@ def test_who_comes_nearer_over_ground_long_seen_free_is_marked_all_the_way(rate,
         if step > 2:
             assert len(marked)
             assert abs(marked[:, 0].min() - distance_of(row)) < 2 * speed / rate + 2 * RESOLUTION
-            if rate > 5:  # Of rare masks, each is believed, and marks until the ground is seen.
-                # The trail is that of the last second.
+            # Rare masks are each believed, and their marks stay until the ground is seen again.
+            if rate > 5:
+                # The trail is what was marked in the last second.
                 assert marked[:, 0].max() < distance_of(row) + 1.1 * speed + 4 * RESOLUTION
-    # Nothing stays where nobody is any more.
+    # No mark stays once the person is gone.
     for index in range(3):
         update(target, road(), stamp=(20 + step + 1 + index) / rate)
     assert not len(target.obstacle_points()[0])
@@ -383,9 +384,9 @@ def show_person(rate, places, confidence, ground_confidence):
 @pytest.mark.parametrize('rate', [2, 3, 4, 5, 10])
 def test_who_walks_across_is_marked_however_rare_masks_are(rate, confidence, ground_confidence):
     """
-    At 1.4 m/s she is on any ground for a third of a second.
+    At 1.4 m/s a person covers any one place for a third of a second.
 
-    Networks are less sure where she touches the ground than of that.
+    Networks are less sure of pixels where she touches the ground than of the ground itself.
     """
     check_marked_across(rate, 1.4, confidence, ground_confidence)
 
@@ -425,7 +426,7 @@ def test_one_mask_that_errs_frees_no_wall(rate):
 
 
 def test_what_one_camera_hides_another_sees_at_the_same_instant():
-    """Cameras of one trigger; then nobody looks there for longer than what is hidden stays."""
+    """What the other camera sees outlasts the second for which hidden obstacles are kept."""
     target = costmap()
     near, far = row_at(2.5), row_at(3.5)
     start = show(target, *[road()] * 20)
@@ -449,7 +450,7 @@ def test_what_passed_by_long_ago_is_not_marked_where_something_hides_the_ground(
 
 @pytest.mark.parametrize('lag', [0.05, 0.1, 0.3])
 def test_a_late_mask_does_not_free_again_what_something_hides_now(lag):
-    """Two cameras with the same view; a car comes."""
+    """A car comes into the view that both cameras share."""
     target = costmap()
     row = row_at(3.0)
     for index in range(30):
@@ -462,7 +463,7 @@ def test_a_late_mask_does_not_free_again_what_something_hides_now(lag):
 @pytest.mark.parametrize('size', [1, 2, 3])
 @pytest.mark.parametrize('mask_size', [(640, 480), (640, 160), (240, 480)])
 def test_specks_of_ground_in_a_face_free_nothing_behind_it(size, mask_size):
-    """Each mask has them elsewhere."""
+    """Each mask has the specks in other places."""
     camera = CAMERA.resized(*mask_size)
     width, height = mask_size
     target = costmap()
@@ -478,7 +479,7 @@ def test_specks_of_ground_in_a_face_free_nothing_behind_it(size, mask_size):
 
 
 def test_what_comes_onto_free_ground_may_cover_what_it_hides():
-    """A car's contact is seen, how long it is not: behind it, free becomes unknown."""
+    """A car's contact is seen, but not its length, so free ground behind it becomes unknown."""
     target = costmap()
     row = row_at(3.0)
     show(target, *[road()] * 20, *[wall_at(row, 'car')] * 3)
@@ -500,7 +501,7 @@ def test_what_comes_onto_free_ground_may_cover_what_it_hides():
 
 @pytest.mark.parametrize('ground_cost, kept', [(0, False), (98, False), (99, True), (100, True)])
 def test_ground_that_costs_too_much_stays_so_where_something_hides_it(ground_cost, kept):
-    """Nav2 may take unknown for free."""
+    """It does not become unknown, because Nav2 may take that for free."""
     labels = LabelSet('two', (Label(0, 'lawn', (0, 0, 0), ground_cost, False, True),
                               Label(1, 'person', (0, 0, 0), 100, True, False)), 255)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
@@ -550,7 +551,7 @@ def test_feet_taken_for_what_hangs_are_where_the_ground_ends(distance, rows, nam
 
 
 def test_what_begins_far_behind_the_ground_hides_all_from_there_on():
-    """Something hangs in front of the obstacle's lower half: it may stand anywhere below."""
+    """Something hangs in front of the obstacle's lower half, which may stand anywhere there."""
     target = costmap()
     mask = wall_at(row_at(4.0), 'car')
     mask[row_at(4.0):row_at(2.5)] = ID['sign']
@@ -596,7 +597,7 @@ def test_what_comes_nearer_than_min_range_takes_the_ground_behind_it_away():
 @pytest.mark.parametrize('settings', [
     {'min_range': 1.9}, {'footprint_radius': 1.9}])
 def test_the_robots_own_body_does_not_hide_what_was_seen_beyond_the_ground_behind_it(settings):
-    """Driving backwards, what the camera sees moves away from what it has seen."""
+    """The robot drives backwards, away from ground that is no longer in view."""
     body = road()
     body[440:, 200:440] = ID['car']
     body[:row_at(3.5)] = ID['sky']
@@ -646,7 +647,7 @@ def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
 @pytest.mark.parametrize('model, focal, pitch', [
     ('plumb_bob', FOCAL, 0.25), ('equidistant', 160.0, 0.5)])  # the latter sees all around
 def test_straight_ahead_is_as_any_other_direction(model, focal, pitch):
-    """There, too, a ray has neighbours on either side, which tell outlines from contacts."""
+    """Rays straight ahead, too, have neighbours on both sides, to tell outlines from contacts."""
     pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, pitch, 0)) @ BODY_FROM_OPTICAL
     k = (focal, 0, CENTRE[0], 0, focal, CENTRE[1], 0, 0, 1)
     camera = Calibration(WIDTH, HEIGHT, model, (), k, IDENTITY, P).for_image(WIDTH, HEIGHT)
@@ -654,7 +655,7 @@ def test_straight_ahead_is_as_any_other_direction(model, focal, pitch):
                               (np.arange(HEIGHT) - CENTRE[1]) / focal)
     angle = np.hypot(right, down) if model == 'equidistant' else np.arctan(np.hypot(right, down))
     along, across = np.cos(angle), np.sin(angle) / np.hypot(right, down)
-    right, down = right * across, down * across  # of unit rays, along the optical axis the rest
+    right, down = right * across, down * across  # components of unit rays, as along is
     ahead, up = (along * math.cos(pitch) - down * math.sin(pitch),
                  -along * math.sin(pitch) - down * math.cos(pitch))
     far = 1.5 / np.where(ahead > 1e-6, ahead, np.nan)
@@ -684,7 +685,7 @@ def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free
 
 
 def test_what_stood_there_before_hides_nothing_that_was_seen():
-    """The robot drives on past a wall: what it saw beside it stays known."""
+    """Ground behind the wall that another camera has seen stays known."""
     target = costmap()
     row = row_at(3.0)
     update(target, wall_at(row), stamp=0.0)
@@ -817,7 +818,7 @@ def test_under_the_robot_there_is_no_obstacle():
     update(target, mask)
     assert max(cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)) == 100
     assert cost(target, 0.0, 0.0) == 0
-    # It drives where the wall was thought to be.
+    # The robot drives to where the wall was thought to be.
     update(target, np.full_like(mask, 255), base=(3.0, 0.0, 0.0), stamp=1.0)
     assert [cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)] == [0, 0, 0]
     points, _ = target.obstacle_points()
@@ -956,7 +957,7 @@ def test_who_stands_too_near_to_show_his_feet_is_marked_where_the_picture_begins
     assert cost(target, nearest + 0.3, 0.8) == 0
     points, ids = target.obstacle_points()
     assert set(ids) == {ID['pedestrian']} and (points[:, 0] < nearest + 0.2).all()
-    # What the robot has of itself in the picture is left out by min_range.
+    # min_range leaves out parts of the robot itself that are in the picture.
     target = costmap(min_range=nearest + 0.5)
     update(target, mask)
     assert len(target.obstacle_points()[0]) == 0
@@ -974,7 +975,7 @@ def test_whoever_comes_nearer_is_marked_until_his_feet_leave_the_picture(height,
         mask[100:foot, max(left, 0):left + width] = ID['pedestrian']
         target = costmap(resolution=resolution)
         update(target, mask, camera_pose=pose)
-        # All of what the picture shows of the width, give or take a cell at either end.
+        # The marks span the width that the picture shows, give or take a cell at either end.
         down = (min(foot, HEIGHT) - 0.5 - CENTRE[1]) / FOCAL
         distance = height / (math.sin(pitch) + down * math.cos(pitch))  # along the optical axis
         shown = (min(left + width, WIDTH) - max(left, 0)) / FOCAL * distance
@@ -1123,7 +1124,7 @@ def test_a_camera_that_lags_does_not_take_the_window_back():
     assert seen[1] == 0
     update(target, road(), stamp=0.7, base=(2.0, 0.0, 0.0), key='rear', camera_pose=BEHIND)
     assert (target.info, cost(target, 7.5, 0)) == seen
-    assert cost(target, -1.5, 0) == 0  # What it saw counts, where it saw it.
+    assert cost(target, -1.5, 0) == 0  # what the rear camera saw, at its place
     assert target.newest_stamp == 1.0
 
 
@@ -1142,7 +1143,7 @@ def test_a_camera_that_lags_does_not_clear_where_the_robot_was():
 
 
 def test_what_a_camera_saw_before_another_does_not_overrule_it():
-    """Road, seen where somebody stands now; and somebody, seen where there is road now."""
+    """Late masks of road free no obstacle, but late masks of an obstacle still mark it."""
     row = row_at(3.0)
     target = costmap()
     for index in range(10):

@@ -1,9 +1,10 @@
 """
 The costmap of a rendered street against the street's own truth.
 
-The street casts rays from pixels, the costmap pulls pixels into cells: an error in one does not
-hide in the other. Bars are those of the project's costmap issue. A cell is fine where a pixel of
-the camera covers less ground than the costmap still uses; others are unknown by design.
+The street casts a ray for each pixel, but the costmap looks up pixels for its cells: an error in
+one does not hide an error in the other. The thresholds are those of the project's costmap issue.
+Ground is called fine where a pixel covers so little of it that the costmap uses the pixel;
+elsewhere the costmap is unknown by design.
 """
 
 import numpy as np
@@ -105,7 +106,7 @@ class View:
         return self.street.distance_to_class_border(*cells.T, 0.0) < RESOLUTION * np.sqrt(0.5)
 
     def visible(self, points):
-        """Return whether points (N, 2) on the ground are seen, (N,); 1 mm above it, to be sure."""
+        """Return whether points (N, 2) 1 mm above the ground, to be sure, are seen, (N,)."""
         return visible(
             self.street, self.camera, self.pose, np.c_[points, np.full(len(points), 1e-3)], 0.0)
 
@@ -124,8 +125,8 @@ class View:
         """
         Return points on the borders of footprints that the camera sees, (N, 2).
 
-        With one and a half pixels of ground before them: less passes for a stray pixel. Not at the
-        image's very edge, where a pixel more or less decides.
+        Only those with one and a half pixels of ground before them, as less passes for a stray
+        pixel, and none at the image's very edge, where a pixel more or less decides.
         """
         lower, upper = self.cells.min(axis=(0, 1)), self.cells.max(axis=(0, 1))
         points = np.concatenate([
@@ -187,7 +188,7 @@ def test_no_free_cell_holds_an_obstacle(view):
 
 
 def test_no_free_cell_is_hidden(view):
-    """No cell off class borders is free of which centre and corners all hide behind something."""
+    """Away from class borders, no cell is free whose centre and corners are all hidden."""
     cells = view.cells[view.sample(view.known & (view.cost < 99), 4000)]
     cells = cells[~view.border(cells)]
     for corner in ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)):
@@ -204,7 +205,7 @@ def test_no_free_cell_is_hidden(view):
     ('equidistant', 0.8, 0.3, 6), ('rectified', 0.5, 0.1, 6), ('plumb_bob', 1.2, 0.17, 2),
     ('rational_polynomial', 1.7, 0.61, 3), ('equidistant', 0.8, 0.3, 5)])
 def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch, rate):
-    """10 m with 5 % of the mask's pixels wrong: the map is right where it was seen five times."""
+    """10 m with 5 % of the masks' pixels wrong: the map is right where seen five times."""
     random = np.random.default_rng(1)
     street, camera = obstacle_course(), lens_camera(lens)
     model, xyz, rpy = camera_model(camera), (0.25, 0.05, height), (0.0, pitch, 0.0)
@@ -247,7 +248,7 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch, rat
 
 
 def test_a_car_that_passes_does_not_stand_on_free_ground():
-    """An oncoming car covers ground long seen free; the camera sees only where it begins."""
+    """An oncoming car covers ground long seen free; the camera sees only the car's front."""
     drive = StreetDrive(seed=0, rate=10.0)
     model, xyz, rpy = camera_model(drive.camera), drive.camera_xyz, drive.camera_rpy
     costmap = SemanticCostmap(CostmapSettings(size=(17.0, 17.0), max_range=8.0), LABELS)

@@ -26,7 +26,7 @@ def description():
 
 @pytest.fixture
 def start(description, monkeypatch):
-    """Return a function: launch arguments to the actions they start and the launch context."""
+    """Return a function of launch arguments that returns the started actions and the context."""
     for name in (PROFILE, 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_BUILTIN_TRANSPORTS',
                  'ROS_DISTRO'):
         monkeypatch.delenv(name, raising=False)
@@ -45,7 +45,7 @@ def start(description, monkeypatch):
 
 
 def node_parameters(node, context) -> dict:
-    """Return the node's parameters as the files passed to it say, the last one winning."""
+    """Return the parameters in the files that are passed to the node; later files win."""
     node._perform_substitutions(context)
     parameters = {}
     for source, is_file in node._Node__expanded_parameter_arguments:
@@ -56,7 +56,7 @@ def node_parameters(node, context) -> dict:
 
 
 def environment(node, context) -> dict:
-    """Return what the process gets on top of the launch's own environment."""
+    """Return the variables that the process gets in addition to launch's own environment."""
     return {
         perform_substitutions(context, name): perform_substitutions(context, value)
         for name, value in node.additional_env or []}
@@ -81,7 +81,7 @@ def test_without_arguments_the_params_file_alone_counts(start):
 
 
 def test_a_parameter_file_that_is_not_there_is_refused(start, tmp_path):
-    """launch_ros would start the node on its defaults."""
+    """launch_ros by itself would start the node with its defaults."""
     with pytest.raises(RuntimeError, match='mistyped.yaml: there is no such file'):
         start(params_file=str(tmp_path / 'mistyped.yaml'))
 

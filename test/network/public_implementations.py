@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 def logits_of_all_heads(state, variant, x):
     """
-    Return logits before they are enlarged: the main head's, those of the 1/8 and 1/16 contexts.
+    Return the logits before enlarging: of the main head and of the 1/8 and 1/16 contexts.
 
     :param state: the state dict of a network with auxiliary heads and output stride 8.
     :param x: (N, 3, H, W), H and W multiples of 32, as CoinCheung's needs them.

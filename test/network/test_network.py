@@ -1,4 +1,4 @@
-"""The network against the paper's and the public implementations' tables (BiSeNet, ECCV 2018)."""
+"""The network, compared with the paper (BiSeNet, ECCV 2018) and public implementations."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_logits_are_those_of_the_public_implementations(variant, backbone):
                 torch.nn.init.uniform_(part, 0.5, 1.5)
             for part in module.bias, module.running_mean:
                 torch.nn.init.normal_(part, std=0.2)
-    # All heads answer, as in training, but batch norms use their statistics.
+    # All heads answer, as in training, but batch norms use their running statistics.
     network.eval().training = True
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     with torch.inference_mode():

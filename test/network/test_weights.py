@@ -1,4 +1,4 @@
-"""Weights in and out of files: what is inferred, what is refused and how it is said."""
+"""Weights saved and loaded: what is inferred, what is refused, and with which message."""
 
 import json
 import os

@@ -20,8 +20,8 @@ _namespaces = (f'/robot{number}' for number in itertools.count())
 
 @pytest.fixture(scope='module')
 def executor():
-    """Return an executor at work in a thread of its own, for probes; its context ends with it."""
-    # Where the tests run under nohup, nodes would inherit, and respect, that it is ignored.
+    """Yield an executor for probes that spins in its own thread; end it and its context."""
+    # Under nohup SIGHUP is ignored. The nodes would inherit that, but a test sends them one.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -49,14 +49,14 @@ def start_node(executor, tmp_path):
 
 @pytest.fixture(scope='module')
 def start_shared_node(executor, tmp_path_factory):
-    """Return a function as start_node is, for a node that several tests of a module share."""
+    """Return a function like start_node, for a node that several tests of a module share."""
     with _node_starter(executor, tmp_path_factory.mktemp('node')) as start:
         yield start
 
 
 @contextmanager
 def _node_starter(executor, folder):
-    """Have a function as start_node is; what it has started ends with it."""
+    """Yield the function that start_node returns; end the nodes it has started."""
     started = []
 
     def start(state: str = 'active', **parameters):
@@ -82,9 +82,9 @@ def _node_starter(executor, folder):
 
 
 def _end(nodes) -> None:
-    """End all, whatever becomes of one, and look at what ended by itself, too."""
+    """End all nodes, even if one does not stop; check the exit codes of all."""
     failures = []
-    for node in nodes:  # Their ends take seconds, but all at once.
+    for node in nodes:  # All at once, because each takes seconds to end.
         node.interrupt()
     for node in nodes:
         try:

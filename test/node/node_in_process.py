@@ -1,4 +1,4 @@
-"""The node in the test's own process, where its parts can be reached."""
+"""Runs the node in the test's own process, where its parts can be reached."""
 
 import gc
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ from bisenet_ros.node.segmentation_node import SegmentationNode
 @contextmanager
 def node_in_process(*parameters: str) -> Iterator[SegmentationNode]:
     """
-    Have a node that is not configured yet.
+    Yield a node that is not configured yet; destroy it at the end.
 
     :param parameters: as in 'max_rate:=5.0'.
     """
-    gc.collect()  # A node before holds itself, and so stays on the graph under the same name.
+    # An earlier node refers to itself: until collected, it stays on the graph, by the same name.
+    gc.collect()
     rclpy.init(args=['--ros-args', *(word for each in parameters for word in ('-p', each))])
     try:
         node = SegmentationNode()

@@ -32,7 +32,7 @@ class Probe(Node):
     Publishes images, collects what comes back, waits for conditions.
 
     :ivar received: messages by topic, the newest last.
-    :ivar told: the values of the diagnostics of the node in this probe's namespace, likewise.
+    :ivar told: diagnostics of the node in this probe's namespace, the newest last.
     """
 
     def __init__(self, namespace: str, context) -> None:
@@ -75,7 +75,9 @@ class Probe(Node):
     def next_diagnostics(self, count: int, meanwhile=lambda: None,
                          period: float = 0.05) -> list[dict]:
         """
-        Return the first `count` values that the node, if by the same clock, tells from now on.
+        Return the node's first `count` diagnostics stamped from now on.
+
+        The node must use the same clock as the probe.
 
         :param meanwhile: called every `period` (s) until then.
         """
@@ -94,7 +96,7 @@ class Probe(Node):
             ChangeState, 'segmentation/change_state', request, START_TIMEOUT).success
 
     def set_parameter(self, name: str, value) -> SetParametersResult:
-        """Set one of the node's parameters; return whether it was, and why not."""
+        """Set one of the node's parameters; return whether it was set and, if not, why."""
         parameter = Parameter(name, value=value).to_parameter_msg()
         return self.call(SetParameters, 'segmentation/set_parameters',
                          SetParameters.Request(parameters=[parameter])).results[0]
@@ -109,7 +111,7 @@ class Probe(Node):
         return future.result()
 
     def release(self, destroy, *entity) -> None:
-        """Call `destroy(*entity)` in the executor's thread, which might just be using it."""
+        """Call `destroy(*entity)` in the executor's thread, which may be using the entity."""
         self.wait(self.executor.create_task(destroy, *entity).done)
 
     def end(self) -> None:
@@ -135,7 +137,7 @@ class NodeProcess:
     """
     The node under test in a process of its own.
 
-    :param program: what Python runs, and its arguments.
+    :param program: the module or script that Python runs, and its arguments.
     """
 
     def __init__(self, namespace: str, parameters: dict, log_path,
@@ -156,12 +158,12 @@ class NodeProcess:
         return self._log_path.read_text()
 
     def interrupt(self, how=signal.SIGINT) -> None:
-        """Begin to end the node as Ctrl-C does, if it runs."""
+        """Send the node a signal to end, as Ctrl-C does, if it is running."""
         if self.running():
             self._process.send_signal(how)
 
     def stop(self, how=signal.SIGINT) -> int:
-        """End the node, if it runs, and return its exit code."""
+        """End the node, if it is running, and return its exit code."""
         self.interrupt(how)
         return self.exit_code()
 
@@ -185,7 +187,7 @@ def image_message(pixels: np.ndarray, encoding: str = 'bgr8', stamp: int = 1) ->
 
 
 def pixels_of(message: Image) -> np.ndarray:
-    """Return a mono8 or rgb8 message as an array, by its own step."""
+    """Return a mono8 or rgb8 message as an array, its rows `step` bytes apart."""
     rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
     channels = 1 if message.encoding == 'mono8' else 3
     return rows[:, :message.width * channels].reshape(

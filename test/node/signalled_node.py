@@ -1,4 +1,4 @@
-"""A node that a signal reaches at a bad moment, or whose GPU is lost."""
+"""Run a node that gets a signal at a bad moment, or whose GPU is lost."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ class Storage:
 
 
 def signal_twice(number: int) -> None:
-    """Send the signal to a node that works; while it ends, all that may come again."""
+    """Send the signal while the node works, and each signal that ends it while it is ending."""
     honest = segmentation_node.SegmentationNode.close
 
     def close(node) -> None:
@@ -50,15 +50,15 @@ def lose_the_gpu() -> None:
 
 def main() -> None:
     """
-    Run the node, which gets a signal at a moment.
+    Run the node and send it a signal at one of these moments.
 
-    making: while there is no node yet.
-    failing: while PyTorch's C++ calls Python, as it does with what weights are stored in. C++
-        drops what the signal raises, and raises an error of its own.
-    loading: likewise, but the weights are loaded all the same, as where an engine that fails is
+    making: before the node is complete.
+    failing: while PyTorch's C++ code calls Python, as it does to read the storage of weights. The
+        C++ code drops the exception that the signal raises, and raises an error of its own.
+    loading: likewise, but then the weights are loaded after all, as where an engine that fails is
         replaced by another.
-    ending: while it works, and other signals while it ends.
-    losing: none at all, but its GPU is lost.
+    ending: while the node works, and more signals while it is ending.
+    losing: no signal; the GPU is lost.
     """
     name, moment, *arguments = sys.argv[1:]
     number = signal.Signals[name]

@@ -1,4 +1,4 @@
-"""The mask's camera_info against the camera model that the costmap makes of the image's."""
+"""The mask's camera_info, compared with the costmap's camera model of the image."""
 
 from dataclasses import replace
 
@@ -52,8 +52,7 @@ def test_a_mask_and_its_camera_info_show_what_the_image_shows(view, mask_size, r
     assert (of_mask.width, of_mask.height, of_mask.header.frame_id) == (*mask_size, 'camera')
     expected = camera_model(info, image_size, rectified).resized(*mask_size)
     points = np.array([[0.6, 0.2, 1.0], [-0.1, 0.3, 1.0]])
-    # A rectified mask's K and P say the same, so that it does not matter who reads which; but for
-    # R, which goes with P.
+    # K and P of a rectified mask agree, so that a reader may use either. R belongs to P only.
     for reads_p in {rectified, False}:
         found = camera_model(of_mask, mask_size, reads_p)
         if rectified and not reads_p:

@@ -1,4 +1,4 @@
-"""One camera's subscriptions: names after remapping, and what is said of lost images."""
+"""One camera's subscriptions: remapped names, lost images, demand, and rates."""
 
 import threading
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from bisenet_ros.node.camera_input import CameraInput, NewestFrames  # noqa: E40
 
 @pytest.fixture
 def make_input():
-    """Return a function: what CameraInput takes and remappings to a CameraInput and its node."""
+    """Return a function that makes a CameraInput and returns it and its node."""
     context = rclpy.Context()
     rclpy.init(context=context)
 
@@ -91,13 +91,13 @@ def test_images_lost_lately(make_input):
         camera._on_image(Image(), {'publication_sequence_number': number})
     assert camera.lost_lately() == 0
     assert camera.lost_lately() == 0
-    # Cyclone DDS does not tell.
+    # Cyclone DDS gives no sequence numbers.
     camera._on_image(Image(), {'publication_sequence_number': None})
     assert camera.lost_lately() == 0
 
 
 def test_two_publishers_of_one_topic_lose_nothing(make_input):
-    """Each counts on its own; one that was started again begins anew."""
+    """Each numbers its own images; losses are counted again once only one publisher is left."""
     camera, node = make_input()
     publishers = [node.create_publisher(Image, camera.image_topic, 1) for _ in range(2)]
     for count in range(10):
@@ -113,7 +113,7 @@ def test_two_publishers_of_one_topic_lose_nothing(make_input):
 
 
 def test_images_that_nobody_wants_are_not_subscribed_for_long(make_input, monkeypatch):
-    """Those of a silent camera are, so that its silence is told; and what is wanted, at once."""
+    """A silent camera stays subscribed, to be reported; demand subscribes to images at once."""
     now = 1000.0
     monkeypatch.setattr(camera_input, 'time', SimpleNamespace(monotonic=lambda: now))
     camera, node = make_input()
@@ -156,14 +156,14 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
     camera, node = make_input(reliability=reliability)
     node.create_publisher(message_type, camera.image_topic, QoSProfile(
         depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    # The publisher of the test before may not have left the graph yet.
+    # The publisher of the previous test may not have left the graph yet.
     assert wait_for(lambda: camera.publisher_count() == 1)
     mismatch = camera.publisher_mismatch()
     assert said in mismatch and bool(said) == bool(mismatch)
 
 
 def test_a_calibration_that_was_published_once_is_heard_an_image_is_not(make_input):
-    """Of the image nobody knows how old it is."""
+    """A latched image is not taken, because nobody knows how old it is."""
     camera, node = make_input()
     images = node.create_publisher(Image, camera.image_topic, LATCHED)
     images.publish(image_at(1))
@@ -209,7 +209,7 @@ def test_max_rate_never_keeps_an_older_frame_waiting(make_input):
 
 
 def test_an_image_has_the_calibration_of_its_own_stamp(make_input):
-    """Drivers publish it after the image."""
+    """Drivers publish the calibration after the image."""
     camera, _ = make_input()
     camera._on_image(image_at(1), {'publication_sequence_number': 1})
     frame = camera.take()
@@ -218,11 +218,11 @@ def test_an_image_has_the_calibration_of_its_own_stamp(make_input):
         camera.calibrations.add(CameraInfo(width=sec, header=image_at(sec).header))
     assert frame.camera_info.width == 1
     camera._on_image(image_at(3), {'publication_sequence_number': 2})
-    assert camera.take().camera_info.width == 2  # The newest, until its own comes.
+    assert camera.take().camera_info.width == 2  # the newest, until the image's own comes
 
 
 def test_cameras_take_turns(make_input):
-    """Where the network takes one image at a time, the others' stay as new as they can be."""
+    """The cameras served longest ago come first, each with its newest image."""
     cameras = [make_input(f'/{name}/image')[0] for name in ('front', 'left', 'right')]
     for camera, name in zip(cameras, ('front', 'left', 'right')):
         camera.name = name

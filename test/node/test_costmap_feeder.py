@@ -1,4 +1,4 @@
-"""Masks on their way into the costmap: none waits for another, and of each camera the newest."""
+"""The thread that adds masks to the costmap: it takes the newest waiting mask of each camera."""
 
 import threading
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from bisenet_ros.node.faults import Faults  # noqa: E402
 
 
 class SlowCostmap:
-    """Takes each frame only when it is let; refuses those of number 13."""
+    """Adds a frame only when the test releases `let`; refuses number 13."""
 
     def __init__(self):
         self.let = threading.Semaphore(0)
@@ -88,7 +88,7 @@ def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
     stopping.join(30)
     assert not stopping.is_alive()
     feeder.start()
-    # Of the other camera: it would not take the forgotten one's place.
+    # From the other camera, so that it cannot replace mask 2 if that was not forgotten.
     feeder.offer(segmented(3, 'rear'))
     assert costmap.began.acquire(timeout=30)
     feeder.stop()

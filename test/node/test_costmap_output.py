@@ -64,7 +64,7 @@ class Robot:
         self.frame = self.drive[240]
         self.images = probe.create_publisher(Image, self.image_topic, RELIABLE)
         self.calibrations = probe.create_publisher(CameraInfo, 'camera/camera_info', RELIABLE)
-        # Several at once: none may be overwritten before a busy node reads it.
+        # Several are sent at once; the queue must hold each until a busy node has read it.
         self.odometry = probe.create_publisher(
             Odometry, 'odom', QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE))
         self.calibration = camera_info_message(self.drive.camera.camera_info())
@@ -76,13 +76,13 @@ class Robot:
         """Send one frame with its calibration and the robot's pose."""
         self.stamp += 1
         self.calibrations.publish(calibration or self.calibration)
-        # Four a second: after a silence of more than half a second odometry may have begun anew.
+        # Four a second: longer silences than half a second make the node assume a restart.
         for quarter in range(4 * self.stamp - 3, 4 * self.stamp + 1) if odometry else ():
             stamp = Time(nanoseconds=quarter * 25 * 10 ** 7).to_msg()
             message = odometry_message(stamp, (self.x, self.y, self.yaw))
             message.header.frame_id, message.child_frame_id = self.frames
             self.odometry.publish(message)
-        # What shared memory of 512 KiB still holds may be lost to the image.
+        # The image may displace them if they are still in the shared memory of 512 KiB.
         for publisher in self.calibrations, self.odometry:
             publisher.wait_for_all_acked(Duration(seconds=5.0))
         self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
@@ -98,12 +98,12 @@ class Robot:
         return tuple(pixels_of(self.probe.received[topic][-1]) for topic in topics)
 
     def odometry_pose(self) -> np.ndarray:
-        """Return where the robot stands by its odometry, (4, 4)."""
+        """Return the robot's pose by its odometry, (4, 4)."""
         return pose_from_rpy((self.x, self.y, 0.0), (0.0, 0.0, self.yaw))
 
     def expected_costmap(self, class_ids, confidence, base_pose=None,
                          confidence_threshold: float = 0.0) -> SemanticCostmap:
-        """Return what the library makes of one mask."""
+        """Return the costmap that the library makes from one mask."""
         costmap = SemanticCostmap(CostmapSettings(
             resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
             footprint_radius=0.25), load_label_set('camvid'))
@@ -113,21 +113,21 @@ class Robot:
         return costmap
 
     def newest(self, topic: str):
-        """Return the newest message that says something; wait for it if need be."""
+        """Send frames until there is a message that is not all unknown; return the newest."""
         def find():
             return next((message for message in reversed(self.probe.received[topic])
                          if len(message.data) and max(message.data) >= 0), None)
         return self.send_until(find)
 
     def grid(self, topic: str = 'segmentation/costmap') -> np.ndarray:
-        """Return the newest grid that says something as an array, (rows, columns)."""
+        """Return the newest grid that is not all unknown as an array, (rows, columns)."""
         message = self.newest(topic)
         assert_valid_for_static_layer(message)
         return np.array(message.data, np.int8).reshape(message.info.height, message.info.width)
 
 
 def start_unheard(start_node, odometry: str, robot_class=Robot, **parameters):
-    """Return a robot to whose node nobody listens yet."""
+    """Return a robot with a node whose outputs nobody subscribes to yet."""
     drive = StreetDrive
     return robot_class(*start_node(**{
         'costmap.camera_pose.source': 'parameters',
@@ -165,13 +165,13 @@ def driving(start_shared_node):
 
 
 def known(robot: Robot):
-    """Return a condition: the newest grid says something."""
+    """Return a condition: the newest grid is not all unknown."""
     received = robot.probe.received['segmentation/costmap']
     return lambda: received and max(received[-1].data) >= 0
 
 
 def unknown(robot: Robot):
-    """Return a condition: the newest grid says nothing."""
+    """Return a condition: the newest grid is all unknown."""
     received = robot.probe.received['segmentation/costmap']
     return lambda: received and max(received[-1].data) == -1
 
@@ -189,7 +189,7 @@ def assert_valid_for_static_layer(message: OccupancyGrid) -> None:
 
 
 def assert_obstacles_are(cloud: PointCloud2, costmap: SemanticCostmap) -> None:
-    """Assert that a cloud, as it describes itself, has the obstacles of a costmap."""
+    """Assert that a cloud, read as its fields describe it, has the obstacles of a costmap."""
     formats = {PointField.FLOAT32: '<f4', PointField.UINT8: 'u1'}
     points = np.frombuffer(cloud.data, np.dtype({
         'names': [field.name for field in cloud.fields],
@@ -228,14 +228,14 @@ def test_all_grids_are_what_the_library_makes_of_the_mask(standing):
 
 
 def test_the_road_ahead_is_free(standing):
-    """From 3 m to 5 m ahead in the robot's own lane; the mask is the network's."""
+    """Check from 3 m to 5 m ahead in the robot's own lane; the mask is the real network's."""
     rows = cols = (np.arange(CELLS) + 0.5 - CELLS / 2) * RESOLUTION
     ahead = standing.grid()[np.ix_(abs(rows) < 0.5, (cols > 3.0) & (cols < 4.9))]
     assert (ahead == 0).mean() > 0.9
 
 
 def test_the_grid_follows_the_robot_in_odom(driving):
-    # Again where a busy machine loses odometry: a silence, after which all is forgotten.
+    # Several tries: if a busy machine loses odometry, all from before that silence is forgotten.
     for x in 3.02, 6.04, 9.06:
         before = driving.newest('segmentation/costmap')
         driving.x = x
@@ -249,13 +249,13 @@ def test_the_grid_follows_the_robot_in_odom(driving):
             origin = np.array([grid.info.origin.position.x, grid.info.origin.position.y])
             np.testing.assert_allclose(
                 origin / RESOLUTION, np.rint(origin / RESOLUTION), atol=1e-4)
-        # The same world cells, seen 3 m ago: the grid moved under them, they did not.
+        # The cells of the world that both grids cover: the grid has moved, the cells have not.
         moved = round((after.info.origin.position.x - before.info.origin.position.x) / RESOLUTION)
         old = np.array(before.data).reshape(CELLS, CELLS)[:, moved:]
         new = np.array(after.data).reshape(CELLS, CELLS)[:, :-moved]
         both = (old >= 0) & (new >= 0)
         assert both.sum() > 1000 and (old == new)[both].mean() > 0.8
-        # 0.99; of the newest mask alone, or of a grid that moves with the robot, it would be 0.57.
+        # It is 0.99, but 0.57 if only the newest mask counts or the grid moves with the robot.
         if (new >= 0)[old >= 0].mean() > 0.8:
             return
     pytest.fail('what was known does not stay known')
@@ -287,7 +287,7 @@ def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
 
 
 def test_class_costmaps_are_of_the_confidence_that_nobody_else_wants(start_node):
-    """A CPU saves itself the confidence where it can; without, every pixel would be certain."""
+    """A CPU skips the confidence if it can; without it every pixel would count as certain."""
     robot = start_unheard(start_node, 'none', device='cpu')
     robot.probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
     grids = np.array(robot.newest('segmentation/class_costmaps').data).reshape(-1, CELLS, CELLS)
@@ -298,7 +298,7 @@ def test_class_costmaps_are_of_the_confidence_that_nobody_else_wants(start_node)
 
 
 class RectifyingRobot(Robot):
-    """One with a lens that distorts, an image_proc beside the camera, and frames of its own."""
+    """A robot with a lens that distorts, rectified images, and other names for its frames."""
 
     image_topic = 'camera/image_rect'
     frames = 'world', 'base_footprint'
@@ -333,7 +333,7 @@ def test_images_are_rectified_where_their_topic_or_the_parameter_says_so(
 
 
 def test_a_reduced_mask_and_all_that_goes_with_it(start_node):
-    """Reduced more in one direction than in the other."""
+    """The mask is reduced more in height than in width."""
     robot = start(start_node, 'none', mask_size=[320, 160], overlay_alpha=0.0)
     received = robot.probe.received
     topics = {'segmentation/overlay': Image, 'segmentation/camera_info': CameraInfo}
@@ -348,13 +348,13 @@ def test_a_reduced_mask_and_all_that_goes_with_it(start_node):
     np.testing.assert_allclose(pixels_of(overlay), reduced, atol=1)
     fx, _, cx, _, fy, cy, *_ = robot.calibration.k
     assert (info.width, info.height) == (320, 160)
-    # The first pixel's edge, at -0.5, stays where it is.
+    # The edge of the first pixel is at -0.5 in both images.
     np.testing.assert_allclose(info.k, [
         fx / 2, 0, (cx + 0.5) / 2 - 0.5, 0, fy / 3, (cy + 0.5) / 3 - 0.5, 0, 0, 1])
 
 
 def test_an_uncertain_obstacle_stays_where_masks_say_no_decision(start_node):
-    """Uncertain ground becomes unknown, though; a threshold must not make walls vanish."""
+    """The threshold makes uncertain ground unknown, but must not make walls vanish."""
     robot = start(start_node, 'none', confidence_threshold=0.9)
     grid = robot.grid()
     assert (robot.newest_mask()[0] == 255).any()
@@ -388,7 +388,7 @@ def test_unknown_and_an_error_when_images_stop(standing):
 
 
 def test_no_cloud_is_a_sign_of_life_when_images_have_stopped(standing):
-    """Nav2's ObstacleLayer, whose expected_update_rate is to stop the robot, takes empty ones."""
+    """Repeated empty clouds would satisfy expected_update_rate, by which Nav2 stops the robot."""
     clouds = standing.probe.received['segmentation/obstacles']
     count = len(clouds)
     standing.send_until(lambda: len(clouds) > count + 3)
@@ -411,7 +411,7 @@ def test_a_camera_that_sends_the_same_again_is_not_believed(standing):
 
 
 def test_a_grid_nobody_listens_to_does_not_stay_latched(standing):
-    """Who subscribes again an hour later must not be told of now."""
+    """Who subscribes again an hour later must not get the grid of an hour ago."""
     standing.send_until(known(standing))
     grids = []
     listener = standing.probe.create_subscription(
@@ -426,7 +426,7 @@ def test_a_grid_nobody_listens_to_does_not_stay_latched(standing):
     standing.probe.create_subscription(
         OccupancyGrid, 'segmentation/costmap/fence', later.append, LATCHED)
     standing.probe.wait(lambda: later)
-    # What the timer published since is no old grid.
+    # A grid that the timer published after the listener had left is not an old one.
     assert max(later[0].data) == -1 or later[0].header.stamp.sec > abandoned
 
 
@@ -443,7 +443,7 @@ def test_unknown_when_paused_and_known_again_when_resumed(standing):
 
 @pytest.fixture(scope='module')
 def patient(start_shared_node):
-    """Return a robot whose costmap, once known, stays so longer than any test waits."""
+    """Return a robot whose costmap, once known, stays known longer than any test waits."""
     return start(start_shared_node, 'topic', **{'stale_after': 600.0, 'costmap.decay_time': 600.0})
 
 
@@ -465,7 +465,7 @@ def test_all_that_is_said_of_an_image_has_its_stamp_and_place(patient):
     before = patient.stamp
 
     def of_one_image():
-        """Return the newest of all topics; what is unknown has another stamp."""
+        """Return each topic's newest message if all are of one image; unknown ones are not."""
         messages = [patient.probe.received[f'segmentation/{topic}'][-1]
                     for topic in ('costmap', 'costmap/road', 'class_costmaps', 'obstacles')]
         stamps = {message.header.stamp.sec for message in messages}
@@ -494,7 +494,7 @@ def test_clear_costmap(patient):
     def clear():
         assert patient.probe.call(
             Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
-    # Again, because an image may still have been on its way.
+    # Repeatedly, because an image may still be on its way.
     patient.probe.repeat_until(clear, unknown(patient), 0.5)
 
 
@@ -513,9 +513,9 @@ def test_stale_after_counts_as_it_is_set(patient):
 
 
 def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
-    """However long it would still count for; the robot may have been carried away."""
+    """The robot may have been carried away, so it is forgotten however new it is."""
     patient.send_until(known(patient))
-    # So near to the place before that it is no jump, after which all would be forgotten anyway.
+    # Too near to count as a jump of odometry, after which all would be forgotten anyway.
     patient.x += 2.0
     expected = patient.expected_costmap(*patient.newest_mask(), patient.odometry_pose())
     from_here = expected.combined().ravel() >= 0
@@ -561,7 +561,7 @@ def test_each_camera_adds_its_own_view_and_is_named_where_it_adds_nothing(start_
     drive = StreetDrive
     poses = {'front': (list(drive.camera_xyz), list(drive.camera_rpy)),
              'rear': ([-0.25, 0.1, 1.0], [0.0, 0.17, math.pi])}
-    # A GPU rounds a batch of two in another way than two images.
+    # On a CPU, because a GPU rounds a batch of two differently from two single images.
     robot = start(start_node, 'none', cameras='[front, rear]', device='cpu', **{
         f'{camera}.{name}': value for camera, (xyz, rpy) in poses.items()
         for name, value in {
@@ -609,7 +609,7 @@ def test_a_wrong_clock_is_told_beside_what_the_costmap_lacks(driving):
 
 
 def test_a_node_that_was_shut_down_leaves_an_unknown_costmap(driving):
-    """At once, and whatever images still come."""
+    """At once, and even if more images come."""
     assert driving.probe.set_parameter('stale_after', 600.0).successful
     driving.send_until(known(driving))
     assert driving.probe.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
@@ -620,7 +620,7 @@ def test_a_node_that_was_shut_down_leaves_an_unknown_costmap(driving):
 
 
 def test_costmaps_too_large_for_their_rate_are_told(start_node):
-    """And no longer once nobody listens, for then they are not made."""
+    """The warning ends when nobody listens any more, because then no costmaps are made."""
     robot = Robot(*start_node(**{
         'costmap.camera_pose.source': 'parameters', 'costmap.odometry.source': 'none',
         'costmap.camera_pose.rpy': list(StreetDrive.camera_rpy), 'costmap.size': [50.0, 50.0],
@@ -628,7 +628,7 @@ def test_costmaps_too_large_for_their_rate_are_told(start_node):
 
     def told():
         return 'lower costmap.rate' in robot.probe.diagnostics()['message']
-    # Not kept: each has 11 MB.
+    # The messages are not kept, because each has 11 MB.
     listener = robot.probe.create_subscription(
         ClassCostmaps, 'segmentation/class_costmaps', lambda _: None, LATCHED)
     robot.send_until(told)
@@ -638,7 +638,7 @@ def test_costmaps_too_large_for_their_rate_are_told(start_node):
 
 @contextmanager
 def output_in_process(odometry, camera_poses):
-    """Have a CostmapOutput of a node without DDS between, and what tells it of odometry."""
+    """Yield a CostmapOutput, and a function that gives it odometry directly, without DDS."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = LifecycleNode('segmentation', context=context)
@@ -661,13 +661,13 @@ def output_in_process(odometry, camera_poses):
 
 @pytest.fixture
 def output():
-    """Return a CostmapOutput of one camera, and what tells it of odometry."""
+    """Return a CostmapOutput of one camera, and a function that gives it odometry."""
     with output_in_process('topic', {'': DOWNWARDS}) as output_and_tell:
         yield output_and_tell
 
 
 def observe(output, seconds, name, received=None, camera=''):
-    """Add a mask of nothing but one class, or of 255, of a camera that looks at the ground."""
+    """Add a mask that is all one class, or all 255, from a camera that looks at the ground."""
     drive = StreetDrive(seed=0, size=(64, 48))
     calibrations = Calibrations()
     calibrations.add(camera_info_message(drive.camera.camera_info()))
@@ -685,7 +685,7 @@ def is_known(output):
 
 
 def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
-    """It may have begun anew, at another place."""
+    """Odometry may have been restarted meanwhile, at another place."""
     output, tell = output
     tell((*range(10, 16), *range(30, 36)))
     observe(output, 1.1, 'road')
@@ -693,7 +693,7 @@ def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
     assert is_known(output)
     observe(output, 3.2, 'nothing')
     assert not is_known(output)
-    # And what comes late is placed by the odometry before.
+    # A late mask is not added either: it is placed by odometry from before the silence.
     observe(output, 1.5, 'road')
     assert not is_known(output)
 
@@ -701,12 +701,12 @@ def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
 @pytest.mark.parametrize('before, after, mask_before, mask_after', [
     (range(10, 21), range(21, 31), 1.8, 2.3),  # between two messages
     (range(10, 41), range(41, 91), 3.8, 8.8),  # between masks 5 s apart
-    (range(10, 51), range(42, 61), 4.9, 5.4),  # stamps of a source started again
-    (range(10, 51), range(35, 61), 3.3, 3.8),  # and of one that is far behind
+    (range(10, 51), range(42, 61), 4.9, 5.4),  # stamps of a source that was restarted
+    (range(10, 51), range(35, 61), 3.3, 3.8),  # the same, but far behind
 ])
 def test_what_was_seen_before_odometry_jumped_is_forgotten(
         output, before, after, mask_before, mask_after):
-    """No farther than a robot drives between the masks."""
+    """Between the masks a robot could drive that far: only the odometry shows the jump."""
     output, tell = output
     tell(before, x=6.0)
     observe(output, mask_before, 'road')
@@ -738,13 +738,13 @@ def test_data_is_as_old_as_its_image_was_and_the_time_since(output, monkeypatch)
         observe(output, tenth / 10, 'road', received=now - 0.4)
         now += 0.49
         assert output.missing(1.0) == {}
-    # Of an image of 1.1 s ago, the mask is stale, however lately it came.
+    # A mask whose image came 1.1 s ago is stale, however recently the mask came.
     tell(range(36, 41))
     observe(output, 4.0, 'road', received=now - 0.9)
     assert output.missing(1.0) == {}
     now += 0.2
     assert 'came within 1.0 s' in output.missing(1.0)['']
-    # So is that of an image 0.9 s older than the newest odometry, 0.2 s later.
+    # So is, 0.2 s later, the mask of an image 0.9 s older than the newest odometry.
     tell(range(41, 61))
     observe(output, 5.1, 'road', received=now)
     assert output.missing(1.0) == {}
@@ -766,7 +766,7 @@ def test_what_has_faded_does_not_count_however_long_stale_after_is(output, monke
 
 @pytest.mark.parametrize('odometry, stays', [('none', False), ('topic', True)])
 def test_what_a_camera_saw_that_fails_among_several(monkeypatch, odometry, stays):
-    """Without odometry nobody knows where it is now; with it, it fades by itself."""
+    """Without odometry nobody knows where it lies now; with odometry it fades by itself."""
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
     backwards = fixed_camera_pose([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
@@ -794,7 +794,7 @@ def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
     tell(range(41, 61))
     observe(output, 4.0, 'road')
     assert 'images are 2.0 s older than the newest odometry' in output.missing(1.0)['']
-    # Which need not be so after a pause.
+    # After a pause that need not be so any more, and is not said.
     output.begin_anew()
     assert 'nothing has been segmented' in output.missing(1.0)['']
 
@@ -809,12 +809,12 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     tell([16])
     observe(output, 1.6, 'nothing')
     assert output.missing(60.0) == {}
-    # And of what was seen before it, nothing comes back with that mask.
+    # That mask brings back nothing that was seen before the pause.
     assert not is_known(output)
 
 
 def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatch):
-    """And it is tried again."""
+    """The topic that failed is tried again."""
     output, tell = output
     listener = rclpy.create_node('listener', context=output._node.context)
     for publisher in output._publishers:
@@ -906,7 +906,7 @@ rclpy.spin(node)
 
 
 def test_the_last_word_arrives_where_the_transport_loses_it_at_first(tmp_path):
-    """As shared memory of 512 KiB does that still holds the grids before, mostly."""
+    """Shared memory of 512 KiB loses most messages published right after another grid."""
     heard = tmp_path / 'heard.txt'
     with open(heard, 'w') as out:
         listener = subprocess.Popen(
@@ -928,7 +928,7 @@ def test_the_last_word_arrives_where_the_transport_loses_it_at_first(tmp_path):
 
 
 def test_what_is_missing_is_excused_only_without_a_fault(output):
-    """Who has only just begun to listen is told of a missing calibration, not of the rest."""
+    """New listeners are told of faults such as a missing calibration, not of missing masks."""
     output, _ = output
     assert 'nothing has been segmented' in output.missing(1.0)['']
     assert output.missing(1.0, only_failed=True) == {}

@@ -1,4 +1,4 @@
-"""The costmap with all poses from tf2_ros: at just the image's stamp, or not at all."""
+"""The costmap with all poses from tf2_ros: those at exactly the image's stamp, or none."""
 
 import math
 import threading
@@ -38,7 +38,7 @@ CACHE = 10
 
 
 class TransformedRobot(Robot):
-    """Drives in a curve and tells so on /tf just before and after each image."""
+    """A robot that drives in a curve and sends its poses around each image's stamp on /tf."""
 
     def __init__(self, node, probe) -> None:
         super().__init__(node, probe)
@@ -58,7 +58,7 @@ class TransformedRobot(Robot):
         return self.x + SPEED * math.cos(turned), SPEED * math.sin(turned), turned
 
     def send_transform(self, stamp: float) -> None:
-        """Tell where the base is in odom."""
+        """Send the pose of the base in odom."""
         x, y, yaw = self.base_pose(stamp)
         self._moving.sendTransform(transform(
             'odom', 'base_link', stamp, (x, y, 0.0),
@@ -69,7 +69,7 @@ class TransformedRobot(Robot):
         """Send one frame, its calibration, and the transforms around `self.stamp`."""
         self.stamp += 1
         if transforms:
-            for offset in (-0.4, 0.0, 0.4):  # A longer silence would count.
+            for offset in (-0.4, 0.0, 0.4):  # Longer gaps count as silence.
                 self.send_transform(self.stamp + offset)
         self.calibrations.publish(self.calibration)
         image = image_message(self.frame.image, 'rgb8',
@@ -78,14 +78,14 @@ class TransformedRobot(Robot):
         self.images.publish(image)
 
     def jump_back(self, seconds: int) -> None:
-        """Let time start again that much earlier, and the robot somewhere else."""
+        """Set time back by that many seconds, and move the robot far away."""
         self.stamp -= seconds
         self.x += 50.0
         if self.clock is not None:
             self.clock.now -= seconds
 
     def grid_of(self, stamp: int):
-        """Return the newest grid of the image with this stamp if it says something, or None."""
+        """Return the newest grid with this image's stamp that is not all unknown, or None."""
         return next((grid for grid in reversed(self.probe.received['segmentation/costmap'])
                      if grid.header.stamp.sec == stamp and max(grid.data) >= 0), None)
 
@@ -160,16 +160,16 @@ def centre(grid) -> np.ndarray:
 
 
 def send_until_all_arrived(robot: TransformedRobot) -> None:
-    """Return when the newest grid is known and of the last image sent: none is on its way."""
+    """Send frames until the newest grid is that of the last one: no more are on their way."""
     received = robot.probe.received['segmentation/costmap']
-    # Not grid_of(robot.stamp): after a jump of time stamps come again.
+    # Not grid_of(robot.stamp): after time has jumped back, stamps repeat.
     robot.probe.repeat_until(
         robot.send, lambda: known(robot)() and received[-1].header.stamp.sec == robot.stamp,
         period=5.0)
 
 
 def test_one_image_is_placed_as_the_library_places_it(robot):
-    """Between the transforms before and after, from one that no other image blurs."""
+    """The costmap is cleared first, so that no other image is in it."""
     def grid_of_one_image():
         send_until_all_arrived(robot)
         assert robot.probe.call(Trigger, 'segmentation/clear_costmap', Trigger.Request()).success
@@ -179,7 +179,7 @@ def test_one_image_is_placed_as_the_library_places_it(robot):
             return robot.probe.wait(lambda: robot.grid_of(robot.stamp), timeout=5.0)
         except AssertionError:
             return None
-    # More than once, for a machine too busy to bring the transforms in time.
+    # Several tries, because a busy machine may not bring the transforms in time.
     grid = next(filter(None, (grid_of_one_image() for _ in range(5))), None)
     assert grid is not None, robot.probe.diagnostics()
     assert_valid_for_static_layer(grid)
@@ -194,7 +194,7 @@ def test_one_image_is_placed_as_the_library_places_it(robot):
     expected = costmap.combined()
     known_cells = (cells >= 0) | (expected >= 0)
     assert known_cells.sum() > 1000
-    # TF draws a straight line where the robot drove a curve: a millimetre.
+    # TF interpolates along a straight line, a millimetre off the curve that the robot drove.
     assert (cells == expected)[known_cells].mean() > 0.95
 
 
@@ -205,14 +205,14 @@ def test_a_transform_that_comes_after_the_image_is_waited_for(robot):
     def answered_late_transform():
         robot.send_transform(robot.stamp + 1 - 0.2)
         robot.send(transforms=False)
-        # When its mask is here the node looks for the pose.
+        # Once the image's mask has arrived, the node is looking for the pose.
         robot.probe.wait(lambda: any(mask.header.stamp.sec == robot.stamp for mask in masks))
         assert robot.grid_of(robot.stamp) is None
         time.sleep(0.05)
         robot.send_transform(robot.stamp + 0.2)
         time.sleep(2 * IMPATIENCE)  # after a wait in vain the node does not wait again at once
         return robot.grid_of(robot.stamp)
-    # More than once, for a machine too busy to let 0.05 s be 0.05 s.
+    # Several tries, because on a busy machine 0.05 s may become more.
     assert any(answered_late_transform() for _ in range(5))
 
 
@@ -230,7 +230,7 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
 
 
 def test_silence_between_two_branches_of_the_tree():
-    """A camera's mast that turns and the frame of the robot's ground, both below base_link."""
+    """The branches are a camera's turning mast and base_footprint, both below base_link."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
     buffer.set_transform_static(transform('base_link', 'base_footprint', 0, *still), 'test')
@@ -238,20 +238,20 @@ def test_silence_between_two_branches_of_the_tree():
         buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
         buffer.set_transform(transform('base_link', 'mast', stamp + 1, *still), 'test')
     assert buffer.gap('base_footprint', 'mast', 4_000_000_000) == 'was silent for 5.00 s'
-    # The robot's own gap is not between these two.
+    # The gap of base_link in odom does not matter between these two frames.
     assert buffer.gap('base_footprint', 'mast', 1_500_000_000) == ''
     assert 'silent' in buffer.gap('odom', 'base_footprint', 1_500_000_000)
-    # Between what was told last before it, and first after it, lies the gap.
+    # The gap lies between the last transform before it and the first one after it.
     assert buffer.may_have_begun_anew('base_footprint', 'mast', 2e9, 7e9)
     assert not buffer.may_have_begun_anew('base_footprint', 'mast', 1e9, 2e9)
-    # Known to both is what the slower one knows; what is fixed has no newest.
+    # The pose is known up to the last transform of the slower link; a fixed pose has no newest.
     assert buffer.newest('odom', 'mast') == 6_000_000_000
     assert buffer.newest('base_link', 'base_footprint') is None
 
 
 @pytest.mark.parametrize('slash', ['', '/'])
 def test_a_jump_on_the_way_between_two_frames_is_told(slash):
-    """Also by old broadcasters, whose names begin with a slash."""
+    """Also if an old broadcaster's frame names begin with a slash."""
     buffer = TransformBuffer(largest_gap=0.5)
     level = Quaternion(w=1.0)
     for tenth, x in enumerate((5.9, 6.0, 0.0, 0.1)):
@@ -269,7 +269,7 @@ def test_a_jump_on_the_way_between_two_frames_is_told(slash):
 
 @pytest.mark.parametrize('x, w', [(math.nan, 1.0), (0.0, 0.0), (math.inf, 1.0), (0.0, math.nan)])
 def test_what_is_no_pose_is_no_sign_of_life(x, w):
-    """tf2 refuses it, and draws a line from the last pose before it to the first after it."""
+    """tf2 refuses them, and interpolates from the last pose before to the first one after."""
     buffer = TransformBuffer(largest_gap=0.5)
     for tenth in range(31):
         broken = 10 < tenth < 20
@@ -294,7 +294,7 @@ def test_what_a_source_started_again_repeats_is_not_mixed_with_what_it_said():
 
 
 def test_a_jump_of_what_nobody_uses_erases_nothing():
-    """Two detectors tell of one dock, one of them late."""
+    """Two detectors send the pose of one dock, one of them late."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
     buffer.watch('odom', 'base_link')
@@ -339,13 +339,13 @@ def test_another_time_s_pose_is_never_taken(robot, age, said):
 
 @pytest.mark.parametrize('seconds', [CACHE - 2, 50 * CACHE])
 def test_it_recovers_when_time_jumps_back(robot, seconds):
-    """With nothing of the time before the jump: neither poses nor cells."""
+    """Neither poses nor cells from before the jump remain."""
     assert_recovers(robot, seconds)
 
 
 def test_it_recovers_when_simulated_time_jumps_back(simulated_robot):
     assert_recovers(simulated_robot, 50 * CACHE)
-    # A warning stays: the stamps here are not the clock's.
+    # A warning stays, because the images' stamps are not the clock's time.
     simulated_robot.send_until(
         lambda: simulated_robot.probe.diagnostics()['level'] != b'\x02')
 
@@ -357,7 +357,7 @@ def test_it_is_unknown_when_simulated_time_stops(simulated_robot):
 
 
 def assert_recovers(robot: TransformedRobot, seconds: int) -> None:
-    # Or one that is still on its way would be taken for one of after the jump.
+    # Otherwise a grid still on its way would be taken for one from after the jump.
     send_until_all_arrived(robot)
     last = robot.stamp
     received = robot.probe.received['segmentation/costmap']
@@ -369,11 +369,11 @@ def assert_recovers(robot: TransformedRobot, seconds: int) -> None:
             arrived.add(received[-1].header.stamp.sec)
         return len(arrived) > 1
     robot.jump_back(seconds)
-    # Slowly enough that they arrive before time is again what it was.
+    # Slowly, so that two arrive before the stamps are again as late as before the jump.
     robot.probe.repeat_until(robot.send, two_have_arrived, period=2.0)
     assert max(arrived) < last
     for grid in received[before:]:
-        # Of before the jump there is none any more.
+        # Such a grid is from after the jump, and must lie where the robot is since.
         if grid.header.stamp.sec < last and max(grid.data) >= 0:
             x, y, _ = robot.base_pose(grid.header.stamp.sec)
             np.testing.assert_allclose(centre(grid), [x, y], atol=RESOLUTION)

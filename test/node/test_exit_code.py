@@ -1,4 +1,4 @@
-"""How the node's process ends, which those who restart what failed look at."""
+"""The exit code of the node's process, by which supervisors decide whether to restart it."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from probe import START_TIMEOUT, NodeProcess  # noqa: E402
 
 
 def ended(tmp_path, name, moment):
-    """Return a node that a signal ended at a moment of signalled_node.py, and its exit code."""
+    """Run signalled_node.py, with the signal at that moment, to its end; return node and code."""
     script = Path(__file__).with_name('signalled_node.py')
     node = NodeProcess('/signalled', {}, tmp_path / 'log.txt', (str(script), name, moment))
     try:
@@ -25,7 +25,7 @@ def ended(tmp_path, name, moment):
 @pytest.mark.parametrize('name, moment', [
     ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGINT', 'failing'), ('SIGTERM', 'loading')])
 def test_a_signal_ends_the_node_in_order_at_whatever_moment(tmp_path, name, moment):
-    """C++ swallows what the signal raises while weights load."""
+    """While weights load, C++ code swallows the exception that the signal raises."""
     node, exit_code = ended(tmp_path, name, moment)
     assert exit_code == 0, node.log()
     assert ('swallowed: ' in node.log()) == (moment != 'making')

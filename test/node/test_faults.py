@@ -1,4 +1,4 @@
-"""What is said of errors, and that it reaches ROS's log."""
+"""How errors are worded, and that they reach ROS's log."""
 
 import logging
 import re
@@ -33,7 +33,7 @@ def test_an_error_nobody_foresaw_is_said_with_its_kind_and_place(error, said):
 
 
 def test_one_fault_that_repeats_silences_no_other(monkeypatch):
-    """Of the same camera or of another, in the costmap or before it."""
+    """Neither one of another camera, nor one of the same camera in the costmap or before it."""
     now, logged = 1000.0, []
     monkeypatch.setattr(faults, 'time', SimpleNamespace(monotonic=lambda: now))
     told = Faults(SimpleNamespace(error=logged.append))

@@ -1,4 +1,4 @@
-"""What is prepared before frames come, on a GPU's pipeline over the CPU's tensors."""
+"""Preparations for frames and too little memory, with the pipeline for GPUs on the CPU."""
 
 from types import SimpleNamespace
 
@@ -44,7 +44,7 @@ def make_processor(mask_size=(0, 0), most_at_once=9):
 
 
 def segment(processor, order, *images):
-    """Return the cameras whose masks were made."""
+    """Process one image each of front and rear; return the cameras whose masks were made."""
     published = []
     processor.wanted = lambda camera: True
     processor._publish = lambda frame, *_: published.append(frame.camera)
@@ -74,7 +74,7 @@ def test_cameras_that_share_another_size_are_prepared_for_at_once():
     assert prepared() == {(1, (160, 90))}
     segment(processor, 'bgr', small, small)
     assert prepared() == {(1, (160, 90)), (2, (160, 90))}
-    # Those of different sizes never make a batch.
+    # Images of different sizes never share a batch.
     processor, prepared = make_processor()
     segment(processor, 'bgr', small, large)
     assert prepared() == {(1, (160, 90)), (1, (160, 120))}
@@ -88,7 +88,7 @@ def test_where_memory_takes_one_image_only_all_are_segmented():
 
 
 def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(monkeypatch):
-    """And is tried again later."""
+    """The camera that failed is tried again later."""
     now = 100.0
     monkeypatch.setattr(frame_processor, 'time', SimpleNamespace(monotonic=lambda: now))
     processor, prepared = make_processor()

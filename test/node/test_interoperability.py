@@ -26,7 +26,7 @@ def test_cyclone_dds_receives_the_mask(tmp_path, street_image, monkeypatch):
     pictures.mkdir()
     cv2.imwrite(str(pictures / '0.png'), np.ascontiguousarray(street_image[..., ::-1]))
     domain_id = free_domain_id()
-    # Cyclone DDS does not join the tests' discovery on localhost alone.
+    # The tests' discovery on localhost only does not work with Cyclone DDS.
     environment = {'ROS_DOMAIN_ID': str(domain_id), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET',
                    **large_image_environment(os.environ)}
     for name, value in environment.items():

@@ -30,7 +30,7 @@ def published() -> dict:
 
         def topics():
             return dict(node.get_publisher_names_and_types_by_node('segmentation', '/'))
-        # DDS tells a moment later.
+        # Discovery takes a moment.
         wait_for(lambda: {each.topic_name for each in node.publishers} <= topics().keys())
         yield topics()
 
@@ -45,7 +45,7 @@ def with_topic(part) -> list[dict]:
 
 
 def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
-    """The settings and their reasons: nav2_costmap_2d, static_layer.cpp and costmap_layer.cpp."""
+    """Why: see static_layer.cpp and costmap_layer.cpp of nav2_costmap_2d."""
     layer = costmap['segmentation_layer']
     assert layer['map_topic'] == '/segmentation/costmap'
     assert layer['map_subscribe_transient_local'] is True
@@ -58,7 +58,7 @@ def test_static_layer_takes_graded_costs_and_cannot_hide_obstacles(costmap):
 
 
 def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
-    """Without sensor_frame, observation_buffer.cpp takes the points' frame, which is fixed."""
+    """Without sensor_frame, observation_buffer.cpp would measure from the origin of `odom`."""
     source = costmap['segmentation_obstacle_layer']['segmentation']
     assert source['topic'] == '/segmentation/obstacles'
     assert source['sensor_frame'] == costmap['robot_base_frame']
@@ -68,9 +68,9 @@ def test_obstacle_layer_measures_ranges_from_the_robot(costmap):
 
 def test_obstacle_layer_takes_points_of_hills(costmap):
     """
-    Nav2 has the heights twice, in ObstacleLayer (0 to 2 m) and in its sources, in `odom`.
+    Nav2 limits the height in `odom` twice: in ObstacleLayer (0 to 2 m) and in its sources.
 
-    ObservationBuffer::bufferCloud() drops what lies outside; odometry's z is where the robot is.
+    ObservationBuffer::bufferCloud() drops points outside. On a hill, odometry's z may be outside.
     """
     layer = costmap['segmentation_obstacle_layer']
     for level in layer, layer['segmentation']:
@@ -88,7 +88,7 @@ def test_semantic_layer_has_every_class_that_costs_with_its_cost(costmap):
     camera = costmap['semantic_segmentation_layer']['camera']
     costs = {name: camera[kind]['base_cost']
              for kind in camera['class_types'] for name in camera[kind]['classes']}
-    # The same costs as by way of StaticLayer, whose interpretValue() scales 100 to lethal, 254.
+    # The costs that StaticLayer makes of ours: its interpretValue() scales 100 to lethal, 254.
     expected = {label.name: label.cost * 254 // 100
                 for label in load_label_set('camvid').labels if label.cost >= 0}
     assert costs == expected

@@ -1,4 +1,4 @@
-"""Where poses lie far apart, told by hand."""
+"""Gaps found in short, hand-made sequences of poses."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_a_gap_is_found_by_what_lies_in_it_and_around_it():
 
 
 def test_a_slow_source_is_not_silent():
-    """But for the first time: nobody knows its pace yet."""
+    """Except at first, while nobody knows its pace yet."""
     found = gaps(1.0, 2.0, 3.1, 4.0, 9.0)
     assert around(found, 2.5) == 'was silent for 1.10 s'
     assert not found.may_have_begun_anew(2 * SECOND, 4 * SECOND)
@@ -62,7 +62,7 @@ def test_a_slow_source_is_not_silent():
     (0.0, 0.8, 0.1, True), (0.0, 0.6, 0.1, False), (0.0, -3.0, 0.1, True)])
 @pytest.mark.parametrize('heading', [0.0, 3.1, -1.5])
 def test_faster_than_a_robot_is_a_gap_however_short(x, yaw, seconds, jumps, heading):
-    """More than 0.3 m and 15 m/s, or 0.2 rad and 5 rad/s."""
+    """Too fast is more than 0.3 m and 15 m/s, or more than 0.2 rad and 5 rad/s."""
     before, after = (5.0, heading), (5.0 + x, heading + yaw)
     found = gaps_of(
         (0.9, *before), (1.0, *before), (1.0 + seconds, *after), (1.1 + seconds, *after))
@@ -88,7 +88,7 @@ def test_where_time_jumps_back_what_follows_is_no_gap():
     found.add(11 * SECOND // 10, geometry_msgs.Point(x=9.0), geometry_msgs.Quaternion())
     assert found.last == 11 * SECOND // 10 and around(found, 1.05) == ''
     assert not found.may_have_begun_anew(SECOND, 4 * SECOND)
-    # An image of the instants before, if there is one, was placed by what was told before.
+    # An image from just before, if there is one, was placed by poses from before the jump.
     assert found.may_have_begun_anew(0.9 * SECOND, SECOND)
 
 

@@ -1,4 +1,4 @@
-"""The robot's pose from odometry messages, without DDS between."""
+"""The robot's pose from odometry messages that are passed directly, without DDS."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ def tell(odometry, nanoseconds, x, yaw=0.0):
 @pytest.mark.parametrize('rate, times', [(5, 1), (50, 1), (50, 2), (1000, 1)])
 def test_where_it_was_seconds_ago_is_known_at_any_rate_however_often_it_is_said(
         odometry, rate, times):
-    """At 1 m/s: a slow network's masks come late."""
+    """Masks of a slow network come late. The robot drives at 1 m/s."""
     for count in range(8 * rate):
         for _ in range(times):
             tell(odometry, 10 ** 18 + count * 10 ** 9 // rate, count / rate)
@@ -82,7 +82,7 @@ def test_an_image_between_two_places_a_jump_apart_is_at_neither(odometry):
 
 
 def test_a_stamp_before_the_epoch_is_survived(odometry):
-    """A simulation that has just begun: now, less a latency."""
+    """In a simulation that has just begun, now less a latency is below 0."""
     tell(odometry, -10 ** 8, 1.0)
     tell(odometry, 10 ** 8, 3.0)
     assert odometry.pose(Time(nanoseconds=0), 'front')[0, 3] == pytest.approx(2.0)
@@ -107,7 +107,7 @@ def test_a_camera_that_waits_in_vain_does_not_take_the_others_time(odometry, mon
 
 @pytest.mark.parametrize('source', ['tf', 'topic'])
 def test_the_robot_does_not_move_in_its_own_frame(source):
-    """TF would give the same pose for any time, and obstacles would be carried along."""
+    """TF would give one pose for all times, and obstacles would move along with the robot."""
     with pytest.raises(ValueError, match="both 'base_link'.*costmap.odometry.source to none"):
         RobotPoses(None, 'base_link', 'base_link', source, 'odom', {})
     assert RobotPoses(None, 'base_link', 'base_link', 'none', '', {}).grid_frame == 'base_link'

@@ -96,7 +96,7 @@ def test_calibration_comes_with_the_mask(street, street_image):
     scaled = street.repeat_until(send, lambda: answer(street, 'camera_info', 103), 0.2)
     assert scaled.header == message.header
     assert (scaled.width, scaled.height, list(scaled.d)) == (640, 480, list(info.d))
-    # Pixel 0 of the half-size image covers pixels 0 and 1 of the full one: 0 stands at 0.5.
+    # Pixel 0 of the half-size image covers pixels 0 and 1 of the full one: its centre is 0.5.
     np.testing.assert_allclose(scaled.k, [400., 0., 319.75, 0., 400., 239.75, 0., 0., 1.])
 
 
@@ -197,7 +197,7 @@ def test_live_and_configured_parameters(street, street_image):
 
 
 def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
-    """Images held back have come in, but neither go out nor count as dropped."""
+    """Images held back count as received, but neither as sent nor as dropped."""
     message = image_message(np.ascontiguousarray(street_image[::4, ::4]), 'rgb8', stamp=110)
 
     def held_back():
@@ -215,7 +215,7 @@ def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
     before = held_back()
     try:
         assert street.set_parameter('max_rate', 2.0).successful
-        # Besides, one may be in work and one wait for it.
+        # More than 2, because one image may be in work and another waiting.
         street.send_until(street.camera, message, lambda: held_back() > before + 5, period=0.05)
         street.send_until(street.camera, message, rates_tell, period=0.05)
     finally:
@@ -239,7 +239,7 @@ def test_a_deactivated_node_rests(street, street_image):
 
 
 def test_lifecycle_down_and_up_again(street, street_image):
-    """With another size of masks, which can only be set in between."""
+    """Meanwhile mask_size is changed, which is possible only then."""
     def configure_anew(mask_size):
         change_states(street, 'DEACTIVATE')
         refusal = street.set_parameter('mask_size', mask_size)
@@ -284,14 +284,14 @@ def test_a_costmap_that_cannot_be_published_at_first_leaves_no_topics_behind(mon
             patch.setattr(CostmapOutput, 'publish_unknown', lambda _: 1 / 0)
             assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
         assert 'ZeroDivisionError' in node._assess()[1]
-        # What is left says that nothing is known.
+        # What is left are the topics of the placeholder, which say unknown.
         for topic in 'costmap', 'costmap/road', 'class_costmaps', 'obstacles':
             wait_for(lambda topic=topic: node.count_publishers(f'/segmentation/{topic}') == 1)
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 def test_without_autostart_it_waits_for_a_manager(start_node):
-    """And says what keeps it from working: a publisher that falls silent, nobody who listens."""
+    """It reports why it has nothing to do: no publisher, a silent publisher, no listener."""
     _, probe = start_node(state='unconfigured', autostart=False, stale_after=0.5,
                           costmap__enabled=False)
     change_states(probe, 'CONFIGURE', 'ACTIVATE')
@@ -318,7 +318,7 @@ def test_without_autostart_it_waits_for_a_manager(start_node):
 @pytest.mark.parametrize('topic, message_type', [
     ('mask', Image), ('costmap', OccupancyGrid)])
 def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node, topic, message_type):
-    """And is again as soon as somebody does; meanwhile nothing is amiss."""
+    """It is as soon as somebody listens; until then diagnostics report no fault."""
     _, probe = start_node(stale_after=2.0)
     camera = probe.create_publisher(Image, 'camera/image_raw', RELIABLE)
     small = image_message(np.zeros((48, 64, 3), np.uint8))
@@ -336,7 +336,7 @@ def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node, topic,
 
 
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
-    """A network size no CPU does in 10 ms, fed at 100 Hz: the newest frame wins."""
+    """No CPU manages this network size in 10 ms, but frames come at 100 Hz: the newest wins."""
     _, probe = start_node(network_size='[1280, 960]', engine='torch', device='cpu',
                           stale_after=0.05)
     probe.listen('segmentation/mask', Image)
@@ -365,7 +365,7 @@ def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, stree
 
 
 def test_a_transition_that_is_not_allowed_ends_nothing():
-    """As it raises in Jazzy; other errors do end the node, to be started again."""
+    """In Jazzy it raises an error. Other errors do end the node, so that it is restarted."""
     errors = ['Failed to trigger lifecycle state machine transition: not registered', 'no memory']
 
     def callback():
@@ -409,7 +409,7 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
 
 @pytest.mark.parametrize('autostart', [True, False])
 def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, autostart):
-    """One that was started again, but whose weights or lifecycle manager are gone."""
+    """As when it was restarted, but its weights or lifecycle manager are gone."""
     _, probe = start_node(
         state='unconfigured', weights='no_such_file.pth', autostart=autostart)
     probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
@@ -425,7 +425,7 @@ def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, aut
 
 
 def test_a_costmap_that_cannot_be_is_taken_back_all_the_same(start_node):
-    """Of a number that is wrong only together with another; and all its latched topics."""
+    """On all latched topics. Here max_range is too large only for this resolution."""
     _, probe = start_node(state='unconfigured', costmap__resolution=0.005,
                           costmap__publish_classes="[road, road, 'no class']")
     assert 'max_range is 8.0' in probe.diagnostics()['message']
@@ -462,7 +462,7 @@ def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch
 
 @pytest.mark.parametrize('lost', [True, False])
 def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
-    """So that it is started again; a failure that passes, of memory for example, does not."""
+    """It is then restarted. A failure that passes, for example of memory, does not end it."""
     killed = []
     monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
     with node_in_process('cameras:=[front, rear]') as node:
@@ -480,7 +480,7 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
 
 @pytest.mark.parametrize('lost', [True, False])
 def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
-    """There is no Segmenter then that could be asked."""
+    """Then there is no Segmenter yet that could be asked."""
     asked, killed = [], []
 
     def fail(**_):
@@ -501,7 +501,7 @@ def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
 
 
 def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
-    """A device may hang; and what comes of the frame in the end is not published."""
+    """The device may hang. The mask that it makes in the end is not published."""
     began, may_end = threading.Event(), threading.Event()
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -535,7 +535,7 @@ def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
 
 @contextmanager
 def node_at_work_for_ever(monkeypatch, end_of_work):
-    """Have a node whose device hangs over a frame until the event is set."""
+    """Yield a node whose device hangs while it works on a frame, until the event is set."""
     began = threading.Event()
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -554,7 +554,7 @@ def node_at_work_for_ever(monkeypatch, end_of_work):
 
 
 def test_a_device_that_hangs_does_not_keep_the_process(monkeypatch):
-    """Nothing that it may still use is released before the process ends."""
+    """Nothing that the device may still use is released before the process ends."""
     ended, end_of_work = [], threading.Event()
 
     def end(code):
@@ -569,7 +569,7 @@ def test_a_device_that_hangs_does_not_keep_the_process(monkeypatch):
 
 
 def test_the_costmap_is_unknown_before_a_mask_on_its_way_is_waited_for(monkeypatch):
-    """A listener on a network that has failed may hold up its publishing for long."""
+    """If a listener's network fails, publishing the mask may take long."""
     said, end_of_work = threading.Event(), threading.Event()
     with node_at_work_for_ever(monkeypatch, end_of_work) as node:
         monkeypatch.setattr(node._costmap, 'publish_unknown', said.set)
@@ -629,7 +629,7 @@ def test_a_costmap_that_cannot_be_published_is_an_error(monkeypatch):
 
 
 def test_a_slow_costmap_does_not_keep_what_is_stale():
-    """At its own rate, it would be unknown ten seconds late."""
+    """If only costmap.rate counted, it would become unknown ten seconds late."""
     with node_in_process('costmap.rate:=0.1', 'stale_after:=600.0',
                          'costmap.decay_time:=600.0') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -645,7 +645,7 @@ def test_a_slow_costmap_does_not_keep_what_is_stale():
 
 
 def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
-    """Or those of the others grow old while they wait behind it."""
+    """In a batch, the frames of other cameras would grow old while they wait for it to end."""
     taken, came = [], threading.Semaphore(0)
 
     def process(_, frames):
@@ -663,7 +663,7 @@ def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
 
 
 def test_images_lost_on_the_way_are_told(monkeypatch):
-    """If they are more than a few, with the remedy."""
+    """Only if more than a few are lost, and with the remedy."""
     with node_in_process('stale_after:=60.0') as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
@@ -685,7 +685,7 @@ def test_images_lost_on_the_way_are_told(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(node._faults, 'camera_fault', lambda camera: 'no mask')
             assert assess(range(36, 42)) == (DiagnosticStatus.ERROR, 'no mask')  # 5 of 11
-        assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # Those are lost long since.
+        assert assess(range(42, 51))[0] == DiagnosticStatus.OK  # none since the last time
 
 
 @pytest.mark.parametrize('on_cpu', [True, False])
@@ -728,7 +728,7 @@ def test_compressed_images(start_node, street_image):
 
 
 def test_label_info_is_latched_and_out_before_any_mask(start_node):
-    """And again when the threshold changes."""
+    """It is published again when the threshold changes."""
     vision_msgs = pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs')
     _, probe = start_node(confidence_threshold=0.25)
     probe.listen('segmentation/label_info', vision_msgs.LabelInfo, LATCHED)

@@ -33,7 +33,7 @@ def test_latencies_of_long_ago_are_none(monkeypatch):
 def test_of_a_fast_camera_all_latencies_of_ten_seconds_count(monkeypatch):
     monkeypatch.setattr(statistics, 'time', SimpleNamespace(monotonic=lambda: now))
     throughput = statistics.Throughput()
-    # At 200 Hz 10 s of 0.5 s, then 5.5 s of 0.01 s and 4.5 s of 0.03 s.
+    # At 200 Hz: for 10 s latencies of 0.5 s, then for 5.5 s 0.01 s, and for 4.5 s 0.03 s.
     for frame, latency in enumerate([0.5] * 2000 + [0.01] * 1100 + [0.03] * 900):
         now = 1000.0 + frame / 200
         throughput.add(now - latency)
@@ -44,6 +44,6 @@ def test_rate_is_of_the_time_between_two_readings(monkeypatch):
     monkeypatch.setattr(statistics, 'time', SimpleNamespace(monotonic=lambda: now))
     now = 1000.0
     rate = statistics.Rate()
-    # The last counter began anew: no event is told of, rather than fewer than none.
+    # The last count is lower, because the counter was restarted: the rate is 0, not negative.
     for now, count, expected in (1002.0, 30, 15.0), (1002.5, 40, 20.0), (1003.5, 7, 0.0):
         assert rate.update(count) == pytest.approx(expected)

@@ -30,7 +30,7 @@ def sizeless_weights(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def unlabelled_weights(tmp_path_factory):
-    """Three classes that no label set is named for."""
+    """Three classes, and no label set is named."""
     path = tmp_path_factory.mktemp('weights') / 'unlabelled.safetensors'
     save_random_weights(path, 'paper', 'xception39', 3)
     return path

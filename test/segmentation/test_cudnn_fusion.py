@@ -1,4 +1,4 @@
-"""Convolutions that do their ReLU, too: the same network, with fewer kernels."""
+"""Convolutions that include their ReLU: the same network with fewer kernels."""
 
 import pytest
 import torch

@@ -20,13 +20,13 @@ def test_a_gpu_that_pytorch_cannot_use_is_told(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize('device, failure, lost', [
     ('auto', 'CUDA error: an illegal memory access was encountered', True),
     ('cuda', 'CUDA error: unspecified launch failure', True),
-    ('cuda:0', 'CUDA error: out of memory', False),  # of what other processes take
+    ('cuda:0', 'CUDA error: out of memory', False),  # other processes may have it
     ('cuda:0', 'cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED', False),
     ('cuda', None, False),
     ('cuda:7', 'not asked', False),
     ('cpu', 'not asked', False)])
 def test_a_gpu_that_refuses_all_work_is_lost(monkeypatch, device, failure, lost):
-    """And none that is full, is not there, or is not used."""
+    """A GPU that is full, absent or not in use is not lost."""
     def synchronize(_):
         if failure is not None:
             raise RuntimeError(failure)

@@ -1,4 +1,4 @@
-"""The pipeline for GPUs, here on the CPU's tensors; and on a GPU where there is one."""
+"""The pipeline for GPUs, run on the CPU, and on a GPU if there is one."""
 
 import copy
 import gc
@@ -35,7 +35,7 @@ from bisenet_ros.tools.benchmark.random_weights import save_random_weights
 IDS = torch.tensor([5, 1, 9, 7, 3, 2, 100, 4, 6, 8, 10], dtype=torch.uint8)
 
 
-# What may go wrong between streams can only be seen on a GPU.
+# Faults between CUDA streams can show only on a GPU.
 on_each_device = pytest.mark.parametrize(
     'device', ['cpu', pytest.param('cuda:0', marks=needs_gpu)])
 
@@ -58,9 +58,9 @@ def assert_same(segmentations, others):
 
 
 def check_classify(function, device, spread, size):
-    """Against the plain way: enlarge all logits, softmax, argmax."""
+    """Compare with the plain way: enlarge all logits, softmax, argmax."""
     generator = torch.Generator().manual_seed(1)
-    # As a channels_last network leaves them.
+    # In the memory layout of a channels_last network.
     logits = (torch.randn(2, 12, 20, 11, generator=generator) * spread).permute(0, 3, 1, 2)
     probabilities = functional.interpolate(
         logits.double(), size[::-1], mode='bilinear', align_corners=False).softmax(1)
@@ -122,7 +122,7 @@ def test_resize_is_opencvs(colorful_image):
 
 @on_each_device
 def test_results_of_submissions_that_overlap(network, colorful_image, device):
-    """Each keeps its own pixels, though all have the same shape and are asked for late."""
+    """Each has its own pixels, though all have one shape and are fetched only at the end."""
     pipeline = make_pipeline(network, device)
     images = [np.roll(colorful_image, 31 * shift, axis=1) for shift in range(3)]
     frames = [SegmentationRequest(image, (160, 96), (200, 120)) for image in images]
@@ -140,7 +140,7 @@ def test_images_lie_in_memory_as_they_like(network, colorful_image, view):
     frozen = image.copy()
     frozen.setflags(write=False)
     with warnings.catch_warnings():
-        warnings.simplefilter('error')  # PyTorch has one for memory that is read-only.
+        warnings.simplefilter('error')  # PyTorch may warn of read-only memory.
         results = [pipeline.segment([SegmentationRequest(each, (64, 64), (64, 64))], False,
                                     True) for each in (image, frozen)]
     assert_same(*results)
@@ -172,7 +172,7 @@ def test_cameras_of_either_channel_order_share_buffers(network, colorful_image, 
 
 
 def pipeline_like_on_a_gpu(network, monkeypatch, check):
-    """Return one that would capture graphs, and calls `check` before each batch is made."""
+    """Return a pipeline that would capture graphs; it calls `check` before it makes a batch."""
     pipeline, make_batch = make_pipeline(network), device_pipeline._Batch
 
     def checked(shape, device, compute, captures):
@@ -204,7 +204,7 @@ def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_i
 
 def test_where_graphs_do_not_fit_together_no_shape_keeps_one(network, colorful_image, monkeypatch,
                                                              caplog):
-    """The graph of one would leave another too little memory, with or without one of its own."""
+    """One shape's graph leaves another shape too little memory, even without a graph."""
     tries, graphs = [], []
 
     def one_graph_fits_and_nothing_beside_it(pipeline, captures):
@@ -259,7 +259,7 @@ def test_images_that_do_not_fit_at_once_take_no_graph_from_one(network, colorful
 
 def test_what_does_not_fit_without_a_graph_either_fails_when_its_batch_is_made(network,
                                                                                colorful_image):
-    """So it takes the graphs from no other shape."""
+    """So that other shapes keep their graphs."""
     def engine(images):
         if len(images) > 1:
             raise torch.OutOfMemoryError('out of memory')
@@ -378,7 +378,7 @@ def test_onnx_runtime_whose_tensorrt_does_not_load_takes_the_next(network, monke
 
 
 def test_onnx_runtime_gets_images_where_tensorrt_takes_them(network, tmp_path, monkeypatch):
-    """That is at multiples of 256 bytes, to which CUDA's memory lies; here's lies to 64."""
+    """TensorRT needs them aligned as CUDA's memory is, to 256 bytes; on the CPU it is 64."""
     pytest.importorskip('onnxruntime')
     engine = OnnxRuntimeDeviceEngine(
         export_onnx(network), 8, torch.device('cpu'), half=False, cache=tmp_path)
@@ -404,7 +404,7 @@ def test_onnx_runtime_on_a_devices_tensors(output_stride, tmp_path):
         expected = network(images)
     logits = engine(images)
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
-    # What resize() gives and flip() leaves.
+    # Floats that need rounding, as resize() and flip() give them.
     torch.testing.assert_close(engine(images.flip(3).float().flip(3) + 0.3), logits)
 
 

@@ -1,4 +1,4 @@
-"""Classes and confidences against the plain way: enlarge all logits, softmax, argmax."""
+"""Classes and confidences, compared with the plain way: enlarge logits, softmax, argmax."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def reference(logits, size):
 
 
 @pytest.mark.parametrize('spread', [1, 10, 40])
-# In one piece; in strips of a few rows of logits each, the last one shorter; smaller than the
-# logits.
+# Computed in one piece; in strips of a few rows of logits, the last one shorter; and masks smaller
+# than the logits.
 @pytest.mark.parametrize('rows, columns, size', [
     (12, 20, (160, 96)), (12, 20, (213, 121)), (40, 6, (1000, 700)), (12, 20, (20, 12)),
     (12, 20, (7, 5))])

@@ -1,4 +1,4 @@
-"""The segmenter as a whole, in both engines, against the network used the plain way."""
+"""The whole segmenter, with both engines, compared with the network used the plain way."""
 
 import dataclasses
 import subprocess
@@ -61,7 +61,7 @@ def plain_probabilities(weights_path, pixels, size):
 
 
 def assert_agrees(segmentation, probabilities):
-    """The chosen class is the most probable one, or as probable to three digits."""
+    """Assert that the chosen class is the most probable one, or as probable to three digits."""
     class_ids, confidence = segmentation
     best = probabilities.max(0)
     assert class_ids.shape == confidence.shape == best.shape
@@ -167,7 +167,7 @@ def test_network_that_gives_no_numbers_decides_nothing(camvid_weights, colorful_
 
 @pytest.mark.parametrize('order', ['rgb', 'bgr'])
 def test_device_pipeline_against_the_plain_way(camvid_weights, colorful_image, order):
-    """Three images and sizes at once."""
+    """Three images of several sizes at once."""
     pipeline = device_pipeline(load_weights(camvid_weights))
     images = [colorful_image, colorful_image[:96, :160], colorful_image[::-1]]
     sizes = [(200, 120), (80, 48), (64, 99)]
@@ -199,7 +199,7 @@ def test_shipped_weights_on_a_street(street_images):
 
 
 def test_shipped_weights_in_8_bits_on_a_street(street_images):
-    """They answer as those they were made from: 99.1 to 99.5 % of the pixels."""
+    """99.1 to 99.5 % of the pixels get the class that the original weights give them."""
     pytest.importorskip('onnxruntime')
     full, small = (Segmenter(name, device='cpu').segment(street_images)
                    for name in ('camvid_xception39', 'camvid_xception39_int8'))
@@ -225,7 +225,7 @@ def test_each_shipped_file_knows_the_rendered_street(rendered, name):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_on_a_street(street_images, dtype):
-    """Issue 5 asks for 99.5 % of the pixels as in fp32; bfloat16 has three bits less."""
+    """Issue 5 asks for 99.5 % of the pixels as in fp32; bfloat16 has three bits fewer."""
     weights = load_weights(shipped_weights()['camvid_xception39'])
     frames = [SegmentationRequest(street_images[0], (480, 360), (480, 360))]
     full, half = (
@@ -270,7 +270,7 @@ def test_wrong_settings_are_named(camvid_weights, arguments, told):
 
 
 def test_a_closed_segmenter_holds_no_network(camvid_weights):
-    """Parts of a device's pipeline hold each other: without care its memory stays taken."""
+    """Parts of a pipeline refer to each other: unless collected, they keep the memory."""
     segmenter = Segmenter(camvid_weights, device='cpu', network_size=(160, 96))
     segmenter.pipeline = device_pipeline(load_weights(camvid_weights))
     segmenter.segment([np.zeros((96, 160, 3), np.uint8)])
@@ -322,7 +322,7 @@ def test_weights_without_label_set_need_one(unlabelled_weights):
 
 def test_other_classes_than_those_of_the_named_label_set_need_theirs(camvid_weights, tmp_path,
                                                                      caplog):
-    """A robot would keep away from the wrong things; who gives a label set may rename."""
+    """A robot would avoid the wrong things. A label set given explicitly may rename classes."""
     weights = load_weights(camvid_weights)
     names = load_label_set('camvid').class_names
     path = tmp_path / 'other.safetensors'
@@ -365,7 +365,7 @@ def test_the_weights_classes_in_another_order_are_refused(tmp_path):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match='another order; .* weights do: sky, building, pole, '):
         Segmenter('camvid_xception39', label_set=path, device='cpu')
-    content['classes'][4]['name'] = 'promenade'  # As wrong if another class is renamed besides.
+    content['classes'][4]['name'] = 'promenade'  # as wrong if one class is renamed, too
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match='another order'):
         Segmenter('camvid_xception39', label_set=path, device='cpu')
@@ -396,7 +396,7 @@ def test_weights_trained_at_any_size(camvid_weights, tmp_path):
 
 @needs_gpu
 def test_a_gpu_is_lost_after_a_fault_of_a_kernel():
-    """In a process of its own, which the fault spoils."""
+    """In its own process, because the fault makes the GPU unusable for it."""
     script = """
 import torch
 from bisenet_ros.segmentation import Segmenter
