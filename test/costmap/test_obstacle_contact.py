@@ -96,7 +96,7 @@ def test_walks(ray, expected):
     ('gggggggoggggggggwwggggggg', 'gggggg.Xgggggggg..ggggggg'),
     ('gggggggggoog.....gggwggg', 'gggggggg.X..............'),
 ])
-def test_of_short_obstacles_those_that_are_no_stray_pixels_count(ray, expected):
+def test_short_obstacles_count_unless_they_are_stray_pixels(ray, expected):
     asked = []
 
     def are_stray(samples):

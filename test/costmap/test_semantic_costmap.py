@@ -478,7 +478,7 @@ def test_specks_of_ground_in_a_face_free_nothing_behind_it(size, mask_size):
                      for y in np.arange(-1, 1, RESOLUTION)}
 
 
-def test_what_comes_onto_free_ground_may_cover_what_it_hides():
+def test_free_ground_behind_a_new_obstacle_becomes_unknown():
     """A car's contact is seen, but not its length, so free ground behind it becomes unknown."""
     target = costmap()
     row = row_at(3.0)
@@ -514,7 +514,7 @@ def test_ground_that_costs_too_much_stays_so_where_something_hides_it(ground_cos
     assert {cost(target, x, 0.0) for x in (3.3, 4.0, 4.9)} == {ground_cost if kept else -1}
 
 
-def test_far_from_where_odometry_began_points_are_where_they_are():
+def test_obstacle_points_are_exact_far_from_where_odometry_began():
     target = costmap()
     row = row_at(3.0)
     update(target, wall_at(row), base=(9e4, -9e4, 0.0))
@@ -550,7 +550,7 @@ def test_feet_taken_for_what_hangs_are_where_the_ground_ends(distance, rows, nam
     assert 0 not in {cost(target, x, 0.0) for x in beyond}
 
 
-def test_what_begins_far_behind_the_ground_hides_all_from_there_on():
+def test_an_obstacle_far_behind_the_last_ground_hides_all_beyond_that_ground():
     """Something hangs in front of the obstacle's lower half, which may stand anywhere there."""
     target = costmap()
     mask = wall_at(row_at(4.0), 'car')
@@ -684,7 +684,7 @@ def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free
         assert (target.combined() == expected).all()
 
 
-def test_what_stood_there_before_hides_nothing_that_was_seen():
+def test_a_wall_marked_before_does_not_hide_ground_seen_behind_it():
     """Ground behind the wall that another camera has seen stays known."""
     target = costmap()
     row = row_at(3.0)
@@ -1142,7 +1142,7 @@ def test_a_camera_that_lags_does_not_clear_where_the_robot_was():
             assert 100 in costs_around(target, 0.5 * stamp - 0.45)
 
 
-def test_what_a_camera_saw_before_another_does_not_overrule_it():
+def test_late_road_frees_no_obstacle_but_a_late_obstacle_is_marked():
     """Late masks of road free no obstacle, but late masks of an obstacle still mark it."""
     row = row_at(3.0)
     target = costmap()

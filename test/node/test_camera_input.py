@@ -162,7 +162,7 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
     assert said in mismatch and bool(said) == bool(mismatch)
 
 
-def test_a_calibration_that_was_published_once_is_heard_an_image_is_not(make_input):
+def test_a_latched_calibration_is_received_but_a_latched_image_is_not(make_input):
     """A latched image is not taken, because nobody knows how old it is."""
     camera, node = make_input()
     images = node.create_publisher(Image, camera.image_topic, LATCHED)

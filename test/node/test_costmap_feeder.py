@@ -52,7 +52,7 @@ def feeder(costmap, logged):
     feeder.stop()
 
 
-def test_of_what_comes_meanwhile_the_newest_is_taken(feeder, costmap):
+def test_of_each_cameras_waiting_masks_only_the_newest_is_added(feeder, costmap):
     feeder.offer(segmented(1))
     assert costmap.began.acquire(timeout=30)
     for number in 2, 3:
@@ -77,7 +77,7 @@ def test_one_camera_s_failure_is_said_and_the_others_go_on(feeder, costmap, logg
     assert logged == ['costmap: /front/image: no transform']
 
 
-def test_what_has_not_had_its_turn_is_forgotten_in_a_pause(feeder, costmap):
+def test_masks_still_waiting_when_a_pause_begins_are_forgotten(feeder, costmap):
     feeder.offer(segmented(1))
     assert costmap.began.acquire(timeout=30)
     feeder.offer(segmented(2))

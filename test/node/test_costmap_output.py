@@ -286,7 +286,7 @@ def test_odometry_that_is_wrong_is_said_and_survived(driving, fault, said):
     driving.send_until(known(driving))
 
 
-def test_class_costmaps_are_of_the_confidence_that_nobody_else_wants(start_node):
+def test_class_costmaps_use_confidence_even_if_no_other_output_needs_it(start_node):
     """A CPU skips the confidence if it can; without it every pixel would count as certain."""
     robot = start_unheard(start_node, 'none', device='cpu')
     robot.probe.listen('segmentation/class_costmaps', ClassCostmaps, LATCHED)
@@ -387,7 +387,7 @@ def test_unknown_and_an_error_when_images_stop(standing):
     assert standing.probe.diagnostics()['level'] == b'\x02'
 
 
-def test_no_cloud_is_a_sign_of_life_when_images_have_stopped(standing):
+def test_the_empty_cloud_is_not_repeated_when_images_have_stopped(standing):
     """Repeated empty clouds would satisfy expected_update_rate, by which Nav2 stops the robot."""
     clouds = standing.probe.received['segmentation/obstacles']
     count = len(clouds)
@@ -460,7 +460,7 @@ def test_the_grid_is_where_the_robot_stands_and_heads(patient):
     np.testing.assert_array_equal(grid, expected.combined())
 
 
-def test_all_that_is_said_of_an_image_has_its_stamp_and_place(patient):
+def test_all_topics_made_from_an_image_have_its_stamp_and_place(patient):
     stand_aside(patient)
     before = patient.stamp
 
@@ -498,7 +498,7 @@ def test_clear_costmap(patient):
     patient.probe.repeat_until(clear, unknown(patient), 0.5)
 
 
-def test_stale_after_counts_as_it_is_set(patient):
+def test_a_new_stale_after_takes_effect_at_once(patient):
     patient.send_until(known(patient))
     try:
         assert patient.probe.set_parameter('stale_after', 0.2).successful
@@ -512,7 +512,7 @@ def test_stale_after_counts_as_it_is_set(patient):
     assert len(grids) > count and all(max(grid.data) >= 0 for grid in grids[count:])
 
 
-def test_what_was_seen_before_a_pause_is_not_said_in_it_or_after(patient):
+def test_what_was_seen_before_a_pause_is_not_published_during_or_after_it(patient):
     """The robot may have been carried away, so it is forgotten however new it is."""
     patient.send_until(known(patient))
     # Too near to count as a jump of odometry, after which all would be forgotten anyway.
@@ -550,7 +550,7 @@ def test_a_stopped_node_leaves_an_unknown_costmap(patient):
     patient.probe.wait(unknown(patient))
 
 
-def test_a_class_that_is_none_is_named(start_node):
+def test_an_unknown_class_in_publish_classes_is_named(start_node):
     _, probe = start_node(state='unconfigured', costmap__publish_classes='[lawn]',
                           costmap__odometry__source='topic', costmap__odometry__topic='odom')
     probe.wait(lambda: 'lawn' in probe.diagnostics()['message'])
@@ -728,7 +728,7 @@ def test_no_image_is_placed_where_odometry_jumped(output):
         observe(output, 2.05, 'road')
 
 
-def test_data_is_as_old_as_its_image_was_and_the_time_since(output, monkeypatch):
+def test_the_age_of_a_mask_counts_from_its_image(output, monkeypatch):
     output, tell = output
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
@@ -752,7 +752,7 @@ def test_data_is_as_old_as_its_image_was_and_the_time_since(output, monkeypatch)
     assert list(output.missing(1.0)) == ['']
 
 
-def test_what_has_faded_does_not_count_however_long_stale_after_is(output, monkeypatch):
+def test_a_mask_older_than_decay_time_does_not_count_whatever_stale_after_is(output, monkeypatch):
     output, tell = output
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
@@ -765,7 +765,7 @@ def test_what_has_faded_does_not_count_however_long_stale_after_is(output, monke
 
 
 @pytest.mark.parametrize('odometry, stays', [('none', False), ('topic', True)])
-def test_what_a_camera_saw_that_fails_among_several(monkeypatch, odometry, stays):
+def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry, stays):
     """Without odometry nobody knows where it lies now; with odometry it fades by itself."""
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
@@ -813,7 +813,7 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     assert not is_known(output)
 
 
-def test_a_topic_that_fails_keeps_no_other_from_being_unknown(output, monkeypatch):
+def test_if_one_topic_fails_the_others_are_made_unknown_all_the_same(output, monkeypatch):
     """The topic that failed is tried again."""
     output, tell = output
     listener = rclpy.create_node('listener', context=output._node.context)
@@ -905,7 +905,7 @@ rclpy.spin(node)
 '''
 
 
-def test_the_last_word_arrives_where_the_transport_loses_it_at_first(tmp_path):
+def test_the_final_unknown_grid_arrives_even_if_the_transport_loses_it_at_first(tmp_path):
     """Shared memory of 512 KiB loses most messages published right after another grid."""
     heard = tmp_path / 'heard.txt'
     with open(heard, 'w') as out:
@@ -941,7 +941,7 @@ def test_what_is_missing_is_excused_only_without_a_fault(output):
     assert output.missing(1.0, only_failed=True) == {}
 
 
-def test_what_went_wrong_before_nobody_listened_is_not_told_to_who_listens_next(output):
+def test_faults_from_before_listeners_left_are_not_told_to_later_listeners(output):
     """The cause may be gone, and no mask has been tried since."""
     output, _ = output
     listeners, no_faults = [], SimpleNamespace(camera_fault=lambda _: '')

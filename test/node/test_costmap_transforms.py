@@ -268,7 +268,7 @@ def test_a_jump_on_the_way_between_two_frames_is_told(slash):
 
 
 @pytest.mark.parametrize('x, w', [(math.nan, 1.0), (0.0, 0.0), (math.inf, 1.0), (0.0, math.nan)])
-def test_what_is_no_pose_is_no_sign_of_life(x, w):
+def test_invalid_transforms_count_as_silence(x, w):
     """tf2 refuses them, and interpolates from the last pose before to the first one after."""
     buffer = TransformBuffer(largest_gap=0.5)
     for tenth in range(31):
@@ -280,7 +280,7 @@ def test_what_is_no_pose_is_no_sign_of_life(x, w):
     assert buffer.may_have_begun_anew('odom', 'base_link', 1e9, 2e9)
 
 
-def test_what_a_source_started_again_repeats_is_not_mixed_with_what_it_said():
+def test_poses_of_a_restarted_source_are_not_mixed_with_those_from_before():
     buffer = TransformBuffer(largest_gap=0.5)
     for tenth, x in [*((tenth, 6.0) for tenth in range(10, 20)),
                      *((tenth, 0.0) for tenth in range(12, 30))]:
@@ -293,7 +293,7 @@ def test_what_a_source_started_again_repeats_is_not_mixed_with_what_it_said():
     assert 'jumped' in buffer.gap('odom', 'base_link', 1_950_000_000)
 
 
-def test_a_jump_of_what_nobody_uses_erases_nothing():
+def test_a_jump_back_of_a_transform_that_nobody_uses_erases_nothing():
     """Two detectors send the pose of one dock, one of them late."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
@@ -326,7 +326,7 @@ def test_no_pose_is_made_up_for_a_time_when_tf_was_silent(robot):
 
 
 @pytest.mark.parametrize('age, said', [(2 * CACHE, 'past'), (None, 'stamp is 0')])
-def test_another_time_s_pose_is_never_taken(robot, age, said):
+def test_the_pose_of_another_time_is_never_used(robot, age, said):
     robot.send_until(known(robot))
     stamp = 0 if age is None else robot.stamp - age
     before = len(robot.probe.received['segmentation/costmap'])

@@ -24,7 +24,7 @@ def ended(tmp_path, name, moment):
 
 @pytest.mark.parametrize('name, moment', [
     ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGINT', 'failing'), ('SIGTERM', 'loading')])
-def test_a_signal_ends_the_node_in_order_at_whatever_moment(tmp_path, name, moment):
+def test_a_signal_at_any_moment_ends_the_node_in_order(tmp_path, name, moment):
     """While weights load, C++ code swallows the exception that the signal raises."""
     node, exit_code = ended(tmp_path, name, moment)
     assert exit_code == 0, node.log()

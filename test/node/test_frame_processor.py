@@ -87,7 +87,7 @@ def test_where_memory_takes_one_image_only_all_are_segmented():
     assert processor.most_at_once == 1
 
 
-def test_a_camera_whose_images_do_not_fit_leaves_the_others_what_is_prepared(monkeypatch):
+def test_a_camera_whose_images_do_not_fit_in_memory_does_not_disturb_others(monkeypatch):
     """The camera that failed is tried again later."""
     now = 100.0
     monkeypatch.setattr(frame_processor, 'time', SimpleNamespace(monotonic=lambda: now))

@@ -92,7 +92,7 @@ def test_where_time_jumps_back_what_follows_is_no_gap():
     assert found.may_have_begun_anew(0.9 * SECOND, SECOND)
 
 
-def test_what_is_no_rotation_raises_nothing():
+def test_an_invalid_rotation_raises_no_error():
     found = gaps(1.0, 1.1)
     for second, number in (1.2, 0.0), (1.3, math.nan), (1.4, math.inf):
         found.add(round(second * SECOND), geometry_msgs.Point(x=number),

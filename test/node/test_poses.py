@@ -33,7 +33,7 @@ def tell(odometry, nanoseconds, x, yaw=0.0):
 
 
 @pytest.mark.parametrize('rate, times', [(5, 1), (50, 1), (50, 2), (1000, 1)])
-def test_where_it_was_seconds_ago_is_known_at_any_rate_however_often_it_is_said(
+def test_past_poses_are_known_at_any_rate_even_if_messages_repeat(
         odometry, rate, times):
     """Masks of a slow network come late. The robot drives at 1 m/s."""
     for count in range(8 * rate):

@@ -196,7 +196,7 @@ def test_live_and_configured_parameters(street, street_image):
             assert street.set_parameter(name, value).successful
 
 
-def test_max_rate_holds_back_at_once_and_the_rates_tell(street, street_image):
+def test_max_rate_holds_images_back_at_once_and_diagnostics_tell_the_rates(street, street_image):
     """Images held back count as received, but neither as sent nor as dropped."""
     message = image_message(np.ascontiguousarray(street_image[::4, ::4]), 'rgb8', stamp=110)
 
@@ -424,7 +424,7 @@ def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, aut
     assert probe.count_publishers(f'{probe.namespace}/segmentation/costmap') == 1
 
 
-def test_a_costmap_that_cannot_be_is_taken_back_all_the_same(start_node):
+def test_an_old_costmap_is_taken_back_even_if_the_costmap_settings_are_wrong(start_node):
     """On all latched topics. Here max_range is too large only for this resolution."""
     _, probe = start_node(state='unconfigured', costmap__resolution=0.005,
                           costmap__publish_classes="[road, road, 'no class']")
@@ -568,7 +568,7 @@ def test_a_device_that_hangs_does_not_keep_the_process(monkeypatch):
     assert ended == [(1, False)]
 
 
-def test_the_costmap_is_unknown_before_a_mask_on_its_way_is_waited_for(monkeypatch):
+def test_a_pause_makes_the_costmap_unknown_before_it_waits_for_a_mask(monkeypatch):
     """If a listener's network fails, publishing the mask may take long."""
     said, end_of_work = threading.Event(), threading.Event()
     with node_at_work_for_ever(monkeypatch, end_of_work) as node:
@@ -628,7 +628,7 @@ def test_a_costmap_that_cannot_be_published_is_an_error(monkeypatch):
         assert 'not published' not in node._assess()[1]
 
 
-def test_a_slow_costmap_does_not_keep_what_is_stale():
+def test_a_low_costmap_rate_does_not_delay_making_a_stale_costmap_unknown():
     """If only costmap.rate counted, it would become unknown ten seconds late."""
     with node_in_process('costmap.rate:=0.1', 'stale_after:=600.0',
                          'costmap.decay_time:=600.0') as node:
@@ -702,7 +702,7 @@ def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
         assert ('GPU' in message) is not on_cpu and 'smaller network_size' in message
 
 
-def test_what_nobody_thought_of_does_not_end_the_thread(monkeypatch):
+def test_an_unexpected_error_does_not_end_the_thread(monkeypatch):
     with node_in_process() as node:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)

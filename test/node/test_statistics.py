@@ -16,7 +16,7 @@ def test_the_99th_percentile_is_not_the_median():
     assert statistics.median_and_p99(milliseconds) == pytest.approx((50.5, 99.01))
 
 
-def test_latencies_of_long_ago_are_none(monkeypatch):
+def test_old_latencies_do_not_count(monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr(statistics, 'time', clock)
     throughput = statistics.Throughput()

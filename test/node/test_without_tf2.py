@@ -14,7 +14,7 @@ from test_costmap_output import Robot  # noqa: E402
 
 
 @pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is here')
-def test_what_to_set_instead_is_said_and_masks_go_on(start_node):
+def test_the_parameters_to_set_instead_are_told_and_masks_go_on(start_node):
     robot = Robot(*start_node())
     robot.probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
     robot.probe.listen('segmentation/mask', Image)

@@ -34,7 +34,7 @@ def test_how_long_it_has_been_at_work_on_a_frame():
     assert seen == ['frame'] and worker.busy_for() == 0
 
 
-def test_a_signal_while_it_is_waited_for_does_not_pass_for_its_end():
+def test_a_signal_while_waiting_for_the_worker_is_not_taken_for_its_end():
     began, may_end, items = threading.Event(), threading.Event(), [['frame']]
 
     def process(frames):
@@ -58,7 +58,7 @@ def test_a_signal_while_it_is_waited_for_does_not_pass_for_its_end():
     assert worker.stop() is True
 
 
-def test_one_that_could_not_be_started_can_be_stopped(monkeypatch):
+def test_a_worker_that_could_not_be_started_can_be_stopped(monkeypatch):
     def fail(_):
         raise RuntimeError("can't start new thread")
     worker = Worker(list, threading.Condition(), lambda _: None, 'test')

@@ -109,7 +109,7 @@ def test_pixels_with_logits_that_are_no_numbers_decide_nothing(broken):
 
 @needs_gpu
 @pytest.mark.parametrize('broken', [np.nan, np.inf])
-def test_nor_do_they_in_the_kernel(broken):
+def test_in_the_kernel_logits_that_are_no_numbers_decide_nothing_either(broken):
     check_broken_logits(kernel_classify(), 'cuda', broken)
 
 
@@ -377,7 +377,7 @@ def test_onnx_runtime_whose_tensorrt_does_not_load_takes_the_next(network, monke
         engines._open_session(model, [('TensorrtExecutionProvider', {})])
 
 
-def test_onnx_runtime_gets_images_where_tensorrt_takes_them(network, tmp_path, monkeypatch):
+def test_onnx_runtime_gets_images_at_aligned_addresses(network, tmp_path, monkeypatch):
     """TensorRT needs them aligned as CUDA's memory is, to 256 bytes; on the CPU it is 64."""
     pytest.importorskip('onnxruntime')
     engine = OnnxRuntimeDeviceEngine(
