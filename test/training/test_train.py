@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from types import SimpleNamespace
 
 import cv2
@@ -22,6 +23,7 @@ import torch
 import yaml
 from helpers import needs_gpu
 from PIL import Image
+from tqdm import tqdm
 
 pytest.importorskip('torchmetrics', reason='scores are counted by torchmetrics')
 
@@ -38,6 +40,7 @@ from bisenet_ros.training import datasets, evaluate, train  # noqa: E402
 from bisenet_ros.training.checkpoint import load_checkpoint, locked  # noqa: E402
 from bisenet_ros.training.config import ConfigError, load_config  # noqa: E402
 from bisenet_ros.training.datasets import DatasetError  # noqa: E402
+from bisenet_ros.training.console import surviving_lost_readers  # noqa: E402
 from bisenet_ros.training.scores import Scores  # noqa: E402
 from bisenet_ros.training.train import Training, main  # noqa: E402
 
@@ -849,7 +852,8 @@ def test_a_second_training_in_the_same_folder_is_refused(small_config, tmp_path)
         with pytest.raises(SystemExit, match='another training is writing to .*/run: .*--output'):
             main(command)
     assert not [*(tmp_path / 'run').iterdir()]
-    main(command)
+    with locked(tmp_path / 'run'):  # Nobody holds the lock any more.
+        pass
 
 
 def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
@@ -858,19 +862,23 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr('fcntl.flock', flock)
     with locked(tmp_path):
-        (tmp_path / 'log.csv').touch()
+    asked = []
+
+        assert asked
+        asked.append(None)
 
 
-@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeypatch, capsys,
-                                                 sent):
+def test_an_interrupted_run_is_saved_and_goes_on(small_config, tmp_path, monkeypatch, capsys):
     step = torch.optim.AdamW.step
 
     def interrupted(*arguments):
-        os.kill(os.getpid(), sent)
+        handler = signal.getsignal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGHUP) == handler
+        os.kill(os.getpid(), signal.SIGINT)
         return step(*arguments)
 
-    signal.signal(sent, lambda *_: None)  # Only main may react to it, not pytest.
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda *_: None)  # Only main may react, not pytest.
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, 'step', interrupted)
@@ -904,11 +912,30 @@ def terminal():
     return reader, writer
 
 
-@pytest.mark.parametrize('ends, sent', [
-    (os.pipe, signal.SIGINT), (os.pipe, None), (terminal, None)])
-def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path, ends, sent):
-    """As with `| tee`: Ctrl-C ends `tee` before the training has printed that it stops."""
-    reader, writer = ends()
+@pytest.mark.parametrize('ends', [os.pipe, terminal])
+def test_a_lost_reader_is_told_and_raises_nothing(monkeypatch, ends):
+    (reader, writer), lost = ends(), []
+    stream = open(writer, 'w')
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, 'stdout', stream)
+        patch.setattr(sys, 'stderr', stream)
+        with (surviving_lost_readers(lambda: lost.append(None)),
+              tqdm(total=2, mininterval=0) as bar):
+            bar.update()
+            print('before', flush=True)
+            assert not lost
+            os.close(reader)
+            for say in bar.update, lambda: tqdm.write('after'), lambda: print('end', flush=True):
+                lost.clear()
+                say()
+                assert lost
+    with suppress(OSError):  # It writes what is left, to nobody.
+        stream.close()
+
+
+def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path):
+    """As with `| tee`, which Ctrl-C ends before the training has printed that it stops."""
+    reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, '-m', 'bisenet_ros', 'train', str(small_config), '--output',
          str(tmp_path / 'run'), '--set', 'schedule.iterations=100000', 'validate_every=100000'],
@@ -921,8 +948,6 @@ def test_a_run_whose_reader_is_gone_is_saved(small_config, tmp_path, ends, sent)
             assert part, said
             said += part
         os.close(reader)
-        if sent:
-            process.send_signal(sent)
         process.wait(timeout=120.0)
     finally:
         process.kill()
@@ -1011,8 +1036,8 @@ def test_one_interrupt_lets_a_scheduled_score_finish(small_config, tmp_path, mon
 
 def test_a_home_folder_is_found(small_config, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
-    main(['~/small.yaml', '--output=~/run'])
-    assert (tmp_path / 'run' / 'best.safetensors').is_file()
+    with pytest.raises(SystemExit, match=f'train: {tmp_path}/run holds no checkpoint.pth'):
+        main(['~/small.yaml', '--output=~/run', '--resume'])
 
 
 @pytest.mark.parametrize('override, told', [
