@@ -27,6 +27,17 @@ def pytest_sessionstart():
             raise pytest.UsageError(f'{name}, which tests need, is missing: {error}') from error
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Restore the signal handlers: commands leave their own, and Ctrl-C must end pytest again."""
+    handlers = {number: signal.getsignal(number) for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope='session')
 def camvid() -> Path:
     """Return the folder of CamVid in SegNet's layout: train/, trainannot/, val/, valannot/."""

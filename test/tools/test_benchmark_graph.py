@@ -18,8 +18,9 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Float64  # noqa: E402
 
+from bisenet_ros.tools.benchmark import graph, soak  # noqa: E402
 from bisenet_ros.tools.benchmark import player as player_module  # noqa: E402
-from bisenet_ros.tools.benchmark import soak  # noqa: E402
+from bisenet_ros.tools.benchmark.__main__ import main  # noqa: E402
 from bisenet_ros.tools.benchmark.delivery import NOTHING, Delivery  # noqa: E402
 from bisenet_ros.tools.benchmark.graph import (  # noqa: E402
     Search,
@@ -41,21 +42,11 @@ from bisenet_ros.tools.benchmark.transport import WARM_UPS, by_quantity  # noqa:
 from bisenet_ros.tools.listening import listening  # noqa: E402
 from bisenet_ros.tools.node_process import GraphError  # noqa: E402
 from bisenet_ros.tools.processes import ModuleProcess  # noqa: E402
-from bisenet_ros.transport import large_image_environment  # noqa: E402
 
 TIMEOUT = 240.0
 SMALL = ['--image-size', '160', '120']
 SMALL_NETWORK = ['--network-size', '64', '48', '--device', 'cpu', '--weights',
                  'camvid_xception39']
-
-
-def benchmark(folder, *arguments):
-    """Run the command; return its report and what it printed."""
-    command = subprocess.run(
-        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', *arguments, '--output', folder],
-        capture_output=True, text=True, timeout=TIMEOUT)
-    assert command.returncode == 0, command.stdout + command.stderr
-    return json.loads((folder / f'{arguments[0]}.json').read_text()), command.stdout
 
 
 @pytest.fixture
@@ -148,27 +139,29 @@ def test_player_keeps_its_rate_and_makes_up_for_one_late_frame_at_most(monkeypat
     assert played == pytest.approx([0.025, 0.05, 0.075, 0.11, 0.125, 1.025, 1.025, 1.05])
 
 
-def test_graph_finds_no_more_than_a_limited_node_does(tmp_path):
+def test_graph_finds_no_more_than_a_limited_node_does(transport_as_before, tmp_path, monkeypatch,
+                                                      capsys):
     """How much less depends on the machine."""
+    monkeypatch.setattr(graph, 'RATE_RESOLUTION', 0.25)
     limit = 20.0
-    report, text = benchmark(
-        tmp_path, 'graph', *SMALL, *SMALL_NETWORK, '--rates', '12', '--seconds', '2',
-        '--search-seconds', '1', '--turns', '2', '--turn-seconds', '0.5',
-        '-p', f'max_rate:={limit}', '--costmap')
-    # Up to 5 % may be dropped, and rates are tried in steps of 5 %.
+    assert main(['graph', *SMALL, *SMALL_NETWORK, '--rates', '10', '30', '--seconds', '2',
+                 '--search-seconds', '1', '--turns', '1', '--turn-seconds', '0.5', '-p',
+                 f'max_rate:={limit}', '--costmap', '--output', str(tmp_path)]) == 0
+    report, text = json.loads((tmp_path / 'graph.json').read_text()), capsys.readouterr().out
+    # Up to 5 % may be dropped.
     assert 0 < report['highest_rate_hz'] < 1.1 * limit
-    assert max(window['requested_hz'] for window in report['search']) > report['highest_rate_hz']
-    slow, highest = report['windows']
-    assert slow['requested_hz'] == 12.0
-    assert highest['requested_hz'] == report['highest_rate_hz']
+    _, fast, highest = report['windows']
+    assert [window['requested_hz'] for window in report['windows']] == [
+        10.0, 30.0, report['highest_rate_hz']]
+    # A third of 30 Hz, or what it must be where the player is slower.
+    assert fast['drops'] > 1 - 1.1 * limit / fast['rate_in_hz'] - 0.05
     assert highest['drops'] < 0.05
     for window in report['windows']:
         # The player may make up for one late frame.
-        assert 0 < window['rate_in_hz'] < 1.1 * window['requested_hz'] + 1
         assert 0 < window['frames_out'] <= window['frames_in'] < (
             1.1 * window['requested_hz'] * window['seconds'] + 2)
         assert window['rate_out_hz'] <= 1.1 * limit
-        assert 0 < window['latency_p50_ms'] <= window['latency_p99_ms'] < 5e3
+        assert 0 < window['latency_p50_ms'] <= window['latency_p99_ms']
         assert 0 < window['cpu_share'] < os.cpu_count() + 0.1
         assert 50 < window['rss_mb'] < 1e4
     assert report['node_and_network']['ratio']['median'] > 0
@@ -219,16 +212,13 @@ def test_the_players_limit_is_not_called_the_nodes():
 
 
 @pytest.fixture
-def stopped_graph(tmp_path, monkeypatch):
+def stopped_graph(transport_as_before, tmp_path):
     """Yield a running graph whose player has been suspended."""
-    # The graph sets these for its processes; monkeypatch restores them after the test.
-    for name, value in {'ROS_DOMAIN_ID': '', **large_image_environment({})}.items():
-        monkeypatch.setenv(name, value)
     parameters = {'weights': 'camvid_xception39', 'device': 'cpu', 'network_size': (64, 48)}
-    with running_graph(tmp_path, (160, 120), parameters) as graph:
-        player = graph._player.pid
+    with running_graph(tmp_path, (160, 120), parameters) as running:
+        player = running._player.pid
         os.kill(player, signal.SIGSTOP)
-        yield graph
+        yield running
         os.kill(player, signal.SIGCONT)
 
 
@@ -240,26 +230,21 @@ def test_masks_that_no_longer_come_are_an_error(stopped_graph, monkeypatch):
         soak.sample(stopped_graph, 10.0, 100, 0.2, 'cpu')
 
 
-def test_graph_says_why_there_is_no_mask(tmp_path):
-    command = subprocess.run(
-        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'graph', *SMALL, *SMALL_NETWORK,
-         '-p', 'overlay_alpha:=7.0', '--output', tmp_path],
-        capture_output=True, text=True, timeout=TIMEOUT)
-    assert command.returncode == 1
-    assert 'the node says: not configured' in command.stderr and 'overlay_alpha' in command.stderr
 
-
-def test_transport(tmp_path):
-    report, text = benchmark(
-        tmp_path, 'transport', '--image-size', '320', '240', '--frames', '20', '--rate', '10')
-    assert 1 <= report['frames'] <= 100
-    for quantity in ('cpu', 'wall', 'whole_way'):
-        for kind in KINDS:
-            row = report[quantity][kind]
-            assert 0 < row['median_ms'] < 5e3
+def test_transport(transport_as_before, tmp_path, capsys):
+    assert main(['transport', '--image-size', '320', '240', '--frames', '20', '--rate', '20',
+                 '--output', str(tmp_path)]) == 0
+    report, text = json.loads((tmp_path / 'transport.json').read_text()), capsys.readouterr().out
+    # On a busy machine some are lost, and other kinds have come farther when the slowest is done.
+    assert 10 <= report['frames'] <= 100
     for kind in KINDS:
-        assert report['whole_way'][kind]['median_ms'] > report['wall'][kind]['median_ms']
+        cpu, wall, whole_way = (report[quantity][kind] for quantity in (
+            'cpu', 'wall', 'whole_way'))
+        assert cpu['median_ms'] > 0
+        assert 0 < wall['median_ms'] < whole_way['median_ms']
         assert kind in text
+    # Each kind comes every 50 ms, on all cores together.
+    assert sum(report['cpu'][kind]['median_ms'] for kind in KINDS) < 50 * os.cpu_count()
 
 
 def test_costs_are_compared_turn_by_turn():
@@ -297,8 +282,13 @@ def test_growth_is_seen_after_the_warm_up():
 
 
 def test_soak(tmp_path):
-    report, text = benchmark(tmp_path, 'soak', *SMALL, *SMALL_NETWORK, '--frames', '60',
-                             '--rate', '20', '--period', '0.2')
+    """As a process of its own."""
+    command = subprocess.run(
+        [sys.executable, '-m', 'bisenet_ros.tools.benchmark', 'soak', *SMALL, *SMALL_NETWORK,
+         '--frames', '60', '--rate', '20', '--period', '0.2', '--output', tmp_path],
+        capture_output=True, text=True, timeout=TIMEOUT)
+    assert command.returncode == 0, command.stdout + command.stderr
+    report = json.loads((tmp_path / 'soak.json').read_text())
     assert report['frames'] >= 60
     last = report['samples'][-1]
     assert last['frames'] == report['frames']
@@ -308,5 +298,5 @@ def test_soak(tmp_path):
         'obstacles')), report['messages']
     assert all(50e6 < each['rss'] < 10e9 for each in report['samples'])
     assert all(each['device'] is None for each in report['samples']), 'it ran on a CPU'
-    assert 'rss' in text
+    assert 'rss' in command.stdout
     assert (tmp_path / 'soak.png').is_file()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,8 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from helpers import wait_for  # noqa: E402
 
-from bisenet_ros.tools import street_clip  # noqa: E402
+from bisenet_ros.tools import demo, street_clip  # noqa: E402
+from bisenet_ros.tools.play import open_source_arguments  # noqa: E402
 from bisenet_ros.tools.street_clip import DURATION, RATE, StreetClip  # noqa: E402
 
 DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
@@ -82,6 +84,7 @@ def test_leaves_video_strip_and_report(folder, tmp_path):
                     '--camera-info', str(calibration),
                     '--camera-pose', '0', '0', '1', '0', '0.4', '0')
     assert done.returncode == 0, done.stderr
+    assert 'the node says' not in done.stderr
     report = json.loads((output / 'report.json').read_text())
     assert report['source'] == folder
     assert report['frames_out'] >= 1
@@ -100,16 +103,16 @@ def test_leaves_video_strip_and_report(folder, tmp_path):
     assert not processes_mentioning(str(tmp_path))
 
 
-def test_a_calibration_that_does_not_fit_is_told(folder, tmp_path):
+def test_a_calibration_that_does_not_fit_is_told(transport_as_before, folder, tmp_path, capsys):
     output = tmp_path / 'output'
     calibration = tmp_path / 'calibration.yaml'
     calibration.write_text(CALIBRATION.replace('plumb_bob', 'pinhole'))
-    done = run_demo(folder, '--rate', '5', '--duration', '6', '--output', str(output),
-                    '--camera-info', str(calibration), '--camera-pose', *'001000')
-    assert done.returncode == 0, done.stderr
+    assert demo.main([folder, '--rate', '5', '--duration', '3', '--output', str(output),
+                      '--camera-info', str(calibration), '--camera-pose', *'001000']) == 0
     report = json.loads((output / 'report.json').read_text())
     assert 'pinhole' in report['the_node_says']
-    assert done.stderr.endswith(f'demo: the node says: {report["the_node_says"]}\n')
+    errors = capsys.readouterr().err
+    assert errors.endswith(f'demo: the node says: {report["the_node_says"]}\n')
 
 
 def test_the_street_is_recognised_in_a_domain_of_its_own(sparse_street, tmp_path, monkeypatch):
@@ -132,56 +135,48 @@ def test_weights_that_are_not_there(folder, tmp_path):
     assert 'Traceback' not in done.stderr
 
 
-def test_a_camera_pose_without_a_calibration_is_refused(folder, tmp_path):
-    done = run_demo(folder, '--output', str(tmp_path / 'output'), '--camera-pose', *'001000')
-    assert done.returncode == 1
-    assert f'demo: --camera-pose is of no use without a calibration, and {folder}' in done.stderr
-    assert 'give --camera-info' in done.stderr
+@pytest.mark.parametrize('arguments, complaint', [
+    (['{folder}', '--output', '{output}', '--camera-pose', *'001000'],
+     '--camera-pose is of no use without a calibration, and {folder} has none: '
+     'give --camera-info, too\n'),
+    (['{folder}/nowhere', '--output', '{output}'], '{folder}/nowhere does not exist; accepted: '),
+    (['{folder}', '--output', '{folder}/0.png'], '{folder}/0.png is a file: give a folder'),
+])
+def test_what_it_cannot_use_is_refused_before_the_node_starts(folder, tmp_path, capsys, arguments,
+                                                              complaint):
+    names = {'folder': folder, 'output': tmp_path / 'output'}
+    assert demo.main([argument.format(**names) for argument in arguments]) == 1
+    assert capsys.readouterr().err.startswith(f'\ndemo: {complaint.format(**names)}')
     assert not (tmp_path / 'output' / 'node.log').exists()
 
 
-def test_a_calibration_without_a_camera_pose_is_told(folder, tmp_path):
-    calibration = tmp_path / 'calibration.yaml'
-    calibration.write_text(CALIBRATION)
-    done = run_demo(folder, '--duration', '1', '--output', str(tmp_path / 'output'),
-                    '--camera-info', str(calibration))
-    assert done.returncode == 0, done.stderr
-    assert 'no costmap: give --camera-pose, too\n' in done.stdout
-    assert 'the node says' not in done.stderr
+def test_a_calibration_without_a_camera_pose_is_told(folder, tmp_path, capsys):
+    (tmp_path / 'calibration.yaml').write_text(CALIBRATION)
+    options = Namespace(source=folder, rate=None, bag_topic=None, camera_pose=None,
+                        camera_info=str(tmp_path / 'calibration.yaml'))
+    source = open_source_arguments(options)
+    demo.require_calibration(options, source, (0.0, 0.0, 1.0, 0.0, 0.4, 0.0))
+    assert capsys.readouterr().out == ''
+    demo.require_calibration(options, source, None)
+    assert capsys.readouterr().out == 'no costmap: give --camera-pose, too\n'
 
 
-def test_source_that_is_not_there(tmp_path):
-    done = run_demo(str(tmp_path / 'nowhere'), '--output', str(tmp_path / 'output'))
-    assert done.returncode == 1
-    assert 'nowhere does not exist; accepted: ' in done.stderr
-    assert 'Traceback' not in done.stderr
-
-
-def test_output_that_is_no_folder(folder, tmp_path):
-    output = tmp_path / 'output'
-    output.touch()
-    done = run_demo(folder, '--output', str(output))
-    assert done.returncode == 1
-    assert 'demo: ' in done.stderr and str(output) in done.stderr
-    assert 'Traceback' not in done.stderr
-
-
-def still_runs(demo):
-    assert demo.poll() is None, 'the demo ended before its node came'
+def still_runs(process):
+    assert process.poll() is None, 'the demo ended before its node came'
     time.sleep(0.1)
 
 
 @contextmanager
 def loading_demo(folder, output):
     """Start the demo; yield its process, and the process id of its node once that has started."""
-    demo = subprocess.Popen([*DEMO, folder, '--output', str(output)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*DEMO, folder, '--output', str(output)], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         node, *_ = wait_for(lambda: processes_mentioning(f'{output}/node.yaml'), TIMEOUT,
-                            lambda: still_runs(demo))
-        yield demo, node
+                            lambda: still_runs(process))
+        yield process, node
     finally:
-        demo.kill()
+        process.kill()
 
 
 @pytest.mark.parametrize('sent, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143),
@@ -189,17 +184,17 @@ def loading_demo(folder, output):
 def test_children_end_with_the_demo(folder, tmp_path, sent, code):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup, the demo would inherit SIG_IGN.
     output = tmp_path / 'output'
-    with loading_demo(folder, output) as (demo, _):
-        demo.send_signal(sent)
-        _, errors = demo.communicate(timeout=TIMEOUT)
-    assert demo.returncode == code
+    with loading_demo(folder, output) as (process, _):
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == code
     assert 'Traceback' not in errors
     assert not processes_mentioning(f'{output}/node.yaml')
 
 
 def test_dead_child_is_told(folder, tmp_path):
-    with loading_demo(folder, tmp_path / 'output') as (demo, node):
+    with loading_demo(folder, tmp_path / 'output') as (process, node):
         os.kill(node, signal.SIGKILL)
-        _, errors = demo.communicate(timeout=TIMEOUT)
-    assert demo.returncode == 1
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
     assert 'the node ended early (exit code -9)' in errors

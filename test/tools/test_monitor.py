@@ -206,3 +206,7 @@ def test_diagnostics(graph):
     assert graph.monitor.diagnostics == {'state': 'active'}
     assert graph.monitor.health == 'is active'
     assert not graph.monitor.is_failing
+    graph.publishers['diagnostics'].publish(DiagnosticArray(status=[DiagnosticStatus(
+        name='segmentation', level=DiagnosticStatus.ERROR, message='is broken')]))
+    graph.spin_until(lambda: graph.monitor.is_failing)
+    assert graph.monitor.health == 'is broken'

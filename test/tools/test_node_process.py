@@ -16,10 +16,6 @@ def listener(state, health):
     return SimpleNamespace(diagnostics={'state': state}, health=health)
 
 
-def test_a_node_that_configures_is_waited_for():
-    answers = iter([False, False, True])
-    wait_until(lambda: next(answers), 'loading', listener('configuring', 'configuring'), [NODE])
-
 
 def test_a_node_that_could_not_be_configured_is_an_error():
     with pytest.raises(GraphError, match='the node says: not configured: no weights'):

@@ -20,6 +20,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
+from bisenet_ros.tools.play import main  # noqa: E402
 from bisenet_ros.tools.street import camera_pose  # noqa: E402
 
 PLAY = [sys.executable, '-m', 'bisenet_ros.tools.play']
@@ -265,10 +266,11 @@ def test_interrupt_ends_quietly(folder, listener, sent):
     (['{folder}', '--camera-info', '{calibration}', '--camera-info-topic', '/camera/'],
      "play: Invalid topic name: topic name must not end with a forward slash: '/camera/'"),
 ])
-def test_errors_are_one_line(folder, calibration_file, arguments, complaint):
+def test_errors_are_one_line(transport_as_before, capfd, folder, calibration_file, arguments,
+                             complaint):
     arguments = [argument.format(folder=folder, calibration=calibration_file)
                  for argument in arguments]
-    done = subprocess.run([*PLAY, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 1
-    assert done.stderr.startswith(complaint)
-    assert done.stderr.count('\n') == 1
+    assert main(arguments) == 1
+    errors = capfd.readouterr().err
+    assert errors.startswith(complaint)
+    assert errors.count('\n') == 1

@@ -1,6 +1,5 @@
 """A small labelled data set in CamVid's form, made of coloured shapes."""
 
-import signal
 import sys
 
 import cv2
@@ -28,16 +27,6 @@ def write_pair(root, split, name, random, size=(96, 64)):
         (root / folder).mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(root / folder / f'{name}.png'), pixels)
     return labels
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before():
-    """Restore the signal handlers: `train` leaves its own, and Ctrl-C must end pytest again."""
-    handlers = {number: signal.getsignal(number) for number in (
-        signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -96,11 +85,18 @@ def small_config(camvid_like, tmp_path):
 
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
-    """Return the path of weights trained briefly, but enough for 8 bits to change little."""
-    from bisenet_ros.training import train  # Needs torchmetrics, unlike some tests here.
+    """
+    Return the path of weights trained briefly, but enough for 8 bits to change little.
+
+    Beside them is `data`, on which they were trained.
+    """
+    # These need torchmetrics, unlike some tests here.
+    from bisenet_ros.training.config import load_config
+    from bisenet_ros.training.train import Training
     folder = tmp_path_factory.mktemp('trained')
     write_camvid_like(folder / 'data')
     write_small_config(folder / 'small.yaml', folder / 'data')
-    train.main([str(folder / 'small.yaml'), '--output', str(folder / 'run'),
-                '--set', 'schedule.iterations=40', 'validate_every=40'])
-    return str(folder / 'run' / 'last.safetensors')
+    # Not by main(), whose signal handlers would stay: this comes before signals_as_before.
+    Training(load_config(str(folder / 'small.yaml'), [
+        'schedule.iterations=40', 'validate_every=40']), folder).run()
+    return str(folder / 'last.safetensors')
