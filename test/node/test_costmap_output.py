@@ -870,7 +870,7 @@ def test_the_final_unknown_grid_arrives_even_if_the_transport_loses_it_at_first(
         listener = subprocess.Popen(
             [sys.executable, '-c', LISTENER], stdout=out, preexec_fn=die_with_parent)
     try:
-        for _ in range(3):
+        for _ in range(5):
             with output_in_process('topic', {'': DOWNWARDS}) as (output, tell):
                 wait_for(lambda: output._subscribed() == set(output._publishers))
                 tell(range(10, 16))
