@@ -69,7 +69,8 @@ class TransformedRobot(Robot):
         """Send one frame, its calibration, and the transforms around `self.stamp`."""
         self.stamp += 1
         if transforms:
-            for offset in (-0.4, 0.0, 0.4):  # Longer gaps count as silence.
+            # None at the image's own stamp; longer gaps than half a second count as silence.
+            for offset in (-0.4, -0.2, 0.2, 0.4):
                 self.send_transform(self.stamp + offset)
         self.calibrations.publish(self.calibration)
         image = image_message(self.frame.image, 'rgb8',

@@ -23,7 +23,7 @@ def ended(tmp_path, name, moment):
 
 
 @pytest.mark.parametrize('name, moment', [
-    ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGINT', 'failing'), ('SIGTERM', 'loading')])
+    ('SIGINT', 'making'), ('SIGTERM', 'failing'), ('SIGTERM', 'loading')])
 def test_a_signal_at_any_moment_ends_the_node_in_order(tmp_path, name, moment):
     """While weights load, C++ code swallows the exception that the signal raises."""
     node, exit_code = ended(tmp_path, name, moment)

@@ -12,6 +12,7 @@ from probe import image_message  # noqa: E402
 
 from bisenet_ros.network import load_weights  # noqa: E402
 from bisenet_ros.node import frame_processor  # noqa: E402
+from bisenet_ros.node.faults import Faults  # noqa: E402
 from bisenet_ros.node.frame_processor import FrameProcessor  # noqa: E402
 from bisenet_ros.segmentation import Segmenter, device_pipeline, shipped_weights  # noqa: E402
 from bisenet_ros.segmentation.deployed_network import DeployedNetwork  # noqa: E402
@@ -80,13 +81,6 @@ def test_cameras_that_share_another_size_are_prepared_for_at_once():
     assert prepared() == {(1, (160, 90)), (1, (160, 120))}
 
 
-def test_where_memory_takes_one_image_only_all_are_segmented():
-    processor, _ = make_processor(most_at_once=1)
-    images = [np.zeros((90, 160, 3), np.uint8)] * 2
-    assert segment(processor, 'rgb', *images) == ['front', 'rear']
-    assert processor.most_at_once == 1
-
-
 def test_a_camera_whose_images_do_not_fit_in_memory_does_not_disturb_others(monkeypatch):
     """The camera that failed is tried again later."""
     now = 100.0
@@ -115,10 +109,11 @@ def test_a_camera_whose_images_do_not_fit_in_memory_does_not_disturb_others(monk
     assert segment(processor, 'rgb', small, large) == ['front', 'rear']
 
 
-def test_after_a_pause_the_memory_may_take_more_images():
+def test_where_memory_takes_one_image_only_all_are_segmented_and_after_a_pause_more_at_once():
     processor, prepared = make_processor(most_at_once=1)
     images = [np.zeros((90, 160, 3), np.uint8)] * 2
-    segment(processor, 'rgb', *images)
+    assert segment(processor, 'rgb', *images) == ['front', 'rear']
+    assert processor.most_at_once == 1
     processor.stop()
     processor.start()
     network, segmenter = load_weights(shipped_weights()[WEIGHTS]), processor._segmenter
@@ -143,6 +138,28 @@ def test_what_was_in_work_when_a_pause_began_is_not_published(monkeypatch, goes_
         assert segment(processor, 'rgb', image) == []
     processor.start()
     assert segment(processor, 'rgb', image) == ['front']
+
+
+@pytest.mark.parametrize('costmap_wanted', [True, False])
+def test_a_costmap_gets_confidence_even_if_no_other_output_needs_it(costmap_wanted):
+    """A CPU skips the confidence if it can; without it every pixel would count as certain."""
+    masks, offered = [], []
+    costmap = SimpleNamespace(wanted=lambda: costmap_wanted, offer=offered.append)
+    outputs = SimpleNamespace(
+        wanted=lambda: True, confidence_wanted=lambda: False,
+        publish=lambda frame, image, segmentation, alpha: masks.append(segmentation),
+        publish_camera_info=lambda *_: None)
+    settings = {'mask_size': (0, 0), 'confidence_threshold': 0.0, 'overlay_alpha': 0.5}
+    processor = FrameProcessor(
+        Segmenter(WEIGHTS, device='cpu', network_size=(64, 48)), {'front': outputs}, costmap,
+        settings, Faults(None), None)
+    processor.start()
+    image = np.zeros((48, 64, 3), np.uint8)
+    processor.process([SimpleNamespace(
+        camera='front', message=image_message(image, 'rgb8'), received=0.0)])
+    segmentation, = masks
+    assert (segmentation.confidence is not None) is costmap_wanted
+    assert [each.segmentation for each in offered] == [segmentation] * costmap_wanted
 
 
 def test_where_memory_takes_one_image_only_the_node_comes_up(caplog):
