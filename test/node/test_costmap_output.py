@@ -78,17 +78,16 @@ class Robot:
     def send(self, calibration: CameraInfo | None = None, odometry: bool = True) -> None:
         """Send one frame with its calibration and the robot's pose."""
         self.stamp += 1
-        self.calibrations.publish(calibration or self.calibration)
         # Four a second: longer silences than half a second make the node assume a restart.
         for quarter in range(4 * self.stamp - 3, 4 * self.stamp + 1) if odometry else ():
             stamp = Time(nanoseconds=quarter * 25 * 10 ** 7).to_msg()
             message = odometry_message(stamp, (self.x, self.y, self.yaw))
             message.header.frame_id, message.child_frame_id = self.frames
             self.odometry.publish(message)
-        # The image may displace odometry that is still in the shared memory of 512 KiB. The
-        # calibration is the same each time; waiting for a single message may take 3 s, until Fast
-        # DDS asks for it to be acknowledged.
-        self.odometry.wait_for_all_acked(Duration(seconds=5.0))
+        self.calibrations.publish(calibration or self.calibration)
+        # The image would displace what is still in the probe's shared memory, 512 KiB. Nobody
+        # acknowledges odometry, but what was sent before the calibration arrives before it.
+        self.calibrations.wait_for_all_acked(Duration(seconds=5.0))
         self.images.publish(image_message(self.frame.image, 'rgb8', stamp=self.stamp))
 
     def send_until(self, condition, **what):
