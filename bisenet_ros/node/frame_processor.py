@@ -43,12 +43,14 @@ class FrameProcessor:
     :param outputs: the topics of each camera's masks.
     :param costmap: the feeder of the costmap; None without a costmap.
     :param on_device_lost: called when the device refuses all further work.
+    :ivar on_cpu: whether the network runs on a CPU, which needs no preparation for an image size.
     :ivar most_at_once: most frames in one batch; 1 on a CPU, which is no faster with several.
     """
 
     def __init__(self, segmenter: Segmenter, outputs: Mapping[str, SegmentationOutputs],
                  costmap: CostmapFeeder | None, settings: Parameters, faults: Faults,
                  on_device_lost: Callable[[], None]) -> None:
+        self.on_cpu = segmenter.device == 'cpu'
         self._segmenter = segmenter
         self._outputs = outputs
         self._costmap = costmap
@@ -66,11 +68,6 @@ class FrameProcessor:
         self._failed: dict[_Sizes, tuple[float, str]] = {}
         self.most_at_once = self._most_tried
         self.throughput = Throughput()
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the network runs on a CPU, which needs no preparation for an image size."""
-        return self._segmenter.device == 'cpu'
 
     @property
     def _most_tried(self) -> int:
@@ -204,7 +201,6 @@ class FrameProcessor:
             raise ValueError(f'{why} (tried every {RETRY_AFTER:.0f} s)')
         self._sizes[camera] = sizes
         sharing = min(list(self._sizes.values()).count(sizes), self.most_at_once)
-        # In this order, because on_cpu asks a GPU for its name.
         if sharing > self._prepared.get(sizes, 0) and not self.on_cpu:
             self._prepare(sizes, sharing)
 

@@ -682,7 +682,7 @@ def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         if not on_cpu:
-            monkeypatch.setattr(Segmenter, 'device', 'cuda:0 (none)')
+            monkeypatch.setattr(node._processor, 'on_cpu', False)
         monkeypatch.setattr(node._worker, 'busy_for', lambda: 9.0)
         level, message = node._assess()
         assert level == DiagnosticStatus.ERROR
