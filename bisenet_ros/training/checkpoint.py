@@ -6,7 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -45,12 +45,13 @@ def locked(output: Path) -> Iterator[None]:
     """
     folder = os.open(output, os.O_RDONLY)
     try:
-        with suppress(OSError):  # Some network file systems have no locks.
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f'another training is writing to {output}: wait until it ends, '
-                                 'or give another folder by --output') from None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f'another training is writing to {output}: wait until it ends, or '
+                             'give another folder by --output') from None
+        except OSError:  # Some network file systems have no locks.
+            pass
         yield
     finally:
         os.close(folder)
