@@ -351,7 +351,7 @@ def test_only_the_shapes_used_last_keep_their_buffers(network):
 def test_onnx_runtime_that_knows_no_gpu_says_what_helps(network, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
-        pytest.skip('this ONNX Runtime knows GPUs')
+        pytest.skip(reason='needs an ONNX Runtime that knows no GPU')
     with pytest.raises(ValueError, match="device 'cpu' or, if the weights are no .onnx file"):
         OnnxRuntimeDeviceEngine(export_onnx(network), 8, torch.device('cuda', 0), half=True,
                                 cache=tmp_path / 'cache')
