@@ -18,16 +18,17 @@ def set_handler(handler: Callable[[int, FrameType | None], object],
 
 def handle_end_signals() -> None:
     """
-    Have these signals raise KeyboardInterrupt or SystemExit in the main thread.
+    Have the first of these signals raise KeyboardInterrupt or SystemExit in the main thread.
 
-    SIGINT explicitly, because a script's background jobs start with it ignored.
+    Further ones do nothing, so that they do not interrupt the clean-up. SIGINT explicitly, because
+    a script's background jobs start with it ignored.
     """
     set_handler(_on_signal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def raise_if_signalled() -> None:
     """
-    Raise again what a signal has raised, which may be lost on its way.
+    Raise again what the signal has raised, which may be lost on its way.
 
     C++ that calls Python drops it and raises an error of its own; `except Exception` takes that
     for any other.
@@ -38,7 +39,8 @@ def raise_if_signalled() -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    _raise(number)
+    if len(_received) == 1:
+        _raise(number)
 
 
 def _raise(number: int) -> None:

@@ -81,6 +81,7 @@ class SegmentationNode(LifecycleNode):
         self._transition_error = ''
         self._finalized = False
         self.device_lost = False
+        self._lost_segmenter: Segmenter | None = None
         self._faults = Faults(self.get_logger())
         self._rate_in, self._rate_out = Rate(), Rate()
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -169,7 +170,7 @@ class SegmentationNode(LifecycleNode):
             weights=parameters['weights'], label_set=parameters['label_set'],
             device=parameters['device'], engine=parameters['engine'],
             precision=parameters['precision'], network_size=tuple(parameters['network_size']))
-        self._releases.append(self._segmenter.close)
+        self._releases.append(partial(self._close, self._segmenter))
         label_set = self._segmenter.label_set
         self._label_info = LabelInfoOutput(self, label_set)
         self._releases.append(self._label_info.destroy)
@@ -342,6 +343,14 @@ class SegmentationNode(LifecycleNode):
             except Exception as error:  # A GPU that has failed must not keep the rest.
                 self.get_logger().error(f'not released: {describe(error)}')
 
+    def _close(self, segmenter: Segmenter) -> None:
+        if self.device_lost:
+            # PyTorch ends the process where it frees pinned memory that a lost GPU has used
+            # (pytorch/pytorch#178154).
+            self._lost_segmenter = segmenter
+        else:
+            segmenter.close()
+
     # Services, parameters, diagnostics; in the executor's thread
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
@@ -483,15 +492,34 @@ def spin(node: Node) -> None:
             node.get_logger().error(str(error))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the node until it is interrupted."""
+def start_ros(argv: Sequence[str] | None) -> str:
+    """Start rclpy with the ROS arguments; return why that failed, with the remedy, else ''."""
+    try:
+        # Our own signal handlers: rclpy's would end the context before the node can take back its
+        # costmap.
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError) as error:
+        remedies = {
+            'Sequence should be of same type': 'write all numbers of a list with a decimal point, '
+                                               'for example [0.2, 0.0, 0.5]',
+            'log directory': 'set ROS_LOG_DIR to a folder that can be written'}
+        return '; '.join([f'segmentation_node: not started: {describe(error)}', *(
+            remedy for cause, remedy in remedies.items() if cause in str(error))])
+    return ''
+
+
+def main(argv: Sequence[str] | None = None) -> str | None:
+    """
+    Run the node until it is interrupted.
+
+    :returns: why it could not be started, for sys.exit; None if it was.
+    """
     keep_large_blocks()
-    # Our own signal handlers: rclpy's would end the context before the node can take back its
-    # costmap.
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     handle_end_signals()
     node = None
     try:
+        if failure := start_ros(argv):
+            return failure
         node = SegmentationNode()
         logging.getLogger('bisenet_ros').addHandler(RosLogHandler(node.get_logger()))
         node.autostart()
@@ -499,17 +527,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit, ExternalShutdownException):
         pass
     finally:
-        # No more signals while the process ends: a launch in a script sends Ctrl-C a second time,
-        # any launch SIGTERM after five seconds, and a closing terminal SIGHUP.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        # A launch in a script sends Ctrl-C a second time, any launch SIGTERM after five seconds,
+        # and a closing terminal SIGHUP; none of these interrupts this, see handle_end_signals.
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
     if node is not None and node.device_lost:
-        sys.exit(1)  # for those who restart failed processes
+        # For those who restart failed processes. At once: see SegmentationNode._close.
+        os._exit(1)
+    return None
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

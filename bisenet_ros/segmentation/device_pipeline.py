@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bisenet_ros.segmentation.cudnn_fusion import fastest_kernels
+from bisenet_ros.segmentation.device import device_is_lost
 from bisenet_ros.segmentation.frame import Segmentation, SegmentationRequest
 from bisenet_ros.segmentation.labels import NO_DECISION
 from bisenet_ros.segmentation.postprocess import LOWEST_LOGIT
@@ -49,6 +50,8 @@ class DevicePipeline:
         self.captures = captures and device.type == 'cuda'
         self._channel_ids = torch.from_numpy(channel_ids).to(device)
         self._classify = self._choose_classify()
+        # Of all batches without a graph: PyTorch hands memory on only within a stream.
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
         self._batches: dict[_Shape, list[_Batch]] = {}  # in the order of their last use
 
     def segment(self, requests: Sequence[SegmentationRequest], bgr: bool,
@@ -114,19 +117,23 @@ class DevicePipeline:
         and nothing else can use what they hold: if only some shapes kept their graphs, another
         might never find enough. Without graphs, PyTorch hands memory on from shape to shape.
 
-        :raises RuntimeError: both fail; then other shapes get graphs again.
+        :raises RuntimeError: both fail; then other shapes get graphs again. Or the device is lost;
+            then nothing is freed, because PyTorch ends the process where it frees pinned memory
+            that a lost GPU has used (pytorch/pytorch#178154).
         """
         try:
-            return _Batch(shape, self.device, self._compute, self.captures)
+            return _Batch(shape, self.device, self._compute, self._stream, self.captures)
         except RuntimeError as error:
             reason = str(error)
+        if device_is_lost(str(self.device)):
+            raise RuntimeError(reason)
         # Not in the except clause, where the error still holds device memory.
         self._batches = {shape: []}
         with contextlib.suppress(RuntimeError):
             # PyTorch up to 2.11 may take a capture that failed for one that is still going on
             # (pytorch/pytorch#180395).
             torch.cuda.empty_cache()
-        batch = _Batch(shape, self.device, self._compute, captures=False)
+        batch = _Batch(shape, self.device, self._compute, self._stream, captures=False)
         if self.captures:
             _logger.warning('no CUDA graphs from now on, which is slower: %s', reason)
             self.captures = False
@@ -175,16 +182,18 @@ class _Batch:
     """
     Images of one shape on their way through the device, in buffers that are used again.
 
+    :param stream: where its work is done without a graph; None on a CPU.
     :raises RuntimeError: its work cannot be done, or cannot be captured.
     """
 
     def __init__(self, shape: _Shape, device: torch.device,
-                 compute: Callable[[_Shape, Tensor, Tensor], Tensor], captures: bool):
+                 compute: Callable[[_Shape, Tensor, Tensor], Tensor],
+                 stream: torch.cuda.Stream | None, captures: bool):
         self.busy = False
         self._shape = shape
         self._compute = compute
         self._on_gpu = device.type == 'cuda'
-        self._stream = torch.cuda.Stream(device) if self._on_gpu else None
+        self._stream = torch.cuda.Stream(device) if captures else stream
         width, height = shape.image_size
         self._host_pixels = torch.empty((shape.count, height, width, 3), dtype=torch.uint8,
                                         pin_memory=self._on_gpu)

@@ -86,7 +86,8 @@ class TrainingStep:
         self._images, self._labels = images.clone(), labels.clone()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # The outer one restores the thread's stream if recording fails.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._result = self._step(self._images, self._labels)
         except RuntimeError as error:
             if is_out_of_memory(error):

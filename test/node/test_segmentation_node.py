@@ -464,6 +464,10 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
         assert node._processor._segment(images, 'rgb', with_confidence=True) == []
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
+        segmenter = node._segmenter
+        node.close()
+        # PyTorch ends the process where it frees pinned memory that a lost GPU has used.
+        assert (segmenter.pipeline is not None) == (node._lost_segmenter is segmenter) == lost
 
 
 @pytest.mark.parametrize('lost', [True, False])

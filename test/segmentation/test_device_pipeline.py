@@ -175,9 +175,9 @@ def pipeline_like_on_a_gpu(network, monkeypatch, check):
     """Return a pipeline that would capture graphs; it calls `check` before it makes a batch."""
     pipeline, make_batch = make_pipeline(network), device_pipeline._Batch
 
-    def checked(shape, device, compute, captures):
+    def checked(shape, device, compute, stream, captures):
         check(pipeline, captures)
-        return make_batch(shape, device, compute, False)
+        return make_batch(shape, device, compute, stream, False)
 
     monkeypatch.setattr(device_pipeline, '_Batch', checked)
     pipeline.captures = True
@@ -200,6 +200,21 @@ def test_where_memory_runs_out_other_shapes_give_theirs_back(network, colorful_i
     for width in 64, 160, 64:
         segment_widths(pipeline, colorful_image, width)
         assert [shape.network_size for shape in pipeline._batches] == [(width, 96)]
+
+
+def test_on_a_lost_gpu_nothing_is_freed(network, colorful_image, monkeypatch):
+    """PyTorch ends the process where it frees pinned memory that a lost GPU has used."""
+    def the_first_works(pipeline, captures):
+        if any(pipeline._batches.values()):
+            raise RuntimeError('CUDA error: unspecified launch failure')
+
+    pipeline = pipeline_like_on_a_gpu(network, monkeypatch, the_first_works)
+    segment_widths(pipeline, colorful_image, 64)
+    first, = pipeline._batches.values()
+    monkeypatch.setattr(device_pipeline, 'device_is_lost', lambda device: True)
+    with pytest.raises(RuntimeError, match='unspecified launch failure'):
+        segment_widths(pipeline, colorful_image, 160)
+    assert first in pipeline._batches.values()
 
 
 def test_where_graphs_do_not_fit_together_no_shape_keeps_one(network, colorful_image, monkeypatch,
