@@ -73,9 +73,9 @@ class CostRule:
         """Return the evidence that makes a probability of obstacle_probability, (N,) float32."""
         probability = self._obstacle_probability
         required = total * np.float32(probability)
-        required += prior * np.float32(probability - 1 / self.class_count)
-        # Never zero: with few classes the prior alone would be enough.
-        return np.maximum(required, _NO_EVIDENCE, out=required)
+        # The prior's own share is no evidence of an obstacle, however little is required.
+        required += prior * np.float32(max(probability - 1 / self.class_count, 0))
+        return np.maximum(required, _NO_EVIDENCE, out=required)  # Cells without any hold none.
 
 
 def _over_classes(operation, evidence, indices):

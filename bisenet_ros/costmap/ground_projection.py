@@ -68,7 +68,7 @@ class RayGeometry(NamedTuple):
 
     :ivar ranges: (samples,) from the point below the camera, metres.
     :ivar angle_step: between rays, radians.
-    :ivar pixel_angle: of a pixel on the optical axis, radians.
+    :ivar pixel_angle: of a pixel on the optical axis, the wider of its sides, radians.
     """
 
     ranges: np.ndarray
@@ -112,9 +112,9 @@ class GroundTable:
         self.camera = camera
         self.pose = np.array(pose)
         self.camera_xy = self.pose[:2, 3]
+        pixel_angle = 1 / min(camera.focal_length)
         ranges = _sample_ranges(
-            polar.sample_step, max_range, height, 1 / min(camera.focal_length),
-            max_pixel_footprint)
+            polar.sample_step, max_range, height, pixel_angle, max_pixel_footprint)
         self._min_range, self._max_range = min_range, max_range
         self._pixels, columns = self._project(polar, height, ranges)
         self._pixel_of_sample, seen = self._nearest_pixels(ranges, max_pixel_footprint)
@@ -124,7 +124,7 @@ class GroundTable:
         ranges, self._pixels, self._pixel_of_sample, seen = (
             of_samples[start:]
             for of_samples in (ranges, self._pixels, self._pixel_of_sample, seen))
-        self.geometry = RayGeometry(ranges, polar.angle_step, 1 / max(camera.focal_length))
+        self.geometry = RayGeometry(ranges, polar.angle_step, pixel_angle)
         self.first_seen = seen.argmax(axis=0)
         angles = columns * polar.angle_step
         self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)

@@ -618,6 +618,17 @@ def test_who_passes_in_front_of_a_wall_does_not_erase_it(probability):
     assert {cost(target, behind, y) for y in (-0.3, 0.0, 0.3)} == {100}
 
 
+def test_however_little_is_enough_a_wrong_mask_is_soon_outweighed():
+    """The prior alone, an eleventh for each class, is no evidence of an obstacle."""
+    target = costmap(obstacle_probability=0.02)
+    stamp = show(target, *[road()] * 20, wall_at(row_at(2.0)))
+    distance = distance_of(row_at(2.0)) + 0.01
+    assert cost(target, distance, 0.0) == 100
+    for index in range(15):
+        update(target, road(), stamp=stamp + index / 15)
+    assert cost(target, distance, 0.0) == 0
+
+
 @pytest.mark.parametrize('passes_at', [-1.0, -0.5, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize('yaw', [0.0, 0.4, -2.0])
 def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
@@ -760,6 +771,22 @@ def test_a_low_thing_near_the_camera_is_marked(height, pitch, nearest, resolutio
         update(target, mask_of_box(pose, (x, -0.2, 0), (x + 0.03, 0.2, 0.03)), camera_pose=pose)
         for y in (-0.12, 0.0, 0.12):
             assert 100 in [cost(target, x + part, y) for part in (0, 0.03, resolution)], (x, y)
+
+
+@pytest.mark.parametrize('columns', [1, 4, 6])
+def test_behind_a_post_nothing_is_marked_however_wide_the_masks_pixels_are(columns):
+    """mask_size may make pixels wider than high; those on the outline show either side."""
+    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.35, 0)) @ BODY_FROM_OPTICAL
+    for left in np.arange(-0.8, 0.8, 0.13):
+        lower, upper = np.array((2.0, left, 0)), np.array((2.2, left + 0.2, 1.2))
+        mask = np.ascontiguousarray(mask_of_box(pose, lower, upper)[:, columns // 2::columns])
+        target = costmap()
+        for stamp in range(3):
+            update(target, mask, stamp=stamp / 15, camera_pose=pose,
+                   camera=CAMERA.resized(mask.shape[1], HEIGHT))
+        marked = target.obstacle_points()[0][:, :2]
+        off = marked - marked.clip(lower[:2], upper[:2])
+        assert len(marked) and np.hypot(*off.T).max() < 2 * RESOLUTION, left
 
 
 def test_stray_pixels_on_the_road_are_no_obstacles():
