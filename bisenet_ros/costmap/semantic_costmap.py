@@ -62,7 +62,7 @@ def _check_input(camera, class_ids, confidence, T_odom_base) -> None:
                 f'({camera.height}, {camera.width}) uint8: use camera.resized(width, height)')
     if T_odom_base is not None and not (np.abs(T_odom_base) < _FARTHEST).all():
         raise PoseError(
-            f'the robot is at x={T_odom_base[0, 3]} y={T_odom_base[1, 3]} in the odometry '
+            f'the robot is at x, y, z = {", ".join(map(str, T_odom_base[:3, 3]))} in the odometry '
             f'frame, at most {_FARTHEST:.0f} m are exact enough: check the odometry, which must '
             'begin near the robot')
 

@@ -244,8 +244,11 @@ def _infer(path: Path, state: dict[str, Tensor],
 
 
 def _check_values(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse values that leave every pixel undecided, such as a diverged training's."""
+    """Refuse values that leave every pixel undecided, or give all one class."""
     for key, value in state.items():
+        if not (value.is_floating_point() or key.endswith('num_batches_tracked')):
+            raise WeightsError(f'{path}: {key} is of type {value.dtype}, not a floating one: '
+                               'quantised networks are read from .onnx only')
         if not value.isfinite().all():
             raise WeightsError(f'{path}: {key} has values that are no finite numbers: take '
                                'weights from before the training diverged')

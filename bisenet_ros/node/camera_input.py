@@ -86,6 +86,7 @@ class CameraInput:
 
     Callbacks run in the executor's thread; `take` may be called from another.
 
+    :ivar image_topic, camera_info_topic: their names on the graph.
     :ivar max_rate: most frames kept per second (Hz); 0: all.
     :ivar counts: FrameCounts.
     :ivar stamp_age: how long before its receipt (s, the node's clock) the last image was stamped.
@@ -102,6 +103,7 @@ class CameraInput:
         self._camera_info_name = (
             info_topic or _sibling_camera_info_name(node, image_topic, base_topic))
         self.image_topic = node.resolve_topic_name(self._image_name)
+        self.camera_info_topic = node.resolve_topic_name(self._camera_info_name)
         # image_proc publishes image_rect and image_rect_color; the camera_info beside them is that
         # of the raw image.
         self._rectified = geometry == 'rectified' or (

@@ -167,6 +167,9 @@ class CostmapOutput:
         try:
             camera = _camera_model(record, frame, image_size, segmentation.class_ids.shape[::-1])
             header = frame.message.header
+            if header.stamp.sec < 0:
+                raise ValueError(f'the image is stamped {header.stamp.sec} s: let the camera '
+                                 'driver stamp its images with a time')
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
             base_pose = self._poses.base(frame.camera, stamp)
@@ -227,11 +230,11 @@ class CostmapOutput:
 
         :param only_failed: return only cameras with a known fault.
         """
-        stale_after = min(stale_after, self._decay_time)
+        limit = min((stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'))
         now = time.monotonic()
-        return {name: camera.failure or _why_stale(camera.age, stale_after)
+        return {name: camera.failure or _why_stale(camera.age, *limit)
                 for name, camera in self._cameras.items()
-                if now - camera.seen_at > stale_after and (camera.failure or not only_failed)}
+                if now - camera.seen_at > limit[0] and (camera.failure or not only_failed)}
 
     def publish(self, stale_after: float) -> None:
         """
@@ -361,14 +364,19 @@ def _camera_model(record: _CameraRecord, frame: Frame, image_size: tuple[int, in
     return record.model[1]
 
 
-def _why_stale(age: float, stale_after: float) -> str:
-    """Return why a camera without a failure is missing; `age` as in _CameraRecord."""
-    if age > stale_after:
+def _why_stale(age: float, limit: float, limit_name: str) -> str:
+    """
+    Return why a camera without a failure is missing.
+
+    :param age: as in _CameraRecord.
+    :param limit: of the parameter called limit_name, seconds.
+    """
+    if age > limit:
         return (f'images are {age:.1f} s older than the newest odometry: synchronise the clocks, '
-                'or make stale_after larger')
-    return (f'nothing has been segmented that came within {stale_after} s of the wall clock: '
-            'where the network, a bag or a simulation is slow, or max_rate low, make '
-            'stale_after larger')
+                f'or make {limit_name} larger')
+    return (f'nothing has been segmented that came within {limit} s of the wall clock: '
+            f'where the network, a bag or a simulation is slow, or max_rate low, make '
+            f'{limit_name} larger')
 
 
 def _publish_each(

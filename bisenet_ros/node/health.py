@@ -1,7 +1,7 @@
 """Tells in a sentence, for diagnostics, how an active node is doing."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -19,15 +19,21 @@ SEE_LARGE_IMAGES_OR_WAIT = (
 
 
 class Health:
-    """Assesses the parts of a node that segments; made anew whenever it starts to."""
+    """
+    Assesses the parts of a node that segments; made anew whenever it starts to.
+
+    :param publisher_counts: returns how many publishers each topic has that should have only one.
+    """
 
     def __init__(self, inputs: Mapping[str, CameraInput], processor: FrameProcessor,
-                 costmap: CostmapOutput | None, worker: Worker, faults: Faults) -> None:
+                 costmap: CostmapOutput | None, worker: Worker, faults: Faults,
+                 publisher_counts: Callable[[], Mapping[str, int]]) -> None:
         self._inputs = inputs
         self._processor = processor
         self._costmap = costmap
         self._worker = worker
         self._faults = faults
+        self._publisher_counts = publisher_counts
         self._costmap_wanted_since: float | None = None
 
     def assess(self, stale_after: float) -> tuple[bytes, str]:
@@ -37,6 +43,9 @@ class Health:
         :param stale_after: seconds after which a missing result is a fault.
         """
         errors, warnings = self._camera_troubles(stale_after)
+        warnings += [
+            f'{count} publishers send on {topic}, whose messages mix: stop all but one'
+            for topic, count in self._publisher_counts().items() if count > 1]
         overload = self._costmap_overload()
         busy_for = self._worker.busy_for()
         if self._costmap is not None and self._costmap.publishing_fault:
@@ -88,9 +97,6 @@ class Health:
                     f'the costmap lacks {camera.image_topic}')
                 errors.append('; '.join(filter(None, (
                     f'{what}: {missing[name]}', _clock_trouble(camera, stale_after)))))
-            elif publishers > 1:
-                warnings.append(f'{publishers} publishers send on {camera.image_topic}, whose '
-                                'images mix: stop all but one')
             elif trouble := _clock_trouble(camera, stale_after):
                 warnings.append(trouble)
             elif lost > LOSS_TO_WARN_OF:

@@ -38,6 +38,7 @@ IMPATIENCE = 0.5
 # Between poses further apart than this (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 10.0  # s; masks of a slow network come late
+ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 ODOMETRY_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -171,13 +172,14 @@ class OdometryTopic:
             poses = list(self._poses)
         if self._fault:
             raise PoseUnavailableError(f'{self._topic} {self._fault}')
-        if not poses or not poses[0][0] <= instant <= poses[-1][0]:
-            known = 'nothing' if not poses else (
-                f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s')
+        if not poses:
+            raise PoseUnavailableError(self._why_silent())
+        if not poses[0][0] <= instant <= poses[-1][0]:
             raise PoseUnavailableError(
                 f'the image\'s stamp is {instant * 1e-9:.3f} s, but {self._topic} covers '
-                f'{known}: synchronise the clocks, or send fewer or smaller images, which may '
-                'keep the node from reading odometry in time')
+                f'{poses[0][0] * 1e-9:.3f} s to {poses[-1][0] * 1e-9:.3f} s: synchronise the '
+                'clocks, or send fewer or smaller images, which may keep the node from reading '
+                'odometry in time')
         after = bisect_left(poses, instant, key=lambda stamped_pose: stamped_pose[0])
         if poses[after][0] == instant:
             return poses[after][1]
@@ -193,6 +195,15 @@ class OdometryTopic:
     def newest(self) -> int | None:
         """Return the newest message's stamp (ns); None before the first."""
         return self._gaps.last
+
+    def _why_silent(self) -> str:
+        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
+        if types - {ODOMETRY_TYPE}:
+            return (f'{self._topic} is sent as {", ".join(sorted(types))}, not {ODOMETRY_TYPE}: '
+                    'set costmap.odometry.topic to a topic of that type')
+        return f'nothing has come on {self._topic}' + (
+            ' though there is a publisher: see whether ros2 topic hz gets it' if types else
+            ': is odometry running, and is costmap.odometry.topic right?')
 
     def _on_odometry(self, message: Odometry) -> None:
         frames = (message.header.frame_id, message.child_frame_id)

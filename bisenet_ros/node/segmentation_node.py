@@ -30,7 +30,11 @@ from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
 from bisenet_ros.node.costmap_feeder import CostmapFeeder
-from bisenet_ros.node.costmap_output import CostmapOutput, CostmapPlaceholder
+from bisenet_ros.node.costmap_output import (
+    COSTMAP_TOPIC,
+    CostmapOutput,
+    CostmapPlaceholder,
+)
 from bisenet_ros.node.diagnostics import Diagnostics
 from bisenet_ros.node.faults import Faults, describe
 from bisenet_ros.node.frame_processor import FrameProcessor
@@ -207,8 +211,12 @@ class SegmentationNode(LifecycleNode):
                 'for which a GPU may need minutes', {'state': 'configuring'})
 
     def _costmap_settings(self) -> CostmapSettings:
-        return CostmapSettings(**{field.name: self._settings[f'costmap.{field.name}']
-                                  for field in fields(CostmapSettings)})
+        values = {field.name: self._settings[f'costmap.{field.name}']
+                  for field in fields(CostmapSettings)}
+        try:
+            return CostmapSettings(**values | {'size': tuple(values['size'])})
+        except ValueError as error:
+            raise ValueError(f'costmap.{error}') from error
 
     def _put_placeholder(self) -> None:
         """Replace costmaps of a node before this one by unknown ones, unless costmaps are off."""
@@ -275,12 +283,23 @@ class SegmentationNode(LifecycleNode):
             self._costmap_feeder.start()
         self._processor.start()
         self._health = Health(
-            self._inputs, self._processor, self._costmap, self._worker, self._faults)
+            self._inputs, self._processor, self._costmap, self._worker, self._faults,
+            self._publisher_counts)
         self._transition_error = ''  # left by an earlier attempt
         topics = ', '.join(camera.image_topic for camera in self._inputs.values())
         self.get_logger().info(
             f'segmenting {topics} with {self._segmenter.weights} ({self._segmenter.engine}, '
             f'{self._segmenter.device})')
+
+    def _publisher_counts(self) -> dict[str, int]:
+        """Return how many publishers each topic has that should have only one."""
+        topics = [topic for camera in self._inputs.values()
+                  for topic in (camera.image_topic, camera.camera_info_topic)]
+        if self._costmap is not None:
+            topics.append(self.resolve_topic_name(COSTMAP_TOPIC))
+            if self._settings['costmap.odometry.source'] == 'topic':
+                topics.append(self.resolve_topic_name(self._settings['costmap.odometry.topic']))
+        return {topic: self.count_publishers(topic) for topic in topics}
 
     def _on_device_lost(self) -> None:
         """End the process; further calls, as for several frames in work, do nothing."""

@@ -69,7 +69,8 @@ def load_onnx_model(path: Path) -> OnnxModel:
         raise WeightsError(f'{path}: not an ONNX model: {error}') from error
     metadata = session.get_modelmeta().custom_metadata_map
     metadata.setdefault('output_stride', '8')  # the only one in models of earlier versions
-    if not metadata.keys() >= set(_METADATA):
+    names = [each.name for each in (*session.get_inputs(), *session.get_outputs())]
+    if names != ['images', 'logits'] or not metadata.keys() >= set(_METADATA):
         raise WeightsError(f'{path}: not written by this package, whose models say what their '
                            'classes are: use its export command on the weights')
     fields = parse_metadata(path, {name: metadata[name] for name in _METADATA})

@@ -129,6 +129,12 @@ def test_weights_that_decide_nothing_are_refused(network, key, value, complaint,
         load_weights(save_pth(tmp_path / 'a.pth', state))
 
 
+def test_weights_in_whole_numbers_are_refused(network, tmp_path):
+    state = {key: value.to(torch.int32) for key, value in network.state_dict().items()}
+    with pytest.raises(WeightsError, match='a.pth: .* is of type torch.int32'):
+        load_weights(save_pth(tmp_path / 'a.pth', state))
+
+
 @pytest.mark.parametrize('name, value', [
     ('mean', [0.1, 0.2]), ('mean', 'grey'), ('std', [0.0, 0.2, 0.2]), ('std', [0.1, 0.2, None]),
     ('network_size', [480]), ('network_size', [-480, 360]), ('network_size', [480.5, 360]),

@@ -629,12 +629,18 @@ def observe(output, seconds, name, received=None, camera=''):
     calibrations = Calibrations()
     calibrations.add(camera_info_message(drive.camera.camera_info()))
     image = image_message(np.zeros((48, 64, 3), np.uint8), 'rgb8', stamp=0)
-    image.header.stamp = Time(nanoseconds=round(1e9 * seconds)).to_msg()
+    image.header.stamp.sec, image.header.stamp.nanosec = divmod(round(1e9 * seconds), 10 ** 9)
     ids = {label.name: label.id for label in load_label_set('camvid').labels}
     mask = np.full((48, 64), ids.get(name, 255), np.uint8)
     frame = Frame(camera, 'image', image, calibrations, rectified=False,
                   received=time.monotonic() if received is None else received)
     output.observe(frame, (64, 48), Segmentation(mask, np.full_like(mask, 255)), 0.0)
+
+
+def test_an_image_stamped_before_the_epoch_is_refused_in_words(output):
+    output, _ = output
+    with pytest.raises(ValueError, match='the image is stamped -2 s'):
+        observe(output, -1.5, 'road')
 
 
 def is_known(output):
@@ -718,7 +724,8 @@ def test_a_mask_older_than_decay_time_does_not_count_whatever_stale_after_is(out
     now += 59.0
     assert output.missing(3600.0) == {}
     now += 2.0
-    assert 'came within 60.0 s' in output.missing(3600.0)['']
+    why = output.missing(3600.0)['']
+    assert 'came within 60.0 s' in why and why.endswith('make costmap.decay_time larger')
 
 
 @pytest.mark.parametrize('odometry, stays', [('none', False), ('topic', True)])
@@ -906,7 +913,7 @@ def health_of(output, listeners):
     processor = SimpleNamespace(
         costmap_wanted=lambda: bool(listeners), wanted=lambda _: bool(listeners))
     return Health({'': camera}, processor, output, SimpleNamespace(busy_for=lambda: 0.0),
-                  SimpleNamespace(camera_fault=lambda _: ''))
+                  SimpleNamespace(camera_fault=lambda _: ''), dict)
 
 
 def test_costmaps_too_large_for_their_rate_are_told(output, monkeypatch):
@@ -940,7 +947,7 @@ def test_faults_from_before_listeners_left_are_not_told_to_later_listeners(outpu
     with pytest.raises(PoseUnavailableError):
         observe(output, 1.5, 'road')
     level, message = health.assess(60.0)
-    assert level == DiagnosticStatus.ERROR and 'covers nothing' in message
+    assert level == DiagnosticStatus.ERROR and 'nothing has come' in message
     listeners.clear()
     health.assess(60.0)
     listeners.append('second')

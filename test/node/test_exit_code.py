@@ -32,6 +32,18 @@ def test_a_signal_at_any_moment_ends_the_node_in_order(tmp_path, name, moment):
     assert 'not configured' not in node.log() and 'Traceback' not in node.log()
 
 
+@pytest.mark.parametrize('parameters, log_folder, remedy', [
+    ({'costmap.camera_pose.xyz': '[0.2, 0, 0.5]'}, '', 'with a decimal point'),
+    ({}, '/proc/none', 'set ROS_LOG_DIR to a folder')])
+def test_why_it_cannot_start_is_told_in_a_line(tmp_path, monkeypatch, parameters, log_folder,
+                                               remedy):
+    monkeypatch.setenv('ROS_LOG_DIR', log_folder)
+    node = NodeProcess('/not_started', parameters, tmp_path / 'log.txt')
+    assert node.exit_code() == 1
+    *_, last = node.log().splitlines()
+    assert last.startswith('segmentation_node: not started: ') and remedy in last
+
+
 @pytest.mark.parametrize('moment, expected, told', [
     ('ending', 0, 'closed'), ('losing', 1, 'refuses all further work')])
 def test_only_a_lost_gpu_is_a_failure_and_signals_while_it_ends_are_ignored(

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import pytest
 rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import builtin_interfaces.msg  # noqa: E402
+from geometry_msgs.msg import TransformStamped  # noqa: E402
+from helpers import wait_for  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
@@ -17,13 +21,19 @@ from bisenet_ros.node.poses import OdometryTopic, PoseUnavailableError, RobotPos
 from bisenet_ros.tools.play import odometry_message  # noqa: E402
 
 
-@pytest.fixture
-def odometry():
+@contextmanager
+def on_the_graph(name):
+    """Yield a node of this name with a participant of its own."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = rclpy.create_node('poses_test', context=context)
-    yield OdometryTopic(node, 'odom', 'odom', 'base_link')
+    yield rclpy.create_node(name, context=context)
     context.shutdown()
+
+
+@pytest.fixture
+def odometry():
+    with on_the_graph('poses_test') as node:
+        yield OdometryTopic(node, 'odom', 'odom', 'base_link')
 
 
 def tell(odometry, nanoseconds, x, yaw=0.0):
@@ -79,6 +89,19 @@ def test_an_image_between_two_places_a_jump_apart_is_at_neither(odometry):
         assert pose[0, 3] == pytest.approx(x)
     with pytest.raises(PoseUnavailableError, match='jumped'):
         odometry.pose(Time(nanoseconds=10 ** 18 + 25 * 10 ** 7), 'front')
+
+
+@pytest.mark.parametrize('message_type, why', [
+    (None, 'nothing has come on /odom: is odometry running'),
+    (Odometry, 'nothing has come on /odom though there is a publisher'),
+    (TransformStamped, '/odom is sent as geometry_msgs/msg/TransformStamped, not ')])
+def test_why_there_is_no_odometry_at_all_is_told(odometry, message_type, why):
+    with on_the_graph('other') as other:
+        if message_type is not None:
+            other.create_publisher(message_type, 'odom', 1)
+            wait_for(lambda: odometry._node.count_publishers('/odom'))
+        with pytest.raises(PoseUnavailableError, match=why):
+            odometry.pose(Time(nanoseconds=1), 'front')
 
 
 def test_a_stamp_before_the_epoch_is_survived(odometry):

@@ -16,7 +16,7 @@ from bisenet_ros.msg import ClassCostmaps  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from nav_msgs.msg import OccupancyGrid  # noqa: E402
+from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
 from node_in_process import node_in_process  # noqa: E402
 from probe import (  # noqa: E402
     LATCHED,
@@ -155,7 +155,7 @@ def test_a_second_publisher_of_a_cameras_images_is_told(street, street_image):
     second = street.create_publisher(Image, 'camera/image_raw', RELIABLE)
     try:
         send_until(lambda: '2 publishers' in street.diagnostics()['message'])
-        assert 'camera/image_raw, whose images mix' in street.diagnostics()['message']
+        assert 'camera/image_raw, whose messages mix' in street.diagnostics()['message']
         assert street.diagnostics()['level'] == b'\x01'
     finally:
         street.release(street.destroy_publisher, second)
@@ -263,6 +263,22 @@ def test_a_node_that_was_shut_down_does_not_say_why_it_was_not_configured():
         assert 'no_such_file.pth' in node._assess()[1]
         node.trigger_shutdown()
         assert node._assess() == (DiagnosticStatus.WARN, 'finalized')
+
+
+def test_a_second_publisher_of_what_must_have_one_is_told():
+    """Also a second node's costmap, with which Nav2 would take turns."""
+    with node_in_process('costmap.odometry.source:=topic') as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        for topic, message_type in (('/camera/camera_info', CameraInfo), ('/odom', Odometry),
+                                    ('/segmentation/costmap', OccupancyGrid)):
+            publishers = [node.create_publisher(message_type, topic, 1)
+                          for _ in range(2 - node.count_publishers(topic))]
+            said = f'2 publishers send on {topic}, '
+            wait_for(lambda said=said: said in node._assess()[1])
+            for publisher in publishers:
+                node.destroy_publisher(publisher)
+            wait_for(lambda said=said: said not in node._assess()[1])
 
 
 def test_a_costmap_that_cannot_be_published_at_first_leaves_no_topics_behind(monkeypatch):
@@ -416,7 +432,7 @@ def test_an_old_costmap_is_taken_back_even_if_the_costmap_settings_are_wrong(sta
     """On all latched topics. Here max_range is too large only for this resolution."""
     _, probe = start_node(state='unconfigured', costmap__resolution=0.005,
                           costmap__publish_classes="[road, road, 'no class']")
-    assert 'max_range is 8.0' in probe.diagnostics()['message']
+    assert 'costmap.max_range is 8.0' in probe.diagnostics()['message']
     topics = {'costmap': OccupancyGrid, 'costmap/road': OccupancyGrid,
               'class_costmaps': ClassCostmaps}
     for topic, message_type in topics.items():
