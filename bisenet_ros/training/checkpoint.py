@@ -57,14 +57,6 @@ def locked(output: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def how_to_go_on(output: Path) -> str:
-    """Return a line break and the command that resumes the run in a folder, or ''."""
-    if not (output / 'checkpoint.pth').is_file():
-        return ''
-    config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
-    return f'\ngo on: train {config_path} --output {folder} --resume'
-
-
 def schedule_progress(schedule: dict, iteration: int, seconds: float) -> float:
     """
     Return the share of the schedule that is done: 0 to 1, or more if it was shortened.

@@ -5,6 +5,7 @@ import copy
 import csv
 import hashlib
 import math
+import shlex
 import signal
 import time
 from contextlib import suppress
@@ -34,7 +35,6 @@ from bisenet_ros.training.augmentation import IGNORED, Augmentation
 from bisenet_ros.training.checkpoint import (
     check_output,
     check_pictures,
-    how_to_go_on,
     lasting_settings,
     load_checkpoint,
     locked,
@@ -175,6 +175,14 @@ class Training:
         if running:
             self._validate(torch.stack(running).mean().item(), lr)
 
+    def how_to_go_on(self) -> str:
+        """Return a line break and the command that resumes the run; '' if its schedule is done."""
+        if self._progress() >= 1:
+            return ''
+        config_path, folder = (shlex.quote(str(path))
+                               for path in (self.output / 'config.yaml', self.output))
+        return f'\ngo on: train {config_path} --output {folder} --resume'
+
     def _progress(self) -> float:
         return schedule_progress(self.config['schedule'], self.iteration, self.seconds)
 
@@ -214,11 +222,9 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        # Before scoring, because somebody who stops the run may not wait for the score. After the
-        # last iteration no checkpoint is needed yet: nothing but the score is left to do.
+        # Before scoring, because somebody who stops the run may not wait for the score.
         self._save_weights('last.safetensors')
-        if self._progress() < 1:
-            self._save_checkpoint()
+        self._save_checkpoint()
         predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
@@ -426,10 +432,7 @@ def main(argv: list[str] | None = None) -> None:
     with ending_in_a_line('train'), naming_full_memory(
             'lower batch_size or augmentation.crop (image_size saves only the memory for pictures '
             'and their scores)'):
-        try:
-            _train(load_config(arguments.config, arguments.set), output, arguments.resume)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_go_on(output)) from None
+        _train(load_config(arguments.config, arguments.set), output, arguments.resume)
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:
@@ -450,7 +453,7 @@ def _run(training: Training, config: dict, output: Path) -> None:
 
     def stop(*_):
         if training.stop and training.saved_at == training.iteration:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(training.how_to_go_on())
         training.stop = True
         # RuntimeError: the signal came while the same stream was written to.
         with suppress(OSError, RuntimeError):
@@ -463,9 +466,8 @@ def _run(training: Training, config: dict, output: Path) -> None:
     set_handler(stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     with surviving_lost_readers(stop_unread):
         training.run()
-        print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
-        if training.stop:
-            print(how_to_go_on(output))
+        print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
+              f'{training.how_to_go_on()}')
 
 
 if __name__ == '__main__':

@@ -990,8 +990,10 @@ def test_a_second_interrupt_ends_training_without_the_score(small_config, tmp_pa
         assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
 
 
+@pytest.mark.parametrize('iterations', [2, 4])
 def test_two_interrupts_end_training_during_a_scheduled_score(small_config, tmp_path, monkeypatch,
-                                                              capsys):
+                                                              capsys, iterations):
+    """Also during that after the last iteration, which is the first one scored here."""
     def score(*_):
         load_weights(tmp_path / 'run' / 'last.safetensors')
         assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
@@ -1003,25 +1005,11 @@ def test_two_interrupts_end_training_during_a_scheduled_score(small_config, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(train, 'score', score)
         with pytest.raises(SystemExit, match='130'):
-            main(command)
-    assert 'train: interrupted\ngo on: train ' in capsys.readouterr().err
+            main([*command, '--set', f'schedule.iterations={iterations}'])
+    said = capsys.readouterr().err
+    assert 'train: interrupted\n' in said
+    assert ('\ngo on: train ' in said) == (iterations == 4), 'nothing is left to do after 2'
     main([*command, '--resume'])
-    with open(tmp_path / 'run' / 'log.csv') as file:
-        assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
-
-
-def test_interrupts_do_not_stop_the_last_score(small_config, tmp_path, monkeypatch):
-    """After the last iteration only the score is left to do, so interrupts do not stop it."""
-    honest, interrupted = train.score, []
-
-    def score(*arguments):
-        if not interrupted and not (tmp_path / 'run' / 'checkpoint.pth').is_file():
-            interrupted.extend(os.kill(os.getpid(), signal.SIGINT) or 'x' for _ in range(2))
-        return honest(*arguments)
-
-    monkeypatch.setattr(train, 'score', score)
-    main([str(small_config), '--output', str(tmp_path / 'run'), '--set', 'validate_every=4'])
-    assert interrupted and (tmp_path / 'run' / 'best.safetensors').is_file()
     with open(tmp_path / 'run' / 'log.csv') as file:
         assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
 
