@@ -234,11 +234,11 @@ class Training:
                   for label, iou in zip(self.label_set.labels, scores.class_iou)}}
         self.history.append(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()))
-        self._write_log()
         if scores.mean_iou > self.best:
             self.best = scores.mean_iou
             self._save_weights('best.safetensors')
         self._save_checkpoint()
+        self._write_log()  # last, as it is the least that a full disk can take
 
     def _write_log(self) -> None:
         with atomic_write(self.output / 'log.csv') as part, open(part, 'w', newline='') as file:
@@ -254,7 +254,8 @@ class Training:
             axes.plot(iterations, [row[key] for row in self.history], marker='.')
             axes.set(xlabel='iteration', title=key)
             axes.grid(alpha=0.3)
-        figure.savefig(self.output / 'curves.png', dpi=100)
+        with atomic_write(self.output / 'curves.png') as part:
+            figure.savefig(part, dpi=100)
 
     def _save_weights(self, name: str) -> None:
         network = self.config['network']

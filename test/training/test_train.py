@@ -641,16 +641,25 @@ def test_a_setting_may_be_an_empty_text(small_config):
 def test_a_full_disk_leaves_what_was_there(small_config, tmp_path):
     training = run(small_config, tmp_path / 'run', 'schedule.iterations=1')
     written = {file.name: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
-    for name in ('checkpoint.pth', 'last.safetensors', 'log.csv'):
+    for name in ('checkpoint.pth', 'last.safetensors', 'log.csv', 'curves.png'):
         (tmp_path / 'run' / f'part.{name}').symlink_to('/dev/full')
     for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors'),
-                 training._write_log):
+                 training._write_log, training._draw_curves):
         with pytest.raises(OSError, match=r'[Nn]o space left.*run/\w+\.\w+|'
                            'checkpoint.pth cannot be written'):
             save()
     assert {file.name for file in (tmp_path / 'run').iterdir()} == set(written)
     for name, content in written.items():
         assert (tmp_path / 'run' / name).read_bytes() == content, name
+
+
+def test_a_disk_too_full_for_the_log_still_takes_the_weights(small_config, tmp_path):
+    (tmp_path / 'part.log.csv').symlink_to('/dev/full')
+    with pytest.raises(OSError, match='log.csv'):
+        run(small_config, tmp_path, 'schedule.iterations=1')
+    load_weights(tmp_path / 'best.safetensors')
+    state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
+    assert [row['iteration'] for row in state['history']] == [1]
 
 
 def test_a_full_disk_leaves_the_settings_of_a_run_that_is_to_go_on(small_config, tmp_path):
