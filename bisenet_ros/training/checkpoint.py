@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import yaml
 
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.segmentation.device import choose_device
@@ -20,12 +21,16 @@ from bisenet_ros.training.config import ConfigError, flat_settings
 # A resumed run may change the settings whose names begin with one of these.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
 
+# The first line of the config.yaml of a run, which one that somebody wrote does not have.
+_WRITTEN_HERE = '# Written by train, which overwrites it.\n'
+
 
 def check_output(output: Path, resume: bool) -> None:
     """
     Refuse an output folder that does not suit a new run, or the resumption of one.
 
-    :raises ValueError: where a new run would replace an earlier one, or there is none to resume.
+    :raises ValueError: where a new run would replace an earlier one or somebody's config.yaml, or
+        there is none to resume.
     """
     has_run = (output / 'checkpoint.pth').is_file()
     if has_run and not resume:
@@ -34,6 +39,12 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not has_run:
         raise ValueError(f'{output} holds no checkpoint.pth to go on with: leave --resume out, or '
                          'give the folder of the run by --output')
+    config = output / 'config.yaml'
+    # A new run may begin where another one has ended before its first checkpoint.
+    if not resume and config.is_file() and not config.read_bytes().startswith(
+            _WRITTEN_HERE.encode()):
+        raise ValueError(f'{config} would be overwritten by that of the run: give another folder '
+                         'by --output')
 
 
 @contextmanager
@@ -86,6 +97,12 @@ def lasting_settings(config: dict) -> dict:
         lasting['distillation.teacher'] += (
             f' (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})')
     return lasting
+
+
+def save_config(config: dict, output: Path) -> None:
+    """Write the settings of the run in a folder."""
+    with atomic_write(output / 'config.yaml') as part:
+        part.write_text(_WRITTEN_HERE + yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
 
 
 def save_checkpoint(state: dict, output: Path) -> None:

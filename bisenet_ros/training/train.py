@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-import yaml
 from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
@@ -39,6 +38,7 @@ from bisenet_ros.training.checkpoint import (
     load_checkpoint,
     locked,
     save_checkpoint,
+    save_config,
     schedule_progress,
 )
 from bisenet_ros.training.config import ConfigError, load_config
@@ -449,8 +449,7 @@ def _train(config: dict, output: Path, resume: bool) -> None:
 
 def _run(training: Training, config: dict, output: Path) -> None:
     """Train until the schedule ends, a signal comes, or nobody reads what is said."""
-    with atomic_write(output / 'config.yaml') as part:
-        part.write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
+    save_config(config, output)
 
     def stop(*_):
         if training.stop and training.saved_at == training.iteration:

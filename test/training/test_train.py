@@ -859,6 +859,26 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
     assert 'iterations: 2' in (tmp_path / 'run' / 'config.yaml').read_text()
 
 
+def test_settings_that_somebody_wrote_are_kept(small_config, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    mine = small_config.rename(tmp_path / 'mine' / 'config.yaml')
+    written = mine.read_text()
+    command = [str(mine), '--output', str(tmp_path / 'mine')]
+    with pytest.raises(SystemExit, match='mine/config.yaml would be overwritten.*--output'):
+        main(command)
+    assert mine.read_text() == written
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_begin_anew(small_config, tmp_path):
+    command = [str(small_config), '--output', str(tmp_path / 'run'), '--set',
+               'optimizer.name=sgd', 'schedule.iterations=2']
+    with pytest.raises(SystemExit, match='lower optimizer.lr'):
+        main([*command, 'optimizer.lr=1.0e+30'])
+    assert load_config(str(tmp_path / 'run' / 'config.yaml'))['optimizer']['lr'] == 1e30
+    main([*command, 'optimizer.lr=0.001'])
+    assert load_config(str(tmp_path / 'run' / 'config.yaml'))['optimizer']['lr'] == 0.001
+
+
 def test_a_second_training_in_the_same_folder_is_refused(small_config, tmp_path):
     command = [str(small_config), '--output', str(tmp_path / 'run')]
     (tmp_path / 'run').mkdir()
