@@ -134,7 +134,7 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
     lasting, settings = lasting_settings(config), state.get('settings', {})
-    if lasting.keys() != settings.keys() or 'pictures' not in state:
+    if lasting.keys() != settings.keys() or 'fingerprints' not in state:
         raise ConfigError(f'{path} is of another version of this package: {new_run}')
     for name, value in lasting.items():
         if value != settings[name]:
@@ -146,22 +146,25 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     return state
 
 
-def check_pictures(state: dict, pictures: dict[str, list[str]], output: Path) -> None:
+def check_pictures(state: dict, pictures: dict[str, list[tuple[str, str, str]]],
+                   output: Path) -> None:
     """
     Refuse a checkpoint of a run on other pictures.
 
     :param state: as load_checkpoint returns it.
-    :param pictures: the names of the files that `train` and `val` have now.
+    :param pictures: what `train` and `val` have now: file name, hash of the pixels and of the
+        labels of each picture.
     :param output: the run's folder, for the message.
-    :raises ConfigError: if pictures have been added or removed.
+    :raises ConfigError: if pictures have been added or removed, or they or labels have changed.
     """
-    for role, names in state['pictures'].items():
-        if names != pictures[role]:
-            then, now = Counter(names), Counter(pictures[role])
-            some = sorted((then - now) + (now - then))[:3]
+    for role, earlier in state['fingerprints'].items():
+        if earlier != pictures[role]:
+            then, now = Counter(earlier), Counter(pictures[role])
+            some = sorted({name for name, *_ in (then - now) + (now - then)})[:3]
             raise ConfigError(
                 f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
-                f'{len(names)} (other: {", ".join(some)}): restore them, or {_new_run(output)}')
+                f'{len(earlier)} (others, or other pixels or labels: {", ".join(some)}): restore '
+                f'them, or {_new_run(output)}')
 
 
 def _new_run(output: Path) -> str:

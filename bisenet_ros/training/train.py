@@ -88,6 +88,8 @@ class Training:
         self.val_data, _ = self._load(val_files, palette)  # first, as it is read sooner
         self.train_data, self.sample_weights = self._load(train_files, palette)
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
+        self._fingerprints = {'train': _fingerprints(self.train_data),
+                              'val': _fingerprints(self.val_data)}
         self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
@@ -130,9 +132,9 @@ class Training:
 
     def _warn_of_seen_pictures(self) -> None:
         # Compare pixels, as a picture may be in both under different names.
-        trained_on, measured_on = set(_hashes(self.train_data)), _hashes(self.val_data)
-        if seen := sum(each in trained_on for each in measured_on):
-            print(f'{seen} of {len(measured_on)} val pictures are trained on: the score says '
+        trained_on = {pixels for _, pixels, _ in self._fingerprints['train']}
+        if seen := sum(pixels in trained_on for _, pixels, _ in self._fingerprints['val']):
+            print(f'{seen} of {len(self.val_data)} val pictures are trained on: the score says '
                   'nothing of new ones')
 
     def _make_loss(self) -> JointLoss:
@@ -267,7 +269,7 @@ class Training:
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'settings': self._lasting_settings, 'pictures': self._picture_names(),
+        state = {'settings': self._lasting_settings, 'fingerprints': self._fingerprints,
                  'mean': self.mean.tolist(), 'std': self.std.tolist(),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
@@ -276,12 +278,8 @@ class Training:
         save_checkpoint(state, self.output)
         self.saved_at = self.iteration
 
-    def _picture_names(self) -> dict[str, list[str]]:
-        return {role: [file.name for file in data.files]
-                for role, data in (('train', self.train_data), ('val', self.val_data))}
-
     def _resume(self, state: dict) -> None:
-        check_pictures(state, self._picture_names(), self.output)
+        check_pictures(state, self._fingerprints, self.output)
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -315,9 +313,11 @@ def _find_files(config: dict, role: str) -> list[tuple[DatasetFiles, float]]:
     return data_sets
 
 
-def _hashes(data: Dataset) -> list[bytes]:
-    """Return a hash of the pixels of each image."""
-    return [hashlib.blake2b(image.cpu().numpy()).digest() for image in data.images]
+def _fingerprints(data: Dataset) -> list[tuple[str, str, str]]:
+    """Return, of each picture, the name of its file and hashes of its pixels and its labels."""
+    pixels, labels = ([hashlib.blake2b(each.cpu().numpy(), digest_size=16).hexdigest()
+                       for each in part] for part in (data.images, data.labels))
+    return [*zip((file.name for file in data.files), pixels, labels)]
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:

@@ -384,7 +384,20 @@ def test_pictures_that_come_or_go_are_not_resumed(small_config, camvid_like, tmp
         run(small_config, tmp_path / 'run', resume=True)
 
 
-@pytest.mark.parametrize('missing', ['pictures', 'settings'])
+@pytest.mark.parametrize('split', ['train', 'trainannot', 'val', 'valannot'])
+def test_pictures_and_labels_that_change_are_not_resumed(small_config, camvid_like, tmp_path,
+                                                         split):
+    begun(small_config, tmp_path / 'run')
+    path = camvid_like / split / 'B_1.png'
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[5, 5] = 1
+    cv2.imwrite(str(path), pixels)
+    role = split.removesuffix('annot')
+    with pytest.raises(ConfigError, match=rf'data.{role} has .*or labels: B_1.png\): restore'):
+        run(small_config, tmp_path / 'run', resume=True)
+
+
+@pytest.mark.parametrize('missing', ['fingerprints', 'settings'])
 def test_a_checkpoint_of_another_version_is_not_resumed(small_config, tmp_path, missing):
     training = begun(small_config, tmp_path)
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
