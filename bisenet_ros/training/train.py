@@ -232,7 +232,8 @@ class Training:
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
                'lr': round(lr, 6), 'loss': round(loss, 4),
                'mean_iou': round(scores.mean_iou, 4),
-               **{label.name: '-' if math.isnan(iou) else round(float(iou), 4)
+               # With a prefix, as a class may have the name of another column.
+               **{f'iou_{label.name}': '-' if math.isnan(iou) else round(float(iou), 4)
                   for label, iou in zip(self.label_set.labels, scores.class_iou)}}
         self.history.append(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()))

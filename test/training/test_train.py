@@ -84,7 +84,8 @@ def test_training_learns_and_writes_its_files(small_config, camvid_like, tmp_pat
     assert [row['iteration'] for row in rows] == ['20', '40']
     assert float(rows[1]['loss']) < 0.7 * float(rows[0]['loss'])
     assert float(rows[0]['lr']) == pytest.approx(0.003 * (1 - 19 / 40) ** 0.9, abs=1e-6)
-    assert float(rows[1]['road']) > 0 and rows[1]['pole'] == '-', 'of which there are no labels'
+    assert float(rows[1]['iou_road']) > 0
+    assert rows[1]['iou_pole'] == '-', 'of which there are no labels'
     for name in ('curves.png', 'config.yaml', 'checkpoint.pth', 'last.safetensors'):
         assert (output / name).is_file(), name
     best = load_weights(output / 'best.safetensors')
@@ -635,6 +636,16 @@ def test_the_best_weights_are_written_even_if_their_score_is_0(small_config, tmp
     monkeypatch.setattr(train, 'score', lambda *_: all_wrong)
     assert run(small_config, tmp_path / 'run', 'schedule.iterations=1').best == 0
     load_weights(tmp_path / 'run' / 'best.safetensors')
+
+
+def test_a_class_may_have_the_name_of_another_column(small_config, tmp_path):
+    text = config_path('labels/camvid.yaml').read_text()
+    (tmp_path / 'mine.yaml').write_text(
+        text.replace('name: camvid', 'name: mine').replace('name: sky', 'name: loss'))
+    row, = run(small_config, tmp_path / 'run', f'label_set={tmp_path}/mine.yaml',
+               'schedule.iterations=1').history
+    assert len(row) == 5 + 11
+    assert row['loss'] > 1 >= row['iou_loss']
 
 
 def test_a_setting_given_twice_is_refused(small_config):
