@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 import yaml
@@ -129,11 +130,15 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     path = output / 'checkpoint.pth'
     new_run = _new_run(output)
     try:
+        with ZipFile(path) as file:
+            if damaged := file.testzip():  # torch.load reads on where bytes have changed.
+                raise ValueError(f'{damaged} in it is damaged')
         # To the CPU; whoever takes a tensor moves it to its own device.
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
-    lasting, settings = lasting_settings(config), state.get('settings', {})
+    lasting = lasting_settings(config)
+    settings = state.get('settings', {}) if isinstance(state, dict) else {}
     if lasting.keys() != settings.keys() or 'fingerprints' not in state:
         raise ConfigError(f'{path} is of another version of this package: {new_run}')
     for name, value in lasting.items():

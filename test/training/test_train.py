@@ -398,11 +398,12 @@ def test_pictures_and_labels_that_change_are_not_resumed(small_config, camvid_li
         run(small_config, tmp_path / 'run', resume=True)
 
 
-@pytest.mark.parametrize('missing', ['fingerprints', 'settings'])
+@pytest.mark.parametrize('missing', ['fingerprints', 'settings', 'all'])
 def test_a_checkpoint_of_another_version_is_not_resumed(small_config, tmp_path, missing):
     training = begun(small_config, tmp_path)
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
-    del state[missing]
+    state = [] if missing == 'all' else {
+        name: value for name, value in state.items() if name != missing}
     torch.save(state, tmp_path / 'checkpoint.pth')
     with pytest.raises(ConfigError, match='checkpoint.pth is of another version .*: begin a new '
                                           'run with network.init'):
@@ -590,12 +591,16 @@ def test_val_pictures_that_are_trained_on_are_reported(small_config, camvid_like
 
 
 def test_a_damaged_checkpoint_is_named(small_config, tmp_path):
-    """A power cut may leave it cut off like this."""
+    """A power cut may leave it cut off, and a worn disk with a byte that has changed."""
     training = begun(small_config, tmp_path)
     path = tmp_path / 'checkpoint.pth'
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match='checkpoint.pth cannot be read .*: begin a new run'):
-        load_checkpoint(training.config, tmp_path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (content[:5000], content[:middle] + bytes([content[middle] ^ 255])
+                    + content[middle + 1:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match='checkpoint.pth cannot be read .*: begin a new run'):
+            load_checkpoint(training.config, tmp_path)
 
 
 def test_other_settings_are_told_before_any_data_is_read(small_config, camvid_like, tmp_path):
