@@ -21,7 +21,7 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path,
                flags: int = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) -> np.ndarray:
     """
-    Return what is stored, (H, W, 3) uint8 BGR, not turned as EXIF may say.
+    Return what is stored, (H, W, 3) uint8 BGR, not turned as EXIF may say, unless it is a TIFF.
 
     :param flags: as cv2.imread takes them, for something else.
     :raises OSError, ValueError: naming the file, if it cannot be read, or is no image.
