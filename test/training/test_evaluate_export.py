@@ -332,6 +332,9 @@ def test_what_export_cannot_use_is_named(weights, camvid_like, tmp_path):
         export.main([weights, str(images), str(tmp_path / 'model.pt')])
     with pytest.raises(SystemExit, match=r'export: .*empty: no images \(\.png'):
         export.main([weights, str(tmp_path / 'empty'), str(tmp_path / 'model.onnx')])
+    copy = shutil.copy(weights, tmp_path / 'copy.safetensors')
+    with pytest.raises(SystemExit, match=r'copy\.safetensors is the file of the weights'):
+        export.main([str(copy), str(images), str(copy)])
     (images / 'A_0.png').write_bytes(b'no image')
     with pytest.raises(SystemExit, match=r'export: .*A_0\.png cannot be read'):
         export.main([weights, str(images), str(tmp_path / 'model.onnx')])
