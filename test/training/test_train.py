@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import fcntl
 import itertools
+import math
 import os
 import re
 import shutil
@@ -523,6 +524,17 @@ def test_a_full_memory_is_told(monkeypatch, small_config, command, work, told, l
         command.main([str(small_config)] + ['root'] * (command is evaluate))
 
 
+def test_a_batch_too_large_for_the_memory_is_refused(small_config, camvid_like, tmp_path,
+                                                     monkeypatch):
+    needed = train._LEAST_BYTES * 2 * 64 * 64
+    monkeypatch.setattr(train, 'available_memory', lambda: needed)
+    Training(load_config(str(small_config)), tmp_path)
+    monkeypatch.setattr(train, 'available_memory', lambda: needed - 1)
+    shutil.rmtree(camvid_like)  # It is told before any data is read.
+    with pytest.raises(SystemExit, match='train: too little memory: lower batch_size'):
+        main([str(small_config), '--output', str(tmp_path / 'run')])
+
+
 def test_other_faults_keep_their_traceback(monkeypatch, small_config):
     monkeypatch.setattr(train, '_train', lambda *_: allocate('a fault of this package'))
     with pytest.raises(RuntimeError, match='a fault of this package'):
@@ -549,6 +561,7 @@ def test_data_sets_too_large_together_are_refused_before_any_is_read(small_confi
     monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
     data = f'layout: camvid, root: {camvid_like}'
     config = load_config(str(small_config), [f'data.train=[{{{data}}}, {{{data}, split: val}}]'])
+    monkeypatch.setattr(train, 'available_memory', lambda: math.inf)  # for the batches
     info.write_text('MemAvailable:     192 kB\n')
     assert len(Training(config, tmp_path).train_data) == 8
     info.write_text('MemAvailable:     191 kB\n')
