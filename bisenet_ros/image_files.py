@@ -9,6 +9,8 @@ import numpy as np
 from bisenet_ros.atomic_write import atomic_write
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
+# EXIF says nothing of an image's labels, nor of its camera's calibration.
+_COLOR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -17,9 +19,7 @@ def list_images(folder: Path) -> list[Path]:
                   if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.'))
 
 
-# EXIF says nothing of an image's labels, nor of its camera's calibration.
-def read_image(path: Path,
-               flags: int = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) -> np.ndarray:
+def read_image(path: Path, flags: int = _COLOR_AS_STORED) -> np.ndarray:
     """
     Return what is stored, (H, W, 3) uint8 BGR, not turned as EXIF may say, unless it is a TIFF.
 
