@@ -9,6 +9,8 @@ import numpy as np
 from bisenet_ros.atomic_write import atomic_write
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
+# EXIF says nothing of an image's labels, nor of its camera's calibration.
+_COLOR_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -17,17 +19,35 @@ def list_images(folder: Path) -> list[Path]:
                   if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.'))
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, flags: int = _COLOR_AS_STORED) -> np.ndarray:
     """
-    Return what is stored, (H, W, 3) uint8 BGR, not turned as EXIF may say.
+    Return what is stored, (H, W, 3) uint8 BGR, not turned as EXIF may say, unless it is a TIFF.
 
-    :raises ValueError: if it is no image.
+    :param flags: as cv2.imread takes them, for something else.
+    :raises OSError, ValueError: naming the file, if it cannot be read, or is no image.
     """
-    # EXIF says nothing of an image's labels, nor of its camera's calibration.
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        # cv2.imread crashes on names that are not UTF-8.
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    except cv2.error as error:  # empty, or larger, as it says itself, than OpenCV reads
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'{path} cannot be read as an image: {reason}') from error
     if image is None:
         raise ValueError(f'{path} cannot be read as an image')
     return image
+
+
+def opencv_path(path: Path) -> str:
+    """
+    Return the path of a video as OpenCV takes it.
+
+    :raises ValueError: if it is not UTF-8, on which OpenCV crashes.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'{path} is not UTF-8, which OpenCV needs: rename it') from None
+    return str(path)
 
 
 def write_image(path: Path, image: np.ndarray, settings: Sequence[int] = ()) -> None:

@@ -21,7 +21,10 @@ def parse_yaml(text: str) -> object:
     """
     Return what yaml.safe_load does.
 
-    :raises yaml.YAMLError: as that does, and for a key that a mapping has twice, of which
-        yaml.safe_load takes the last.
+    :raises yaml.YAMLError: for all that is wrong, also where that raises something else, and for a
+        key that a mapping has twice, of which yaml.safe_load takes the last.
     """
-    return yaml.load(text, _UniqueKeyLoader)
+    try:
+        return yaml.load(text, _UniqueKeyLoader)
+    except (ValueError, RecursionError) as error:  # a 13th month, a thousand brackets
+        raise yaml.YAMLError(str(error)) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bisenet_ros.image_files import opencv_path
 from bisenet_ros.segmentation.labels import LabelSet
 from bisenet_ros.training.pictures import save_pictures
 
@@ -152,7 +153,7 @@ class Video:
         for suffix, codec in (('.mp4', 'mp4v'), ('.avi', 'MJPG')):
             self.path = self._base.with_suffix(suffix)
             self._writer = cv2.VideoWriter(
-                str(self.path), cv2.VideoWriter_fourcc(*codec), VIDEO_RATE, self._size)
+                opencv_path(self.path), cv2.VideoWriter_fourcc(*codec), VIDEO_RATE, self._size)
             if self._writer.isOpened():
                 return
         raise OSError(f'OpenCV can write neither MPEG-4 nor Motion JPEG to {self._base}.*')

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, read_image
+from bisenet_ros.image_files import IMAGE_SUFFIXES, list_images, opencv_path, read_image
 from bisenet_ros.resources import user_path
 from bisenet_ros.transport import camera_info_topic
 
@@ -139,7 +139,7 @@ class VideoSource(Source):
         capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self.path))
+        capture = cv2.VideoCapture(opencv_path(self.path))
         if not capture.isOpened():
             raise SourceError(f'{self.path} is not a video that OpenCV can read; '
                               f'accepted: {ACCEPTED}')

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from bisenet_ros.image_files import write_image
+from bisenet_ros.image_files import read_image, write_image
 from bisenet_ros.tools import street
 from bisenet_ros.tools.processes import die_with_parent
 from bisenet_ros.tools.street import DriveFrame, StreetDrive
@@ -56,8 +56,8 @@ class StreetClip:
         return len(self.drive)
 
     def __getitem__(self, index: int) -> DriveFrame:
-        image = cv2.imread(str(_image_path(self._folder, index)), cv2.IMREAD_COLOR)
-        class_ids = cv2.imread(str(_class_ids_path(self._folder, index)), cv2.IMREAD_GRAYSCALE)
+        image = read_image(_image_path(self._folder, index))
+        class_ids = read_image(_class_ids_path(self._folder, index), cv2.IMREAD_GRAYSCALE)
         stamp = index / self.drive.rate
         return DriveFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), class_ids, stamp,
                           self.drive.base_pose(stamp))

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
+import yaml
 
 from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.segmentation.device import choose_device
@@ -20,12 +22,16 @@ from bisenet_ros.training.config import ConfigError, flat_settings
 # A resumed run may change the settings whose names begin with one of these.
 _PASSING_SETTINGS = ('schedule.', 'validate_every', 'device')
 
+# The first line of the config.yaml of a run, which one that somebody wrote does not have.
+_WRITTEN_HERE = '# Written by train, which overwrites it.\n'
+
 
 def check_output(output: Path, resume: bool) -> None:
     """
     Refuse an output folder that does not suit a new run, or the resumption of one.
 
-    :raises ValueError: where a new run would replace an earlier one, or there is none to resume.
+    :raises ValueError: where a new run would replace an earlier one or somebody's config.yaml, or
+        there is none to resume.
     """
     has_run = (output / 'checkpoint.pth').is_file()
     if has_run and not resume:
@@ -34,6 +40,12 @@ def check_output(output: Path, resume: bool) -> None:
     if resume and not has_run:
         raise ValueError(f'{output} holds no checkpoint.pth to go on with: leave --resume out, or '
                          'give the folder of the run by --output')
+    config = output / 'config.yaml'
+    # A new run may begin where another one has ended before its first checkpoint.
+    if not resume and config.is_file() and not config.read_bytes().startswith(
+            _WRITTEN_HERE.encode()):
+        raise ValueError(f'{config} would be overwritten by that of the run: give another folder '
+                         'by --output')
 
 
 @contextmanager
@@ -55,14 +67,6 @@ def locked(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def how_to_go_on(output: Path) -> str:
-    """Return a line break and the command that resumes the run in a folder, or ''."""
-    if not (output / 'checkpoint.pth').is_file():
-        return ''
-    config_path, folder = (shlex.quote(str(path)) for path in (output / 'config.yaml', output))
-    return f'\ngo on: train {config_path} --output {folder} --resume'
 
 
 def schedule_progress(schedule: dict, iteration: int, seconds: float) -> float:
@@ -96,6 +100,12 @@ def lasting_settings(config: dict) -> dict:
     return lasting
 
 
+def save_config(config: dict, output: Path) -> None:
+    """Write the settings of the run in a folder."""
+    with atomic_write(output / 'config.yaml') as part:
+        part.write_text(_WRITTEN_HERE + yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
+
+
 def save_checkpoint(state: dict, output: Path) -> None:
     """
     Write the checkpoint of the run in a folder; if that fails, the earlier one stays.
@@ -120,12 +130,16 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     path = output / 'checkpoint.pth'
     new_run = _new_run(output)
     try:
+        with ZipFile(path) as file:
+            if damaged := file.testzip():  # torch.load reads on where bytes have changed.
+                raise ValueError(f'{damaged} in it is damaged')
         # To the CPU; whoever takes a tensor moves it to its own device.
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # Damaged pickles fail in many ways.
         raise ConfigError(f'{path} cannot be read ({error}): {new_run}') from error
-    lasting, settings = lasting_settings(config), state.get('settings', {})
-    if lasting.keys() != settings.keys() or 'pictures' not in state:
+    lasting = lasting_settings(config)
+    settings = state.get('settings', {}) if isinstance(state, dict) else {}
+    if lasting.keys() != settings.keys() or 'fingerprints' not in state:
         raise ConfigError(f'{path} is of another version of this package: {new_run}')
     for name, value in lasting.items():
         if value != settings[name]:
@@ -137,22 +151,25 @@ def load_checkpoint(config: dict, output: Path) -> dict:
     return state
 
 
-def check_pictures(state: dict, pictures: dict[str, list[str]], output: Path) -> None:
+def check_pictures(state: dict, pictures: dict[str, list[tuple[str, str, str]]],
+                   output: Path) -> None:
     """
     Refuse a checkpoint of a run on other pictures.
 
     :param state: as load_checkpoint returns it.
-    :param pictures: the names of the files that `train` and `val` have now.
+    :param pictures: what `train` and `val` have now: file name, hash of the pixels and of the
+        labels of each picture.
     :param output: the run's folder, for the message.
-    :raises ConfigError: if pictures have been added or removed.
+    :raises ConfigError: if pictures have been added or removed, or they or labels have changed.
     """
-    for role, names in state['pictures'].items():
-        if names != pictures[role]:
-            then, now = Counter(names), Counter(pictures[role])
-            some = sorted((then - now) + (now - then))[:3]
+    for role, earlier in state['fingerprints'].items():
+        if earlier != pictures[role]:
+            then, now = Counter(earlier), Counter(pictures[role])
+            some = sorted({name for name, *_ in (then - now) + (now - then)})[:3]
             raise ConfigError(
                 f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
-                f'{len(names)} (other: {", ".join(some)}): restore them, or {_new_run(output)}')
+                f'{len(earlier)} (others, or other pixels or labels: {", ".join(some)}): restore '
+                f'them, or {_new_run(output)}')
 
 
 def _new_run(output: Path) -> str:

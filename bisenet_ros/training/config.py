@@ -17,7 +17,8 @@ _CHOICES = {'network.variant': VARIANTS, 'network.backbone': BACKBONES,
 _LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than one value.
           'seed': 0, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
           'schedule.closing_augmentation': 0, 'validate_every': 1,
-          'image_size': 1, 'augmentation.crop': 1, 'augmentation.scale': 0.05,
+          'image_size': 32,  # like evaluate's --size
+          'augmentation.crop': 1, 'augmentation.scale': 0.05,
           'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
           'augmentation.brightness': 0, 'augmentation.contrast': 0, 'augmentation.saturation': 0,
           'augmentation.gamma': 0, 'augmentation.channel_gain': 0, 'loss.ohem_threshold': 0,
@@ -27,6 +28,10 @@ _LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than on
           'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
           'distillation.temperature': 0.1}
 _MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1,
+         # Far beyond what makes sense: a slip is told as such, not by an overflow further on.
+         'data.train share': 1e6, 'loss.auxiliary_weight': 1e3, 'distillation.weight': 1e3,
+         'batch_size': 65536, 'image_size': 65536, 'augmentation.crop': 65536,
+         'schedule.iterations': 10 ** 9, 'validate_every': 10 ** 9,
          'optimizer.momentum': 0.999,  # With 1 a step would never lose its momentum.
          'loss.class_balance': 2,  # Weights reach 50 to this power, and 50 ^ 23 overflows.
          'distillation.temperature': 100,  # Probabilities are all alike then; 1e155 overflows.

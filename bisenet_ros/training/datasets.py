@@ -102,11 +102,11 @@ def _require_memory(data_sets: Sequence[DatasetFiles], size: tuple[int, int]) ->
     :raises DatasetError: if they do not fit; never on a system that does not tell its memory.
     """
     count, (width, height) = sum(len(files.pairs) for files in data_sets), size
-    if _size_in_memory(count, height, width) > _available_memory():
+    if _size_in_memory(count, height, width) > available_memory():
         raise _too_large(count, height, width, _IN_MEMORY)
 
 
-def _available_memory() -> float:
+def available_memory() -> float:
     """Return how many bytes Linux has without swapping; infinity on other systems."""
     text = _MEMORY_INFO.read_text() if _MEMORY_INFO.is_file() else ''
     available = re.search(r'^MemAvailable: *(\d+) kB$', text, re.MULTILINE)

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.command_line import ending_in_a_line, make_folder
 from bisenet_ros.network import load_weights
 from bisenet_ros.network.bisenet import upsample_logits
@@ -155,11 +156,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}, {_MODES[arguments.mode]}')
     print(table(scores, label_set))
     suffix = '' if arguments.mode == 'ss' else f'_{arguments.mode}'
-    (output / f'scores{suffix}.json').write_text(as_json(
-        scores, label_set, weights=arguments.weights, root=arguments.root, layout=arguments.layout,
-        places=layout_arguments, sequences=arguments.sequences, size=size, mode=arguments.mode,
-        images=len(dataset)))
-    confusion_figure(scores, label_set).savefig(output / f'confusion{suffix}.png', dpi=100)
+    with atomic_write(output / f'scores{suffix}.json') as part:
+        part.write_text(as_json(
+            scores, label_set, weights=arguments.weights, root=arguments.root,
+            layout=arguments.layout, places=layout_arguments, sequences=arguments.sequences,
+            size=size, mode=arguments.mode, images=len(dataset)))
+    with atomic_write(output / f'confusion{suffix}.png') as part:
+        confusion_figure(scores, label_set).savefig(part, dpi=100)
     save_worst(output / f'worst{suffix}.png', scores, predict, dataset, label_set)
     print(f'written: {output}/scores{suffix}.json, confusion{suffix}.png, worst{suffix}.png')
 

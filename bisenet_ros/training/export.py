@@ -119,8 +119,12 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ValueError('ONNX models need the packages onnx and onnxruntime: install them')
     if arguments.count < 1:
         raise ValueError(f'--count is {arguments.count}; give at least 1')
+    path = weights_path(arguments.weights, torch.device('cpu'))
+    if output.exists() and output.samefile(path):
+        raise ValueError(f'{output} is the file of the weights, which would be lost: give another '
+                         'one to write')
     make_folder(output.parent)
-    weights = load_weights(weights_path(arguments.weights, torch.device('cpu')))
+    weights = load_weights(path)
     network = DeployedNetwork(weights)
     images = _images_as_seen(arguments.images, arguments.count, weights)
     model = (_onnx_model(weights, network, images, arguments.int8) if output.suffix == '.onnx'

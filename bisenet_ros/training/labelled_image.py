@@ -1,5 +1,7 @@
 """One image and its labels from disk, each checked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +72,24 @@ def load_labelled_image(image_path: Path, label_path: Path, size: tuple[int, int
     return LabelledImage(image, labels, original, colors)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """
+    Yield an image opened by Pillow.
+
+    :raises DatasetError: naming the file, if it, or the block, cannot read it.
+    """
+    try:
+        with Image.open(path) as file:
+            yield file
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f'{path} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels: scale '
+                           'image and label down') from error
+    except Exception as error:  # Damaged images fail in many ways.
+        raise DatasetError(
+            f'{path} cannot be read ({error}): save it anew, or take it out') from error
+
+
 def _require_whole_and_upright(path: Path) -> None:
     """
     Refuse an image that is damaged, or that has an EXIF rotation.
@@ -77,16 +97,13 @@ def _require_whole_and_upright(path: Path) -> None:
     OpenCV fills the missing rest of a truncated JPEG with grey. The label of a rotated image may
     have been drawn on the image as it is shown, or as it is stored.
     """
-    try:
-        with Image.open(path) as file:
-            # OpenCV has refused a truncated PNG already; decoding once more would double the time.
-            if file.format == 'PNG' and 'exif' not in file.info:
-                return
-            # Before load(), which rotates a TIFF and drops the entry.
-            orientation = file.getexif().get(_EXIF_ORIENTATION)
-            file.load()
-    except Exception as error:  # Damaged images fail in many ways.
-        raise DatasetError(f'{path} is damaged ({error}): save it anew, or take it out') from error
+    with _opened(path) as file:
+        # OpenCV has refused a truncated PNG already; decoding once more would double the time.
+        if file.format == 'PNG' and 'exif' not in file.info:
+            return
+        # Before load(), which rotates a TIFF and drops the entry.
+        orientation = file.getexif().get(_EXIF_ORIENTATION)
+        file.load()
     if orientation in _TURNED:
         raise DatasetError(f'{path} is stored turned and shown upright (EXIF orientation), so it '
                            'is unclear how its label lies: save image and label upright, without '
@@ -112,11 +129,8 @@ def _read_label(path: Path) -> tuple[np.ndarray, dict[int, tuple[int, ...]]]:
             color_type, 'has colours')
         raise DatasetError(f'{path} {found}: write class ids, as a PNG with one channel of 8 bits '
                            'or with a palette')
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file), _used_colors(file)
-    except Exception as error:  # Damaged images fail in many ways.
-        raise DatasetError(f'{path} is damaged ({error}): write it anew') from error
+    with _opened(path) as file:
+        return np.asarray(file), _used_colors(file)
 
 
 def _used_colors(file: Image.Image) -> dict[int, tuple[int, ...]]:

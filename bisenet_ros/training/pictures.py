@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bisenet_ros.atomic_write import atomic_write
 from bisenet_ros.segmentation.labels import LabelSet
 
 ROW_HEIGHT = 2.4  # inches
@@ -42,4 +43,5 @@ def save_pictures(path: Path, columns: list[tuple[str, list[np.ndarray]]],
                  for label in label_set.labels],
         loc='center', ncols=math.ceil(len(label_set.labels) / legend_rows),
         frameon=False, fontsize=9, handlelength=1.2, handleheight=1.2, columnspacing=1.2)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=150)

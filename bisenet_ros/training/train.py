@@ -5,13 +5,13 @@ import copy
 import csv
 import hashlib
 import math
+import shlex
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-import yaml
 from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
@@ -34,11 +34,11 @@ from bisenet_ros.training.augmentation import IGNORED, Augmentation
 from bisenet_ros.training.checkpoint import (
     check_output,
     check_pictures,
-    how_to_go_on,
     lasting_settings,
     load_checkpoint,
     locked,
     save_checkpoint,
+    save_config,
     schedule_progress,
 )
 from bisenet_ros.training.config import ConfigError, load_config
@@ -49,6 +49,7 @@ from bisenet_ros.training.datasets import (
     DatasetError,
     DatasetFiles,
     Palette,
+    available_memory,
     find_files,
     load_dataset,
 )
@@ -58,6 +59,9 @@ from bisenet_ros.training.metrics import network_predictor, score
 from bisenet_ros.training.step import TrainingStep, can_capture
 
 _LONGEST_WARMUP = 0.1  # of the schedule
+# What an iteration takes at least for each pixel of its crops: 450 with Xception39 in bf16, with
+# ResNet-18 or in fp32 more.
+_LEAST_BYTES = 400
 
 
 class Training:
@@ -80,6 +84,7 @@ class Training:
         # Before reading the data, which may take minutes, so that a wrong setting shows at once.
         dtype = _compute_dtype(config['precision'], self.device)
         _tell_unusual(config)
+        _require_memory(config, self.device)
         self.network, mean, std = make_network(config, self.label_set, checkpoint)
         distillation = _make_distillation(config, self.label_set, mean, std, self.device)
         # For the same reason, find the files of all data sets before reading any.
@@ -88,6 +93,8 @@ class Training:
         self.val_data, _ = self._load(val_files, palette)  # first, as it is read sooner
         self.train_data, self.sample_weights = self._load(train_files, palette)
         print(f'{len(self.train_data)} pictures to train on, {len(self.val_data)} to measure on')
+        self._fingerprints = {'train': _fingerprints(self.train_data),
+                              'val': _fingerprints(self.val_data)}
         self._warn_of_seen_pictures()
         self.network.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
@@ -130,9 +137,9 @@ class Training:
 
     def _warn_of_seen_pictures(self) -> None:
         # Compare pixels, as a picture may be in both under different names.
-        trained_on, measured_on = set(_hashes(self.train_data)), _hashes(self.val_data)
-        if seen := sum(each in trained_on for each in measured_on):
-            print(f'{seen} of {len(measured_on)} val pictures are trained on: the score says '
+        trained_on = {pixels for _, pixels, _ in self._fingerprints['train']}
+        if seen := sum(pixels in trained_on for _, pixels, _ in self._fingerprints['val']):
+            print(f'{seen} of {len(self.val_data)} val pictures are trained on: the score says '
                   'nothing of new ones')
 
     def _make_loss(self) -> JointLoss:
@@ -175,6 +182,14 @@ class Training:
         if running:
             self._validate(torch.stack(running).mean().item(), lr)
 
+    def how_to_go_on(self) -> str:
+        """Return a line break and the command that resumes the run; '' if its schedule is done."""
+        if self._progress() >= 1:
+            return ''
+        config_path, folder = (shlex.quote(str(path))
+                               for path in (self.output / 'config.yaml', self.output))
+        return f'\ngo on: train {config_path} --output {folder} --resume'
+
     def _progress(self) -> float:
         return schedule_progress(self.config['schedule'], self.iteration, self.seconds)
 
@@ -214,25 +229,24 @@ class Training:
 
     def _validate(self, loss: float, lr: float) -> None:
         self._require_finite(loss)
-        # Before scoring, because somebody who stops the run may not wait for the score. After the
-        # last iteration no checkpoint is needed yet: nothing but the score is left to do.
+        # Before scoring, because somebody who stops the run may not wait for the score.
         self._save_weights('last.safetensors')
-        if self._progress() < 1:
-            self._save_checkpoint()
+        self._save_checkpoint()
         predict = network_predictor(self.average, self.mean.tolist(), self.std.tolist())
         scores = score(predict, self.val_data, len(self.label_set.labels))
         row = {'iteration': self.iteration, 'minutes': round(self.seconds / 60, 2),
                'lr': round(lr, 6), 'loss': round(loss, 4),
                'mean_iou': round(scores.mean_iou, 4),
-               **{label.name: '-' if math.isnan(iou) else round(float(iou), 4)
+               # With a prefix, as a class may have the name of another column.
+               **{f'iou_{label.name}': '-' if math.isnan(iou) else round(float(iou), 4)
                   for label, iou in zip(self.label_set.labels, scores.class_iou)}}
         self.history.append(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()))
-        self._write_log()
         if scores.mean_iou > self.best:
             self.best = scores.mean_iou
             self._save_weights('best.safetensors')
         self._save_checkpoint()
+        self._write_log()  # last, as it is the least that a full disk can take
 
     def _write_log(self) -> None:
         with atomic_write(self.output / 'log.csv') as part, open(part, 'w', newline='') as file:
@@ -248,7 +262,8 @@ class Training:
             axes.plot(iterations, [row[key] for row in self.history], marker='.')
             axes.set(xlabel='iteration', title=key)
             axes.grid(alpha=0.3)
-        figure.savefig(self.output / 'curves.png', dpi=100)
+        with atomic_write(self.output / 'curves.png') as part:
+            figure.savefig(part, dpi=100)
 
     def _save_weights(self, name: str) -> None:
         network = self.config['network']
@@ -260,7 +275,7 @@ class Training:
         save_weights(self.output / name, weights)
 
     def _save_checkpoint(self) -> None:
-        state = {'settings': self._lasting_settings, 'pictures': self._picture_names(),
+        state = {'settings': self._lasting_settings, 'fingerprints': self._fingerprints,
                  'mean': self.mean.tolist(), 'std': self.std.tolist(),
                  'network': self.network.state_dict(), 'average': self.average.state_dict(),
                  'optimizer': self.optimizer.state_dict(), 'scaler': self.step.scaler.state_dict(),
@@ -269,12 +284,8 @@ class Training:
         save_checkpoint(state, self.output)
         self.saved_at = self.iteration
 
-    def _picture_names(self) -> dict[str, list[str]]:
-        return {role: [file.name for file in data.files]
-                for role, data in (('train', self.train_data), ('val', self.val_data))}
-
     def _resume(self, state: dict) -> None:
-        check_pictures(state, self._picture_names(), self.output)
+        check_pictures(state, self._fingerprints, self.output)
         self.network.load_state_dict(state['network'])
         self.average.load_state_dict(state['average'])
         for saved, own in zip(state['optimizer']['param_groups'], self.optimizer.param_groups):
@@ -308,9 +319,11 @@ def _find_files(config: dict, role: str) -> list[tuple[DatasetFiles, float]]:
     return data_sets
 
 
-def _hashes(data: Dataset) -> list[bytes]:
-    """Return a hash of the pixels of each image."""
-    return [hashlib.blake2b(image.cpu().numpy()).digest() for image in data.images]
+def _fingerprints(data: Dataset) -> list[tuple[str, str, str]]:
+    """Return, of each picture, the name of its file and hashes of its pixels and its labels."""
+    pixels, labels = ([hashlib.blake2b(each.cpu().numpy(), digest_size=16).hexdigest()
+                       for each in part] for part in (data.images, data.labels))
+    return [*zip((file.name for file in data.files), pixels, labels)]
 
 
 def _pixel_counts(data: Dataset, weights: torch.Tensor) -> torch.Tensor:
@@ -381,6 +394,18 @@ def _tell_unusual(config: dict) -> None:
               'global pooling it has one value of each picture): better at least 4')
 
 
+def _require_memory(config: dict, device: torch.device) -> None:
+    """
+    Refuse batches for which there is too little memory: Linux would end the process.
+
+    :raises MemoryError: if they do not fit; never for a GPU, which says so itself.
+    """
+    width, height = config['augmentation']['crop']
+    needed = _LEAST_BYTES * config['batch_size'] * width * height
+    if device.type == 'cpu' and needed > available_memory():
+        raise MemoryError
+
+
 def _make_distillation(config: dict, label_set: LabelSet, mean: tuple, std: tuple,
                        device: torch.device) -> DistillationLoss | None:
     settings = config['distillation']
@@ -426,10 +451,7 @@ def main(argv: list[str] | None = None) -> None:
     with ending_in_a_line('train'), naming_full_memory(
             'lower batch_size or augmentation.crop (image_size saves only the memory for pictures '
             'and their scores)'):
-        try:
-            _train(load_config(arguments.config, arguments.set), output, arguments.resume)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_go_on(output)) from None
+        _train(load_config(arguments.config, arguments.set), output, arguments.resume)
 
 
 def _train(config: dict, output: Path, resume: bool) -> None:
@@ -445,12 +467,11 @@ def _train(config: dict, output: Path, resume: bool) -> None:
 
 def _run(training: Training, config: dict, output: Path) -> None:
     """Train until the schedule ends, a signal comes, or nobody reads what is said."""
-    with atomic_write(output / 'config.yaml') as part:
-        part.write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
+    save_config(config, output)
 
     def stop(*_):
         if training.stop and training.saved_at == training.iteration:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(training.how_to_go_on())
         training.stop = True
         # RuntimeError: the signal came while the same stream was written to.
         with suppress(OSError, RuntimeError):
@@ -463,9 +484,8 @@ def _run(training: Training, config: dict, output: Path) -> None:
     set_handler(stop, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     with surviving_lost_readers(stop_unread):
         training.run()
-        print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}')
-        if training.stop:
-            print(how_to_go_on(output))
+        print(f'best mean IoU {100 * training.best:.1f}; weights, log and curves in {output}'
+              f'{training.how_to_go_on()}')
 
 
 if __name__ == '__main__':

@@ -103,6 +103,9 @@ def test_mistake_is_named(tmp_path, change, told):
 
 @pytest.mark.parametrize('text, told', [
     ('[1, 2', ' cannot be read: '), ('', ': the file is empty; '),
+    ('name: 2000-13-45', ' cannot be read: month must be'),
+    (f'ignore_id: {"9" * 5000}', ' cannot be read: Exceeds the limit'),
+    ('[' * 3000, ' cannot be read: maximum recursion'),
     ('- a\n- b', ": the file is ['")])
 def test_file_that_is_no_mapping_is_named(tmp_path, text, told):
     path = write(tmp_path, text)

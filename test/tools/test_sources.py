@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -74,6 +76,12 @@ class TestVideo:
         assert isinstance(source, VideoSource)
         assert source.rate == pytest.approx(12)
         assert [frame.image.mean() for frame in source] == pytest.approx(levels, abs=3)
+
+    def test_a_name_that_is_not_utf_8_is_refused(self, tmp_path):
+        path = tmp_path / os.fsdecode(b'stra\xdfe.avi')  # OpenCV crashes on it.
+        path.touch()
+        with pytest.raises(ValueError, match='is not UTF-8.*rename it'):
+            open_source(str(path))
 
     def test_rate_overrides(self, tmp_path):
         path = tmp_path / 'video.avi'

@@ -158,6 +158,15 @@ def test_an_impossible_output_folder_is_refused_before_any_data_is_read(weights,
         run_evaluate(weights, tmp_path / 'nowhere', tmp_path / 'file' / 'out')
 
 
+@pytest.mark.parametrize('name', ['scores.json', 'confusion.png', 'worst.png'])
+def test_a_full_disk_leaves_earlier_scores(weights, camvid_like, tmp_path, name):
+    (tmp_path / name).write_text('earlier')
+    (tmp_path / f'part.{name}').symlink_to('/dev/full')
+    with pytest.raises(SystemExit, match=f'evaluate: .*No space left on device: .*{name}'):
+        run_evaluate(weights, camvid_like, tmp_path)
+    assert (tmp_path / name).read_text() == 'earlier'
+
+
 def test_home_folders_are_found(weights, camvid_like, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     evaluate.main([weights, '~/camvid_like', '--output=~/scores'])
@@ -323,6 +332,9 @@ def test_what_export_cannot_use_is_named(weights, camvid_like, tmp_path):
         export.main([weights, str(images), str(tmp_path / 'model.pt')])
     with pytest.raises(SystemExit, match=r'export: .*empty: no images \(\.png'):
         export.main([weights, str(tmp_path / 'empty'), str(tmp_path / 'model.onnx')])
+    copy = shutil.copy(weights, tmp_path / 'copy.safetensors')
+    with pytest.raises(SystemExit, match=r'copy\.safetensors is the file of the weights'):
+        export.main([str(copy), str(images), str(copy)])
     (images / 'A_0.png').write_bytes(b'no image')
     with pytest.raises(SystemExit, match=r'export: .*A_0\.png cannot be read'):
         export.main([weights, str(images), str(tmp_path / 'model.onnx')])

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import fcntl
 import itertools
+import math
 import os
 import re
 import shutil
@@ -84,7 +85,8 @@ def test_training_learns_and_writes_its_files(small_config, camvid_like, tmp_pat
     assert [row['iteration'] for row in rows] == ['20', '40']
     assert float(rows[1]['loss']) < 0.7 * float(rows[0]['loss'])
     assert float(rows[0]['lr']) == pytest.approx(0.003 * (1 - 19 / 40) ** 0.9, abs=1e-6)
-    assert float(rows[1]['road']) > 0 and rows[1]['pole'] == '-', 'of which there are no labels'
+    assert float(rows[1]['iou_road']) > 0
+    assert rows[1]['iou_pole'] == '-', 'of which there are no labels'
     for name in ('curves.png', 'config.yaml', 'checkpoint.pth', 'last.safetensors'):
         assert (output / name).is_file(), name
     best = load_weights(output / 'best.safetensors')
@@ -384,11 +386,25 @@ def test_pictures_that_come_or_go_are_not_resumed(small_config, camvid_like, tmp
         run(small_config, tmp_path / 'run', resume=True)
 
 
-@pytest.mark.parametrize('missing', ['pictures', 'settings'])
+@pytest.mark.parametrize('split', ['train', 'trainannot', 'val', 'valannot'])
+def test_pictures_and_labels_that_change_are_not_resumed(small_config, camvid_like, tmp_path,
+                                                         split):
+    begun(small_config, tmp_path / 'run')
+    path = camvid_like / split / 'B_1.png'
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels[5, 5] = 1
+    cv2.imwrite(str(path), pixels)
+    role = split.removesuffix('annot')
+    with pytest.raises(ConfigError, match=rf'data.{role} has .*or labels: B_1.png\): restore'):
+        run(small_config, tmp_path / 'run', resume=True)
+
+
+@pytest.mark.parametrize('missing', ['fingerprints', 'settings', 'all'])
 def test_a_checkpoint_of_another_version_is_not_resumed(small_config, tmp_path, missing):
     training = begun(small_config, tmp_path)
     state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
-    del state[missing]
+    state = [] if missing == 'all' else {
+        name: value for name, value in state.items() if name != missing}
     torch.save(state, tmp_path / 'checkpoint.pth')
     with pytest.raises(ConfigError, match='checkpoint.pth is of another version .*: begin a new '
                                           'run with network.init'):
@@ -508,6 +524,17 @@ def test_a_full_memory_is_told(monkeypatch, small_config, command, work, told, l
         command.main([str(small_config)] + ['root'] * (command is evaluate))
 
 
+def test_a_batch_too_large_for_the_memory_is_refused(small_config, camvid_like, tmp_path,
+                                                     monkeypatch):
+    needed = train._LEAST_BYTES * 2 * 64 * 64
+    monkeypatch.setattr(train, 'available_memory', lambda: needed)
+    Training(load_config(str(small_config)), tmp_path)
+    monkeypatch.setattr(train, 'available_memory', lambda: needed - 1)
+    shutil.rmtree(camvid_like)  # It is told before any data is read.
+    with pytest.raises(SystemExit, match='train: too little memory: lower batch_size'):
+        main([str(small_config), '--output', str(tmp_path / 'run')])
+
+
 def test_other_faults_keep_their_traceback(monkeypatch, small_config):
     monkeypatch.setattr(train, '_train', lambda *_: allocate('a fault of this package'))
     with pytest.raises(RuntimeError, match='a fault of this package'):
@@ -534,6 +561,7 @@ def test_data_sets_too_large_together_are_refused_before_any_is_read(small_confi
     monkeypatch.setattr(datasets, '_MEMORY_INFO', info)
     data = f'layout: camvid, root: {camvid_like}'
     config = load_config(str(small_config), [f'data.train=[{{{data}}}, {{{data}, split: val}}]'])
+    monkeypatch.setattr(train, 'available_memory', lambda: math.inf)  # for the batches
     info.write_text('MemAvailable:     192 kB\n')
     assert len(Training(config, tmp_path).train_data) == 8
     info.write_text('MemAvailable:     191 kB\n')
@@ -576,12 +604,16 @@ def test_val_pictures_that_are_trained_on_are_reported(small_config, camvid_like
 
 
 def test_a_damaged_checkpoint_is_named(small_config, tmp_path):
-    """A power cut may leave it cut off like this."""
+    """A power cut may leave it cut off, and a worn disk with a byte that has changed."""
     training = begun(small_config, tmp_path)
     path = tmp_path / 'checkpoint.pth'
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match='checkpoint.pth cannot be read .*: begin a new run'):
-        load_checkpoint(training.config, tmp_path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for damaged in (content[:5000], content[:middle] + bytes([content[middle] ^ 255])
+                    + content[middle + 1:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match='checkpoint.pth cannot be read .*: begin a new run'):
+            load_checkpoint(training.config, tmp_path)
 
 
 def test_other_settings_are_told_before_any_data_is_read(small_config, camvid_like, tmp_path):
@@ -624,6 +656,16 @@ def test_the_best_weights_are_written_even_if_their_score_is_0(small_config, tmp
     load_weights(tmp_path / 'run' / 'best.safetensors')
 
 
+def test_a_class_may_have_the_name_of_another_column(small_config, tmp_path):
+    text = config_path('labels/camvid.yaml').read_text()
+    (tmp_path / 'mine.yaml').write_text(
+        text.replace('name: camvid', 'name: mine').replace('name: sky', 'name: loss'))
+    row, = run(small_config, tmp_path / 'run', f'label_set={tmp_path}/mine.yaml',
+               'schedule.iterations=1').history
+    assert len(row) == 5 + 11
+    assert row['loss'] > 1 >= row['iou_loss']
+
+
 def test_a_setting_given_twice_is_refused(small_config):
     text = small_config.read_text()
     small_config.write_text(text + 'seed: 3\n')
@@ -641,16 +683,25 @@ def test_a_setting_may_be_an_empty_text(small_config):
 def test_a_full_disk_leaves_what_was_there(small_config, tmp_path):
     training = run(small_config, tmp_path / 'run', 'schedule.iterations=1')
     written = {file.name: file.read_bytes() for file in (tmp_path / 'run').iterdir()}
-    for name in ('checkpoint.pth', 'last.safetensors', 'log.csv'):
+    for name in ('checkpoint.pth', 'last.safetensors', 'log.csv', 'curves.png'):
         (tmp_path / 'run' / f'part.{name}').symlink_to('/dev/full')
     for save in (training._save_checkpoint, lambda: training._save_weights('last.safetensors'),
-                 training._write_log):
+                 training._write_log, training._draw_curves):
         with pytest.raises(OSError, match=r'[Nn]o space left.*run/\w+\.\w+|'
                            'checkpoint.pth cannot be written'):
             save()
     assert {file.name for file in (tmp_path / 'run').iterdir()} == set(written)
     for name, content in written.items():
         assert (tmp_path / 'run' / name).read_bytes() == content, name
+
+
+def test_a_disk_too_full_for_the_log_still_takes_the_weights(small_config, tmp_path):
+    (tmp_path / 'part.log.csv').symlink_to('/dev/full')
+    with pytest.raises(OSError, match='log.csv'):
+        run(small_config, tmp_path, 'schedule.iterations=1')
+    load_weights(tmp_path / 'best.safetensors')
+    state = torch.load(tmp_path / 'checkpoint.pth', weights_only=True)
+    assert [row['iteration'] for row in state['history']] == [1]
 
 
 def test_a_full_disk_leaves_the_settings_of_a_run_that_is_to_go_on(small_config, tmp_path):
@@ -745,7 +796,16 @@ def test_init_from_the_papers_code_keeps_its_head(small_config, tmp_path):
     (f'optimizer.lr={10 ** 400}', 'optimizer.lr is inf; give a number'),
     ('validate_every=0', 'validate_every is 0; give at least 1'),
     ('image_size=[96]', r'image_size is \[96\]; give a list such as \[480, 360\]'),
-    ('image_size=[96, 0]', 'image_size is 0'),
+    ('image_size=[96, 31]', 'image_size is 31; give at least 32'),
+    ('image_size=[96, 65537]', 'image_size is 65537; give at most 65536'),
+    ('augmentation.crop=[65537, 64]', 'augmentation.crop is 65537; give at most 65536'),
+    ('batch_size=65537', 'batch_size is 65537; give at most 65536'),
+    ('schedule.iterations=1000000001', 'iterations is 1000000001; give at most 1000000000'),
+    ('validate_every=1000000001', 'validate_every is 1000000001; give at most 1000000000'),
+    ('loss.auxiliary_weight=1001', 'loss.auxiliary_weight is 1001.0; give at most 1000'),
+    ('distillation.weight=1001', 'distillation.weight is 1001.0; give at most 1000'),
+    ('data.train=[{layout: folders, root: mine, share: 1e7}]', 'data.train share is 10000000.0; '
+     'give at most 1000000'),
     ('data.val=[]', r'data.val is \[\]; give a list of data sets'),
     ('data.val=[{root: mine}]', "data.val has {'root': 'mine'}; .*a layout"),
     ('data.val=[{layout: folders, root: mine, spilt: val}]', "'spilt': 'val'.*but split"),
@@ -848,6 +908,26 @@ def test_an_earlier_run_is_kept(small_config, tmp_path):
         main([*command, '--resume', '--set', 'optimizer.lr=0.1'])
     main([*command, '--resume', '--set', 'schedule.iterations=2'])
     assert 'iterations: 2' in (tmp_path / 'run' / 'config.yaml').read_text()
+
+
+def test_settings_that_somebody_wrote_are_kept(small_config, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    mine = small_config.rename(tmp_path / 'mine' / 'config.yaml')
+    written = mine.read_text()
+    command = [str(mine), '--output', str(tmp_path / 'mine')]
+    with pytest.raises(SystemExit, match='mine/config.yaml would be overwritten.*--output'):
+        main(command)
+    assert mine.read_text() == written
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_begin_anew(small_config, tmp_path):
+    command = [str(small_config), '--output', str(tmp_path / 'run'), '--set',
+               'optimizer.name=sgd', 'schedule.iterations=2']
+    with pytest.raises(SystemExit, match='lower optimizer.lr'):
+        main([*command, 'optimizer.lr=1.0e+30'])
+    assert load_config(str(tmp_path / 'run' / 'config.yaml'))['optimizer']['lr'] == 1e30
+    main([*command, 'optimizer.lr=0.001'])
+    assert load_config(str(tmp_path / 'run' / 'config.yaml'))['optimizer']['lr'] == 0.001
 
 
 def test_a_second_training_in_the_same_folder_is_refused(small_config, tmp_path):
@@ -990,8 +1070,10 @@ def test_a_second_interrupt_ends_training_without_the_score(small_config, tmp_pa
         assert [row['iteration'] for row in csv.DictReader(file)] == ['2', '4']
 
 
+@pytest.mark.parametrize('iterations', [2, 4])
 def test_two_interrupts_end_training_during_a_scheduled_score(small_config, tmp_path, monkeypatch,
-                                                              capsys):
+                                                              capsys, iterations):
+    """Also during that after the last iteration, which is the first one scored here."""
     def score(*_):
         load_weights(tmp_path / 'run' / 'last.safetensors')
         assert (tmp_path / 'run' / 'checkpoint.pth').is_file()
@@ -1003,25 +1085,11 @@ def test_two_interrupts_end_training_during_a_scheduled_score(small_config, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(train, 'score', score)
         with pytest.raises(SystemExit, match='130'):
-            main(command)
-    assert 'train: interrupted\ngo on: train ' in capsys.readouterr().err
+            main([*command, '--set', f'schedule.iterations={iterations}'])
+    said = capsys.readouterr().err
+    assert 'train: interrupted\n' in said
+    assert ('\ngo on: train ' in said) == (iterations == 4), 'nothing is left to do after 2'
     main([*command, '--resume'])
-    with open(tmp_path / 'run' / 'log.csv') as file:
-        assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
-
-
-def test_interrupts_do_not_stop_the_last_score(small_config, tmp_path, monkeypatch):
-    """After the last iteration only the score is left to do, so interrupts do not stop it."""
-    honest, interrupted = train.score, []
-
-    def score(*arguments):
-        if not interrupted and not (tmp_path / 'run' / 'checkpoint.pth').is_file():
-            interrupted.extend(os.kill(os.getpid(), signal.SIGINT) or 'x' for _ in range(2))
-        return honest(*arguments)
-
-    monkeypatch.setattr(train, 'score', score)
-    main([str(small_config), '--output', str(tmp_path / 'run'), '--set', 'validate_every=4'])
-    assert interrupted and (tmp_path / 'run' / 'best.safetensors').is_file()
     with open(tmp_path / 'run' / 'log.csv') as file:
         assert [row['iteration'] for row in csv.DictReader(file)] == ['4']
 
