@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,8 @@ OBSTACLES_TOPIC = 'segmentation/obstacles'
 # messages that are published right after another grid; only every 3 s (heartbeat_period) does it
 # check whether something must be sent again.
 DELIVERY_TIMEOUT = 4.0
+# Odometry that begins anew more than so many times in so many seconds is told.
+RESTARTS, RESTARTS_PERIOD = 3, 10.0
 
 
 class CostmapPlaceholder:
@@ -126,6 +129,8 @@ class CostmapOutput:
         self._publishing_share = Rate()
         self._lock = threading.Lock()
         self._cameras = {name: _CameraRecord() for name in cameras}
+        # When odometry began anew, s by the monotonic clock.
+        self._restarts: deque[float] = deque(maxlen=RESTARTS)
         self._stamp = Time().to_msg()
         self._combined = node.create_publisher(OccupancyGrid, COSTMAP_TOPIC, LATCHED_QOS)
         self._classes = {
@@ -182,6 +187,7 @@ class CostmapOutput:
                     if seconds < newest:  # Placed by odometry from before it began anew.
                         return
                     self._costmap.clear()
+                    self._restarts.append(time.monotonic())
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
                     segmentation.confidence, seconds, confidence_threshold)
@@ -235,6 +241,12 @@ class CostmapOutput:
         return {name: camera.failure or _why_stale(camera.age, *limit)
                 for name, camera in self._cameras.items()
                 if now - camera.seen_at > limit[0] and (camera.failure or not only_failed)}
+
+    @property
+    def odometry_restarts(self) -> bool:
+        """Whether the costmap is cleared again and again, as odometry seems to begin anew."""
+        return len(self._restarts) == RESTARTS and (
+            time.monotonic() - self._restarts[0] < RESTARTS_PERIOD)
 
     def publish(self, stale_after: float) -> None:
         """

@@ -46,6 +46,9 @@ class Health:
         warnings += [
             f'{count} publishers send on {topic}, whose messages mix: stop all but one'
             for topic, count in self._publisher_counts().items() if count > 1]
+        if self._costmap is not None and self._costmap.odometry_restarts:
+            warnings.append('the costmap is cleared again and again, because odometry jumps or '
+                            'pauses: does only one node send it, and steadily?')
         overload = self._costmap_overload()
         busy_for = self._worker.busy_for()
         if self._costmap is not None and self._costmap.publishing_fault:

@@ -99,19 +99,32 @@ class TransformSource:
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
         self.buffer.watch(frame, child)
+        # For frames that are not connected yet, other cameras' masks do not wait.
+        timeout = (self._patience.timeout((camera, child))
+                   if self.buffer.can_transform(frame, child, Time()) else 0.0)
         try:
             transform = self.buffer.lookup_transform(
-                frame, child, stamp,
-                Duration(seconds=self._patience.timeout((camera, child)))).transform
+                frame, child, stamp, Duration(seconds=timeout)).transform
         except tf2_ros.TransformException as error:
             self._patience.timed_out((camera, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
-            ) from error
+                f'{self._why_missing(frame, child, stamp)}') from error
         if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
                 f'the transform of {child!r} in {frame!r} {gap} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
+
+
+    def _why_missing(self, frame: str, child: str, stamp: Time) -> str:
+        """Return what an error should add to what tf2 says; '' if there is nothing."""
+        if refused := self.buffer.refused(frame, child):
+            return f'; the transforms of {", ".join(refused)} are invalid'
+        newest = self.buffer.newest(frame, child)
+        behind = 0.0 if newest is None else 1e-9 * (stamp.nanoseconds - newest)
+        return '' if behind <= 0 else (
+            f'; TF is {behind:.2f} s behind the image, for which at most {POSE_TIMEOUT} s are '
+            'waited: send it sooner and at a higher rate, what is fixed on /tf_static')
 
 
 class TransformOdometry:

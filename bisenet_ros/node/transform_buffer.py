@@ -1,11 +1,13 @@
 """A TF buffer that knows when time jumped back, and when a transform jumped or was silent."""
 
 import math
+import time
 from collections import defaultdict
 
 import tf2_ros
 from geometry_msgs.msg import TransformStamped
 
+from bisenet_ros.node.faults import LOG_THROTTLE
 from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
 
@@ -32,15 +34,18 @@ class TransformBuffer(tf2_ros.Buffer):
         self._watched: set[tuple[str, str]] = set()
         # By child frame, for transforms that move.
         self._gaps: dict[str, PoseGaps] = defaultdict(lambda: PoseGaps(largest_gap))
+        # Child frames whose last transform was not valid, and when tf2 may log that again.
+        self._refused: set[str] = set()
+        self._next_log: dict[str, float] = {}
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a moving transform, if not late; called by tf2_ros.TransformListener."""
         parent, child = _frames(transform)
         if not _is_taken(transform, parent, child):
             # Not added to the gaps: a source that sends invalid poses counts as silent.
-            if not _is_infinite(transform):
-                super().set_transform(transform, authority)  # tf2 refuses it, and logs why.
+            self._refuse(transform, authority, child)
             return
+        self._refused.discard(child)
         instant = nanoseconds(transform.header.stamp)
         gaps, pose = self._gaps[child], transform.transform
         if gaps.add(instant, pose.translation, pose.rotation) and self._is_watched(child):
@@ -52,6 +57,13 @@ class TransformBuffer(tf2_ros.Buffer):
             return
         self._parents[child] = parent
         super().set_transform(transform, authority)
+
+    def _refuse(self, transform: TransformStamped, authority: str, child: str) -> None:
+        self._refused.add(child)
+        now = time.monotonic()
+        if now >= self._next_log.get(child, -math.inf) and not _is_infinite(transform):
+            self._next_log[child] = now + LOG_THROTTLE
+            super().set_transform(transform, authority)  # tf2 refuses it, and logs why.
 
     def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
         """Add a fixed transform; called by tf2_ros.TransformListener."""
@@ -79,6 +91,10 @@ class TransformBuffer(tf2_ros.Buffer):
     def newest(self, frame: str, child: str) -> int | None:
         """Return the last instant (ns) at which the pose is known; None if it never changes."""
         return min((gaps.last for gaps in self._gaps_between(frame, child)), default=None)
+
+    def refused(self, frame: str, child: str) -> list[str]:
+        """Return the child frames between two frames whose last transform was not valid."""
+        return sorted(self._refused & (self._links(frame, child) | {child}))
 
     def watch(self, frame: str, child: str) -> None:
         """Note that the pose of `child` in `frame` is used: only jumps of its transforms count."""

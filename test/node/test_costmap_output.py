@@ -647,6 +647,20 @@ def is_known(output):
     return output._costmap.combined().max() >= 0
 
 
+def test_odometry_that_jumps_again_and_again_is_told(output):
+    """As where two nodes send it."""
+    output, tell = output
+    health = health_of(output, ['listener'])
+    for turn in range(3):
+        tell(range(10 * turn + 10, 10 * turn + 20), x=5.0 * (turn % 2))
+        observe(output, turn + 1.55, 'road')
+        assert health.assess(60.0)[1] == 'segmenting'
+    tell(range(40, 50), x=5.0)
+    observe(output, 4.55, 'road')
+    level, message = health.assess(60.0)
+    assert level == DiagnosticStatus.WARN and 'does only one node send it' in message
+
+
 def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
     """Odometry may have been restarted meanwhile, at another place."""
     output, tell = output

@@ -27,7 +27,12 @@ from test_costmap_output import (  # noqa: E402
 )
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
-from bisenet_ros.node.poses import IMPATIENCE  # noqa: E402
+from bisenet_ros.node.poses import (  # noqa: E402
+    IMPATIENCE,
+    POSE_TIMEOUT,
+    PoseUnavailableError,
+    TransformSource,
+)
 from bisenet_ros.node.transform_buffer import TransformBuffer  # noqa: E402
 
 # By REP-103: x right, y down, z forward, in a body frame with x forward, y left, z up.
@@ -230,6 +235,21 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
     robot.send_until(known(robot))
 
 
+def test_who_is_not_connected_is_not_waited_for_and_who_is_late_is_told():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('transforms', context=context)
+    source, still = TransformSource(node), ((0.0, 0.0, 0.0), Quaternion(w=1.0))
+    source.buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
+    for child, waits, words in (('camera', False, 'camera'), ('base_link', True, '0.50 s behind')):
+        began = time.monotonic()
+        with pytest.raises(PoseUnavailableError, match=words):
+            source.pose('odom', child, rclpy.time.Time(nanoseconds=1_500_000_000), '')
+        assert (time.monotonic() - began >= POSE_TIMEOUT) == waits
+    source.destroy()
+    rclpy.shutdown(context=context)
+
+
 def test_silence_between_two_branches_of_the_tree():
     """The branches are a camera's turning mast and base_footprint, both below base_link."""
     still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
@@ -269,7 +289,7 @@ def test_a_jump_on_the_way_between_two_frames_is_told(slash):
 
 
 @pytest.mark.parametrize('x, w', [(math.nan, 1.0), (0.0, 0.0), (math.inf, 1.0), (0.0, math.nan)])
-def test_invalid_transforms_count_as_silence(x, w):
+def test_invalid_transforms_count_as_silence_and_are_not_all_logged(x, w, capfd):
     """tf2 refuses them, and interpolates from the last pose before to the first one after."""
     buffer = TransformBuffer(largest_gap=0.5)
     for tenth in range(31):
@@ -277,6 +297,9 @@ def test_invalid_transforms_count_as_silence(x, w):
         buffer.set_transform(transform(
             'odom', 'base_link', tenth / 10, (x if broken else 6.0 * (tenth < 15), 0.0, 0.0),
             Quaternion(w=w if broken else 1.0)), 'test')
+        assert buffer.refused('odom', 'base_link') == ['base_link'] * broken
+    # Of one transform tf2 may log two lines.
+    assert capfd.readouterr().err.count('Ignoring transform') in ((0,) if math.isinf(x) else (1, 2))
     assert buffer.gap('odom', 'base_link', 1_500_000_000) == 'was silent for 1.00 s'
     assert buffer.may_have_begun_anew('odom', 'base_link', 1e9, 2e9)
 
