@@ -32,7 +32,9 @@ def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def own_domain() -> dict[str, str]:
     """Return the variables that give a process and its children a DDS domain of their own."""
-    return {'ROS_DOMAIN_ID': str(free_domain_id()), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    # A discovery server that is set for the robot, or cannot be reached, knows nothing of these.
+    return {'ROS_DOMAIN_ID': str(free_domain_id()), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'ROS_DISCOVERY_SERVER': ''}
 
 
 def free_domain_id() -> int:

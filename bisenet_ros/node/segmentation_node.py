@@ -21,7 +21,6 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
@@ -42,6 +41,7 @@ from bisenet_ros.node.health import Health
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
 from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
+from bisenet_ros.node.start_ros import start_ros
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker, repeated
 from bisenet_ros.segmentation import Segmenter
@@ -511,22 +511,6 @@ def spin(node: Node) -> None:
             node.get_logger().error(str(error))
 
 
-def start_ros(argv: Sequence[str] | None) -> str:
-    """Start rclpy with the ROS arguments; return why that failed, with the remedy, else ''."""
-    try:
-        # Our own signal handlers: rclpy's would end the context before the node can take back its
-        # costmap.
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    except (rclpy_implementation.RCLError, rclpy_implementation.UnknownROSArgsError) as error:
-        remedies = {
-            'Sequence should be of same type': 'write all numbers of a list with a decimal point, '
-                                               'for example [0.2, 0.0, 0.5]',
-            'log directory': 'set ROS_LOG_DIR to a folder that can be written'}
-        return '; '.join([f'segmentation_node: not started: {describe(error)}', *(
-            remedy for cause, remedy in remedies.items() if cause in str(error))])
-    return ''
-
-
 def main(argv: Sequence[str] | None = None) -> str | None:
     """
     Run the node until it is interrupted.
@@ -537,7 +521,7 @@ def main(argv: Sequence[str] | None = None) -> str | None:
     handle_end_signals()
     node = None
     try:
-        if failure := start_ros(argv):
+        if failure := start_ros('segmentation_node', argv):
             return failure
         node = SegmentationNode()
         logging.getLogger('bisenet_ros').addHandler(RosLogHandler(node.get_logger()))

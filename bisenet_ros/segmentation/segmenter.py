@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,6 +92,10 @@ class Segmenter:
         """
         if channel_order not in ('rgb', 'bgr'):
             raise ValueError(f"channel_order is {channel_order!r}; give 'rgb' or 'bgr'")
+        if self.pipeline is None:
+            raise ValueError('this Segmenter is closed; make another')
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise ValueError('images is one image; give a list of images')
         for image in images:
             if not isinstance(image, np.ndarray):  # cv2.imread returns None for no image
                 raise ValueError(f'image is {image!r}; give (height, width, 3) uint8')
@@ -164,8 +169,10 @@ def _checked_network_size(network_size: tuple[int, int]) -> tuple[int, int] | No
     """Return the size for all images; None for (0, 0), where each image's own size decides."""
     try:
         width, height = network_size
+        width, height = map(operator.index, (width, height))
     except (TypeError, ValueError):
-        raise ValueError(f'network_size is {network_size!r}; give (width, height)') from None
+        raise ValueError(f'network_size is {network_size!r}; give (width, height) in whole '
+                         'numbers') from None
     if (width, height) == (0, 0):
         return None
     if min(width, height) < 32 or width % 8 or height % 8:

@@ -9,6 +9,8 @@ from bisenet_ros.resources import user_path
 _MATRICES = {'k': ('camera_matrix', 9), 'r': ('rectification_matrix', 9),
              'p': ('projection_matrix', 12), 'd': ('distortion_coefficients', None)}
 
+_LONGEST_SIDE = 2 ** 32 - 1  # of sensor_msgs/CameraInfo
+
 
 def load_calibration(path: str | Path) -> dict:
     """
@@ -28,10 +30,13 @@ def load_calibration(path: str | Path) -> dict:
                   'distortion_model': str(entries['distortion_model'])}
         fields |= {field: [float(value) for value in entries[entry]['data']]
                    for field, (entry, _) in _MATRICES.items()}
+        for side in fields['width'], fields['height']:
+            if not 0 < side <= _LONGEST_SIDE:
+                raise ValueError(f'no image has a side of {side} pixels')
     except KeyError as error:
         raise ValueError(f'{path}: {error} is missing; expected the YAML that '
                          'camera_calibration writes') from None
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{path} is not a camera_calibration YAML: {error}') from None
     for field, (entry, length) in _MATRICES.items():
         if length and len(fields[field]) != length:

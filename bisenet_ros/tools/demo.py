@@ -32,7 +32,13 @@ from bisenet_ros.tools.node_process import (
 from bisenet_ros.tools.pictures import Costmap, Moment
 from bisenet_ros.tools.play import add_source_arguments, open_source_arguments
 from bisenet_ros.tools.processes import ModuleProcess
-from bisenet_ros.tools.report import Recording, compare_costmaps, compare_masks, write_report
+from bisenet_ros.tools.report import (
+    REPORT_FILES,
+    Recording,
+    compare_costmaps,
+    compare_masks,
+    write_report,
+)
 from bisenet_ros.tools.sources import Source, StreetSource
 from bisenet_ros.transport import IMAGE_TOPIC, large_image_environment, own_domain
 
@@ -50,6 +56,8 @@ def run(options: argparse.Namespace) -> None:
     camera_pose = options.camera_pose or (source.camera_pose if source else None)
     require_calibration(options, source, camera_pose)
     choose_transport()
+    for name in REPORT_FILES:  # Of an earlier run, should this one end before its report.
+        (folder / name).unlink(missing_ok=True)
     with ExitStack() as stack:
         node = start_node(node_parameters(options, source, camera_pose), folder)
         stack.callback(node.stop)
@@ -65,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
                    FIRST_MASK_TIMEOUT)
         recording = record(monitor, processes, folder, options.duration)
         figures = run_figures(monitor, options)
-        if monitor.is_failing:
+        if monitor.is_troubled:
             print(f'demo: the node says: {monitor.health}', file=sys.stderr)
     label_set = load_label_set(monitor.diagnostics['label_set'] if options.label_set == 'auto'
                                else options.label_set)
@@ -98,8 +106,7 @@ def choose_transport() -> None:
     and a transport that delivers camera images.
     """
     if 'ROS_DOMAIN_ID' not in os.environ:
-        for name, value in own_domain().items():
-            os.environ.setdefault(name, value)
+        os.environ.update(own_domain())
     os.environ.update(large_image_environment(os.environ))
     print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}',
           flush=True)

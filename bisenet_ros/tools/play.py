@@ -28,7 +28,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -37,6 +36,7 @@ from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.end_signals import handle_end_signals
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
+from bisenet_ros.node.start_ros import start_ros
 from bisenet_ros.tools.calibration import load_calibration
 from bisenet_ros.tools.sources import ACCEPTED, Source, SourceFrame, open_source
 from bisenet_ros.transport import IMAGE_TOPIC, camera_info_topic, large_image_environment
@@ -153,7 +153,11 @@ class Player(Node):
         image = frame.image
         if frame.channel_order == 'rgb':
             image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        is_encoded, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not is_encoded:
+            height, width = image.shape[:2]
+            raise ValueError(f'an image of {width}x{height} does not fit a JPEG: leave '
+                             '--compressed out')
         return CompressedImage(header=header, format='bgr8; jpeg compressed bgr8',
                                data=array('B', jpeg.tobytes()))
 
@@ -252,14 +256,15 @@ def main(argv: list[str] | None = None) -> int:
                         help='publish JPEG images on <image topic>/compressed')
     parser.add_argument('--reliability', choices=('reliable', 'best_effort'), default='reliable')
     argv = sys.argv if argv is None else ['play', *argv]
-    options = parser.parse_args(remove_ros_args(argv)[1:])
-
     keep_large_blocks()
     os.environ.update(large_image_environment(os.environ))
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     # A process that is just killed leaves the shared memory of the transport behind.
     handle_end_signals()
+    if failure := start_ros('play', argv):
+        print(failure, file=sys.stderr)
+        return 1
     try:
+        options = parser.parse_args(remove_ros_args(argv)[1:])
         source = open_source_arguments(options)
         player = Player(source, options)
         try:

@@ -14,6 +14,7 @@ from bisenet_ros.training.scores import Scores
 
 MOMENTS_KEPT = 60
 STRIP_ROWS = 3
+REPORT_FILES = ('strip.png', 'report.json', 'report.md')
 LETHAL = 100  # nav_msgs/OccupancyGrid
 
 
@@ -109,7 +110,7 @@ def _share(holds: np.ndarray) -> float | None:
 
 def write_report(folder: Path, figures: dict, recording: Recording, label_set: LabelSet) -> None:
     """
-    Write `strip.png`, `report.json` and `report.md`.
+    Write REPORT_FILES.
 
     :param figures: name to value, in the order in which they are to stand in the report.
     """

@@ -299,7 +299,8 @@ def test_invalid_transforms_count_as_silence_and_are_not_all_logged(x, w, capfd)
             Quaternion(w=w if broken else 1.0)), 'test')
         assert buffer.refused('odom', 'base_link') == ['base_link'] * broken
     # Of one transform tf2 may log two lines.
-    assert capfd.readouterr().err.count('Ignoring transform') in ((0,) if math.isinf(x) else (1, 2))
+    assert capfd.readouterr().err.count('Ignoring transform') in (
+        (0,) if math.isinf(x) else (1, 2))
     assert buffer.gap('odom', 'base_link', 1_500_000_000) == 'was silent for 1.00 s'
     assert buffer.may_have_begun_anew('odom', 'base_link', 1e9, 2e9)
 

@@ -262,6 +262,7 @@ def test_fusing_batch_norms_changes_nothing(camvid_weights):
     ({'network_size': (0, 320)}, '0x320'),
     ({'network_size': 640}, r'network_size is 640; give \(width, height\)'),
     ({'network_size': (1, 2, 3)}, 'network_size is .1, 2, 3.; give'),
+    ({'network_size': (32.0, 32.0)}, 'network_size is .32.0, 32.0.; give'),
     ({'label_set': 'cityscapes'}, "11 classes.*'cityscapes' has 19"),
 ])
 def test_wrong_settings_are_named(camvid_weights, arguments, told):
@@ -277,6 +278,8 @@ def test_a_closed_segmenter_holds_no_network(camvid_weights):
     network = weakref.ref(segmenter.pipeline.engine)
     segmenter.close()
     assert network() is None
+    with pytest.raises(ValueError, match='this Segmenter is closed'):
+        segmenter.segment([])
 
 
 def test_onnx_runtime_has_no_bfloat16(camvid_weights):

@@ -29,7 +29,8 @@ def test_other_parameters_reach_the_node():
 @pytest.mark.parametrize('assignment, remedy', [
     ('precision:=fp16', 'has an option of its own: give --precision'),
     ('network_size:=[64, 48]', 'has an option of its own: give --network-size'),
-    ('precision', 'is not NAME:=VALUE')])
+    ('precision', 'is not NAME:=VALUE'),
+    ('mask_size:=[64', 'has no value in YAML')])
 def test_parameters_that_have_an_option_are_refused(assignment, remedy):
     with pytest.raises(ValueError, match=f'{re.escape(repr(assignment))} .*{remedy}'):
         node_parameters('-p', assignment)

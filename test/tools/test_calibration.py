@@ -48,6 +48,8 @@ def test_every_field(tmp_path):
     (CALIBRATION.replace('camera_matrix', 'matrix'), "'camera_matrix' is missing"),
     (CALIBRATION.replace('243.34, ', ''), 'camera_matrix has 8 values, not 9'),
     (CALIBRATION.replace('243.34', 'wide'), 'not a camera_calibration YAML.*wide'),
+    (CALIBRATION.replace('width: 640', 'width: .inf'), 'not a camera_calibration YAML'),
+    (CALIBRATION.replace('width: 640', 'width: -640'), 'YAML: no image has a side of -640'),
     ('[1, 2', 'not a camera_calibration YAML'),
     ('', 'not a camera_calibration YAML'),
 ])

@@ -195,7 +195,7 @@ def test_what_has_no_pose_is_left_out(graph):
 
 @pytest.mark.parametrize('graph', [False], indirect=True)
 def test_diagnostics(graph):
-    for name, state, level in [('segmentation', 'active', DiagnosticStatus.WARN),
+    for name, state, level in [('segmentation', 'active', DiagnosticStatus.OK),
                                ('other', 'broken', DiagnosticStatus.ERROR)]:
         graph.publishers['diagnostics'].publish(DiagnosticArray(status=[DiagnosticStatus(
             name=name, level=level, message=f'is {state}',
@@ -205,8 +205,8 @@ def test_diagnostics(graph):
         graph.executor.spin_once(timeout_sec=0.02)
     assert graph.monitor.diagnostics == {'state': 'active'}
     assert graph.monitor.health == 'is active'
-    assert not graph.monitor.is_failing
+    assert not graph.monitor.is_troubled
     graph.publishers['diagnostics'].publish(DiagnosticArray(status=[DiagnosticStatus(
-        name='segmentation', level=DiagnosticStatus.ERROR, message='is broken')]))
-    graph.spin_until(lambda: graph.monitor.is_failing)
+        name='segmentation', level=DiagnosticStatus.WARN, message='is broken')]))
+    graph.spin_until(lambda: graph.monitor.is_troubled)
     assert graph.monitor.health == 'is broken'

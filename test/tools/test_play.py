@@ -274,3 +274,9 @@ def test_errors_are_one_line(transport_as_before, capfd, folder, calibration_fil
     errors = capfd.readouterr().err
     assert errors.startswith(complaint)
     assert errors.count('\n') == 1
+
+
+def test_why_ros_does_not_start_is_told(transport_as_before, capfd):
+    assert main(['--ros-args', '--params-file', '/nowhere.yaml']) == 1
+    errors = capfd.readouterr().err
+    assert errors.splitlines()[-1].startswith('play: not started: ') and 'Trace' not in errors

@@ -15,6 +15,7 @@ from pathlib import Path
 from bisenet_ros.allocator import keep_large_blocks
 from bisenet_ros.command_line import end_children_when_terminated, interrupted, make_folder
 from bisenet_ros.resources import user_path
+from bisenet_ros.segmentation.device import naming_full_memory
 from bisenet_ros.tools.benchmark.machine import machine
 from bisenet_ros.tools.benchmark.report import write_json
 
@@ -73,7 +74,8 @@ def measure(measurement: str, arguments: Sequence[str]) -> None:
     make_folder(options.output)
     keep_large_blocks()
     before = machine()  # The load afterwards is our own.
-    report = module.run(options)
+    with naming_full_memory('give smaller sizes'):
+        report = module.run(options)
     command = ' '.join(['benchmark', measurement, *arguments])
     path = options.output / f'{measurement}.json'
     write_json(path, {'command': command, 'machine': before, **report})

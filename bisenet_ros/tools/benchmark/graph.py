@@ -84,7 +84,10 @@ def node_parameters(options: argparse.Namespace) -> dict[str, object]:
         if name in settings:
             raise ValueError(f'parameter {assignment!r} has an option of its own: give '
                              f'--{name.replace("_", "-")}')
-        parameters[name] = yaml.safe_load(value)
+        try:
+            parameters[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f'parameter {assignment!r} has no value in YAML: {error}') from error
     return parameters
 
 
