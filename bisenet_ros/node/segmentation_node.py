@@ -531,7 +531,10 @@ def main(argv: Sequence[str] | None = None) -> str | None:
         pass
     finally:
         # A launch in a script sends Ctrl-C a second time, any launch SIGTERM after five seconds,
-        # and a closing terminal SIGHUP; none of these interrupts this, see handle_end_signals.
+        # and a closing terminal SIGHUP. Our handler ignores these, but Python removes it when it
+        # ends.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()

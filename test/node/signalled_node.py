@@ -25,8 +25,17 @@ class Storage:
         return 0
 
 
-def signal_twice(number: int) -> None:
+class Last:
+    """Sends this process a signal when Python ends, which has removed handlers by then."""
+
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT) -> None:
+        kill(process, number)
+
+
+def signal_again(number: int) -> None:
     """Send the signal while the node works, and each signal that ends it while it is ending."""
+    global last
+    last = Last()
     honest = segmentation_node.SegmentationNode.close
 
     def close(node) -> None:
@@ -79,7 +88,7 @@ def main() -> None:
     if moment == 'making':
         segmentation_node.Parameters = make
     elif moment == 'ending':
-        signal_twice(number)
+        signal_again(number)
     elif moment == 'losing':
         lose_the_gpu()
     else:
