@@ -20,8 +20,9 @@ def handle_end_signals() -> None:
     """
     Have the first of these signals raise KeyboardInterrupt or SystemExit in the main thread.
 
-    Further ones do nothing, so that they do not interrupt the clean-up. SIGINT explicitly, because
-    a script's background jobs start with it ignored.
+    Further ones do nothing, so that they do not interrupt the clean-up; a loop must therefore call
+    raise_if_signalled, in case the exception was lost. SIGINT explicitly, because a script's
+    background jobs start with it ignored.
     """
     set_handler(_on_signal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 

@@ -26,5 +26,7 @@ def parse_yaml(text: str) -> object:
     """
     try:
         return yaml.load(text, _UniqueKeyLoader)
-    except (ValueError, RecursionError) as error:  # a 13th month, a thousand brackets
-        raise yaml.YAMLError(str(error)) from error
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # a 13th month, a thousand brackets, a tag that does not fit
+        raise yaml.YAMLError(str(error) or type(error).__name__) from error

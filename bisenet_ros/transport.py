@@ -32,7 +32,8 @@ def large_image_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def own_domain() -> dict[str, str]:
     """Return the variables that give a process and its children a DDS domain of their own."""
-    # A discovery server that is set for the robot, or cannot be reached, knows nothing of these.
+    # Empty: by a discovery server that is set for the robot, these processes might not find each
+    # other.
     return {'ROS_DOMAIN_ID': str(free_domain_id()), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
             'ROS_DISCOVERY_SERVER': ''}
 

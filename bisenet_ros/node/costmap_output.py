@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -40,7 +41,7 @@ OBSTACLES_TOPIC = 'segmentation/obstacles'
 # messages that are published right after another grid; only every 3 s (heartbeat_period) does it
 # check whether something must be sent again.
 DELIVERY_TIMEOUT = 4.0
-# Odometry that begins anew more than so many times in so many seconds is told.
+# Odometry that begins anew so many times within so many seconds is told.
 RESTARTS, RESTARTS_PERIOD = 3, 10.0
 
 
@@ -186,8 +187,9 @@ class CostmapOutput:
                 if self._poses.may_have_begun_anew(*sorted((1e9 * newest, stamp.nanoseconds))):
                     if seconds < newest:  # Placed by odometry from before it began anew.
                         return
+                    if newest > -math.inf:  # Else there is nothing to clear.
+                        self._restarts.append(time.monotonic())
                     self._costmap.clear()
-                    self._restarts.append(time.monotonic())
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,
                     segmentation.confidence, seconds, confidence_threshold)
@@ -212,6 +214,7 @@ class CostmapOutput:
         counts before its next mask.
         """
         self.clear()
+        self._restarts.clear()
         self.publishing_fault = ''
         self.forget_failures()
         for camera in self._cameras.values():
@@ -236,7 +239,8 @@ class CostmapOutput:
 
         :param only_failed: return only cameras with a known fault.
         """
-        limit = min((stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'))
+        limit = min((stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'),
+                    key=itemgetter(0))
         now = time.monotonic()
         return {name: camera.failure or _why_stale(camera.age, *limit)
                 for name, camera in self._cameras.items()
@@ -387,7 +391,7 @@ def _why_stale(age: float, limit: float, limit_name: str) -> str:
         return (f'images are {age:.1f} s older than the newest odometry: synchronise the clocks, '
                 f'or make {limit_name} larger')
     return (f'nothing has been segmented that came within {limit} s of the wall clock: '
-            f'where the network, a bag or a simulation is slow, or max_rate low, make '
+            'where the network, a bag or a simulation is slow, or max_rate low, make '
             f'{limit_name} larger')
 
 

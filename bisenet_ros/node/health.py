@@ -44,11 +44,13 @@ class Health:
         """
         errors, warnings = self._camera_troubles(stale_after)
         warnings += [
-            f'{count} publishers send on {topic}, whose messages mix: stop all but one'
+            f'{count} publishers send on {topic}, whose messages mix: stop all but one (one that '
+            'was killed leaves by itself within half a minute)'
             for topic, count in self._publisher_counts().items() if count > 1]
         if self._costmap is not None and self._costmap.odometry_restarts:
             warnings.append('the costmap is cleared again and again, because odometry jumps or '
-                            'pauses: does only one node send it, and steadily?')
+                            'pauses: does only one node send it, steadily, and no short bag '
+                            'loop?')
         overload = self._costmap_overload()
         busy_for = self._worker.busy_for()
         if self._costmap is not None and self._costmap.publishing_fault:

@@ -99,28 +99,28 @@ class TransformSource:
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
         self.buffer.watch(frame, child)
+        is_connected = self.buffer.can_transform(frame, child, Time())
         # For frames that are not connected yet, other cameras' masks do not wait.
-        timeout = (self._patience.timeout((camera, child))
-                   if self.buffer.can_transform(frame, child, Time()) else 0.0)
+        timeout = self._patience.timeout((camera, child)) if is_connected else 0.0
         try:
             transform = self.buffer.lookup_transform(
                 frame, child, stamp, Duration(seconds=timeout)).transform
         except tf2_ros.TransformException as error:
-            self._patience.timed_out((camera, child))
+            if is_connected:
+                self._patience.timed_out((camera, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
-                f'{self._why_missing(frame, child, stamp)}') from error
+                f'{self._why_missing(frame, child, stamp, is_connected)}') from error
         if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
                 f'the transform of {child!r} in {frame!r} {gap} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
 
-
-    def _why_missing(self, frame: str, child: str, stamp: Time) -> str:
+    def _why_missing(self, frame: str, child: str, stamp: Time, is_connected: bool) -> str:
         """Return what an error should add to what tf2 says; '' if there is nothing."""
         if refused := self.buffer.refused(frame, child):
             return f'; the transforms of {", ".join(refused)} are invalid'
-        newest = self.buffer.newest(frame, child)
+        newest = self.buffer.newest(frame, child) if is_connected else None
         behind = 0.0 if newest is None else 1e-9 * (stamp.nanoseconds - newest)
         return '' if behind <= 0 else (
             f'; TF is {behind:.2f} s behind the image, for which at most {POSE_TIMEOUT} s are '
@@ -152,6 +152,7 @@ class OdometryTopic:
 
     def __init__(self, node: LifecycleNode, topic: str, frame: str, base_frame: str) -> None:
         self._node = node
+        self._name = topic
         self._frames = (frame, base_frame)
         self._poses: deque[tuple[int, np.ndarray]] = deque()
         self._gaps = PoseGaps(LARGEST_GAP)
@@ -210,8 +211,8 @@ class OdometryTopic:
         return self._gaps.last
 
     def _why_silent(self) -> str:
-        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
-        if types - {ODOMETRY_TYPE}:
+        types = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._name)}
+        if types and ODOMETRY_TYPE not in types:
             return (f'{self._topic} is sent as {", ".join(sorted(types))}, not {ODOMETRY_TYPE}: '
                     'set costmap.odometry.topic to a topic of that type')
         return f'nothing has come on {self._topic}' + (

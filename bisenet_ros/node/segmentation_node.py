@@ -535,13 +535,15 @@ def main(argv: Sequence[str] | None = None) -> str | None:
         # ends.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    if node is not None and node.device_lost:
-        # For those who restart failed processes. At once: see SegmentationNode._close.
-        os._exit(1)
+        try:
+            if node is not None:
+                node.close()
+                node.destroy_node()
+            rclpy.try_shutdown()
+        finally:
+            if node is not None and node.device_lost:
+                # For those who restart failed processes. At once: see SegmentationNode._close.
+                os._exit(1)
     return None
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import rclpy
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from bisenet_ros.node.faults import describe
@@ -25,7 +24,7 @@ def start_ros(command: str, argv: Sequence[str] | None) -> str:
     """
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    except (RuntimeError, ValueError, rclpy_implementation.UnknownROSArgsError) as error:
+    except (RuntimeError, ValueError) as error:
         remedies = [remedy for cause, remedy in _REMEDIES.items() if cause in str(error)]
         return '; '.join([f'{command}: not started: {describe(error)}', *remedies])
     return ''

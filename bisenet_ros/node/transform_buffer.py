@@ -43,7 +43,7 @@ class TransformBuffer(tf2_ros.Buffer):
         parent, child = _frames(transform)
         if not _is_taken(transform, parent, child):
             # Not added to the gaps: a source that sends invalid poses counts as silent.
-            self._refuse(transform, authority, child)
+            self._refuse(transform, authority, parent, child)
             return
         self._refused.discard(child)
         instant = nanoseconds(transform.header.stamp)
@@ -58,8 +58,11 @@ class TransformBuffer(tf2_ros.Buffer):
         self._parents[child] = parent
         super().set_transform(transform, authority)
 
-    def _refuse(self, transform: TransformStamped, authority: str, child: str) -> None:
+    def _refuse(self, transform: TransformStamped, authority: str, parent: str,
+                child: str) -> None:
         self._refused.add(child)
+        if '' not in (parent, child):
+            self._parents.setdefault(child, parent)  # so that `refused` finds the link
         now = time.monotonic()
         if now >= self._next_log.get(child, -math.inf) and not _is_infinite(transform):
             self._next_log[child] = now + LOG_THROTTLE

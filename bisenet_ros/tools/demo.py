@@ -105,11 +105,14 @@ def choose_transport() -> None:
     A domain of its own, unless the user chose one, so that nothing else on the network disturbs;
     and a transport that delivers camera images.
     """
+    hiding = ''
     if 'ROS_DOMAIN_ID' not in os.environ:
-        os.environ.update(own_domain())
+        domain = own_domain()
+        hiding = ' '.join(name for name in domain if os.environ.get(name))
+        os.environ.update(domain)
     os.environ.update(large_image_environment(os.environ))
-    print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}',
-          flush=True)
+    print(f'to watch with ROS 2 tools: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}'
+          + (f'; unset {hiding}' if hiding else ''), flush=True)
 
 
 def node_parameters(options: argparse.Namespace, source: Source | None,

@@ -33,7 +33,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.end_signals import handle_end_signals
+from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.node.start_ros import start_ros
@@ -98,6 +98,7 @@ class Player(Node):
                     self._tell_what_plays(frame)
                 if not self._source.live:
                     due = self._wait_until(due)
+                raise_if_signalled()
                 self._publish(frame, message)
         self._images.wait_for_all_acked(Duration(seconds=2))
         self.get_logger().info('played once; --loop repeats it')
@@ -256,6 +257,12 @@ def main(argv: list[str] | None = None) -> int:
                         help='publish JPEG images on <image topic>/compressed')
     parser.add_argument('--reliability', choices=('reliable', 'best_effort'), default='reliable')
     argv = sys.argv if argv is None else ['play', *argv]
+    try:
+        options = parser.parse_args(remove_ros_args(argv)[1:])
+    except RuntimeError as error:  # in ROS's own arguments
+        print(f'play: not started: {error}', file=sys.stderr)
+        return 1
+
     keep_large_blocks()
     os.environ.update(large_image_environment(os.environ))
     # A process that is just killed leaves the shared memory of the transport behind.
@@ -264,7 +271,6 @@ def main(argv: list[str] | None = None) -> int:
         print(failure, file=sys.stderr)
         return 1
     try:
-        options = parser.parse_args(remove_ros_args(argv)[1:])
         source = open_source_arguments(options)
         player = Player(source, options)
         try:

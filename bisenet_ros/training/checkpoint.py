@@ -165,7 +165,8 @@ def check_pictures(state: dict, pictures: dict[str, list[tuple[str, str, str]]],
     for role, earlier in state['fingerprints'].items():
         if earlier != pictures[role]:
             then, now = Counter(earlier), Counter(pictures[role])
-            some = sorted({name for name, *_ in (then - now) + (now - then)})[:3]
+            names = sorted({name for name, *_ in (then - now) + (now - then)})
+            some = names[:3] or ['their order']
             raise ConfigError(
                 f'data.{role} has {len(pictures[role])} pictures, in the run to resume '
                 f'{len(earlier)} (others, or other pixels or labels: {", ".join(some)}): restore '

@@ -183,9 +183,11 @@ class Training:
             self._validate(torch.stack(running).mean().item(), lr)
 
     def how_to_go_on(self) -> str:
-        """Return a line break and the command that resumes the run; '' if its schedule is done."""
+        """Return a line break and the command with which to go on; '' if nothing is left to do."""
         if self._progress() >= 1:
-            return ''
+            last = shlex.quote(str(self.output / 'last.safetensors'))
+            is_scored = bool(self.history) and self.history[-1]['iteration'] == self.iteration
+            return '' if is_scored else f'\nonly the score is missing: evaluate {last} <data set>'
         config_path, folder = (shlex.quote(str(path))
                                for path in (self.output / 'config.yaml', self.output))
         return f'\ngo on: train {config_path} --output {folder} --resume'

@@ -241,7 +241,8 @@ def test_who_is_not_connected_is_not_waited_for_and_who_is_late_is_told():
     node = rclpy.create_node('transforms', context=context)
     source, still = TransformSource(node), ((0.0, 0.0, 0.0), Quaternion(w=1.0))
     source.buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
-    for child, waits, words in (('camera', False, 'camera'), ('base_link', True, '0.50 s behind')):
+    for child, waits, words in (('camera', False, '"camera".*does not exist[^;]*$'),
+                                ('base_link', True, '0.50 s behind')):
         began = time.monotonic()
         with pytest.raises(PoseUnavailableError, match=words):
             source.pose('odom', child, rclpy.time.Time(nanoseconds=1_500_000_000), '')
@@ -303,6 +304,15 @@ def test_invalid_transforms_count_as_silence_and_are_not_all_logged(x, w, capfd)
         (0,) if math.isinf(x) else (1, 2))
     assert buffer.gap('odom', 'base_link', 1_500_000_000) == 'was silent for 1.00 s'
     assert buffer.may_have_begun_anew('odom', 'base_link', 1e9, 2e9)
+
+
+def test_a_link_that_was_never_valid_is_named():
+    buffer, level = TransformBuffer(largest_gap=0.5), Quaternion(w=1.0)
+    links = (transform(*names, 1, (x, 0.0, 0.0), level) for *names, x in (
+        ('base_footprint', 'base_link', 0.0), ('odom', 'base_footprint', math.nan)))
+    buffer.set_transform_static(next(links), 'test')
+    buffer.set_transform(next(links), 'test')
+    assert buffer.refused('odom', 'base_link') == ['base_footprint']
 
 
 def test_poses_of_a_restarted_source_are_not_mixed_with_those_from_before():

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from bisenet_ros.command_line import positive
 from bisenet_ros.node.costmap_output import COSTMAP_TOPIC
 from bisenet_ros.segmentation import Segmenter
+from bisenet_ros.strict_yaml import parse_yaml
 from bisenet_ros.tools.benchmark.network_alone import Cost, NetworkAlone
 from bisenet_ros.tools.benchmark.options import (
     SEGMENTER_OPTIONS,
@@ -85,7 +86,7 @@ def node_parameters(options: argparse.Namespace) -> dict[str, object]:
             raise ValueError(f'parameter {assignment!r} has an option of its own: give '
                              f'--{name.replace("_", "-")}')
         try:
-            parameters[name] = yaml.safe_load(value)
+            parameters[name] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ValueError(f'parameter {assignment!r} has no value in YAML: {error}') from error
     return parameters

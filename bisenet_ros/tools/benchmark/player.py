@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, Header
 
 from bisenet_ros.allocator import keep_large_blocks
-from bisenet_ros.end_signals import handle_end_signals
+from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_info import camera_info_message
 from bisenet_ros.node.image_conversion import to_image_message
 from bisenet_ros.tools.listening import listening
@@ -64,6 +64,7 @@ class Player(Node):
         """Publish for ever."""
         for number in itertools.count():
             self._wait_until_due()
+            raise_if_signalled()
             self._publish(number)
 
     def _on_rate(self, message: Float64) -> None:
