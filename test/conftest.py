@@ -43,6 +43,5 @@ def camvid() -> Path:
     """Return the folder of CamVid in SegNet's layout: train/, trainannot/, val/, valannot/."""
     folder = Path(os.environ.get('BISENET_ROS_CAMVID', ROOT.parent / 'shared' / 'camvid'))
     if not (folder / 'val').is_dir():
-        pytest.skip(
-            reason=f'needs CamVid, not in {folder}: name its folder in BISENET_ROS_CAMVID')
+        pytest.skip(reason=f'no CamVid in {folder}: name its folder in BISENET_ROS_CAMVID')
     return folder

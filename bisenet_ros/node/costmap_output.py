@@ -184,11 +184,12 @@ class CostmapOutput:
             seconds = stamp.nanoseconds * 1e-9
             with self._lock:
                 newest = self._costmap.newest_stamp
-                if self._poses.may_have_begun_anew(*sorted((1e9 * newest, stamp.nanoseconds))):
+                # Where there is no newest, nothing has been seen that could lie elsewhere now.
+                if newest > -math.inf and self._poses.may_have_begun_anew(
+                        *sorted((1e9 * newest, stamp.nanoseconds))):
                     if seconds < newest:  # Placed by odometry from before it began anew.
                         return
-                    if newest > -math.inf:  # Else there is nothing to clear.
-                        self._restarts.append(time.monotonic())
+                    self._restarts.append(time.monotonic())
                     self._costmap.clear()
                 used = self._costmap.update(
                     frame.camera, camera, camera_pose, base_pose, segmentation.class_ids,

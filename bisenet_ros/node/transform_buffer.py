@@ -97,7 +97,7 @@ class TransformBuffer(tf2_ros.Buffer):
 
     def refused(self, frame: str, child: str) -> list[str]:
         """Return the child frames between two frames whose last transform was not valid."""
-        return sorted(self._refused & (self._links(frame, child) | {child}))
+        return sorted(self._refused & self._links(frame, child))
 
     def watch(self, frame: str, child: str) -> None:
         """Note that the pose of `child` in `frame` is used: only jumps of its transforms count."""

@@ -125,9 +125,9 @@ class DevicePipeline:
             return _Batch(shape, self.device, self._compute, self._stream, self.captures)
         except RuntimeError as error:
             reason = str(error)
+        # Not in the except clause, where the error still holds device memory.
         if device_is_lost(str(self.device)):
             raise RuntimeError(reason)
-        # Not in the except clause, where the error still holds device memory.
         self._batches = {shape: []}
         with contextlib.suppress(RuntimeError):
             # PyTorch up to 2.11 may take a capture that failed for one that is still going on
