@@ -73,7 +73,7 @@ class SemanticCostmap:
 
     With the robot's motion (update's T_odom_base) the grid lies axis-aligned in the odometry
     frame, follows the robot and accumulates. Without, it lies in the base frame and holds the
-    latest mask of each camera only. Not safe for use from several threads at once.
+    latest mask of each camera only. Not safe for use from several threads at once; see `prepare`.
 
     :param settings: CostmapSettings.
     :param label_set: LabelSet (anything whose labels have id, name, cost, obstacle and ground).
@@ -234,8 +234,8 @@ class SemanticCostmap:
         """
         Build a camera's lookup table, as `update` does if it was not built before.
 
-        That takes many times as long as the rest of an update. Only `update` and this use the
-        tables: other methods may run in other threads meanwhile.
+        That takes many times as long as the rest of an update. Other threads may call other
+        methods meanwhile, but not for the same camera.
 
         :raises PoseError: as update does.
         """

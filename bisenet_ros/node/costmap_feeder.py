@@ -1,6 +1,8 @@
-"""The thread that adds masks to the costmap, so that their publishing does not wait for TF."""
+"""The threads that add masks to the costmap, so that their publishing does not wait for TF."""
 
 import threading
+from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from bisenet_ros.node.camera_input import Frame
@@ -25,31 +27,37 @@ class SegmentedFrame(NamedTuple):
 
 class CostmapFeeder:
     """
-    Adds the newest mask of each camera to the costmap, in a thread of its own.
+    Adds the newest mask of each camera to the costmap, in a thread for each.
 
-    A mask may have to wait for the transform at its stamp. If transforms come more slowly than
-    masks, some masks are skipped; publishing masks never waits.
+    A mask may have to wait for the transform at its stamp. Where transforms come later than the
+    next mask, some masks are skipped. Neither publishing nor other cameras' masks wait.
+
+    :param cameras: their names, as in Frame.camera.
     """
 
-    def __init__(self, costmap: CostmapOutput, faults: Faults) -> None:
+    def __init__(self, costmap: CostmapOutput, cameras: Iterable[str], faults: Faults) -> None:
         self._costmap = costmap
+        self._cameras = tuple(cameras)
         self._faults = faults
         self._offered = threading.Condition()
         self._newest: dict[str, SegmentedFrame] = {}
-        self._worker: Worker | None = None
+        self._workers: list[Worker] = []
 
     def start(self) -> None:
         """Begin to add the masks that are offered."""
-        self._worker = Worker(self._take, self._offered, self._observe, 'costmap')
-        self._worker.start()
+        self._workers = [
+            Worker(partial(self._take, camera), self._offered, self._observe, f'costmap {camera}')
+            for camera in self._cameras]
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
-        """Stop, once the mask in work is added; forget masks that were offered but not added."""
-        if self._worker is None:
-            return
-        self._worker.stop()
-        self._worker = None
-        self._newest.clear()
+        """Stop, once the masks in work are added; forget those that were offered but not taken."""
+        with self._offered:
+            self._newest.clear()
+        for worker in self._workers:
+            worker.stop()
+        self._workers = []
 
     def wanted(self) -> bool:
         """Return whether anybody subscribes to the costmap."""
@@ -59,18 +67,17 @@ class CostmapFeeder:
         """Hand over a mask; it replaces the same camera's last one if that is still waiting."""
         with self._offered:
             self._newest[segmented.frame.camera] = segmented
-            self._offered.notify()
+            self._offered.notify_all()
 
-    def _take(self) -> list[SegmentedFrame]:
-        newest = list(self._newest.values())
-        self._newest.clear()
-        return newest
+    def _take(self, camera: str) -> list[SegmentedFrame]:
+        newest = self._newest.pop(camera, None)
+        return [] if newest is None else [newest]
 
-    def _observe(self, newest: list[SegmentedFrame]) -> None:
-        for segmented in newest:
+    def _observe(self, taken: list[SegmentedFrame]) -> None:
+        segmented, = taken
+        try:
+            self._costmap.observe(*segmented)
+        except Exception as error:  # The thread must live on.
             frame = segmented.frame
-            try:
-                self._costmap.observe(*segmented)
-            except Exception as error:  # Other cameras' masks are added all the same.
-                self._faults.report_throttled(
-                    frame.camera, 'costmap', f'costmap: {frame.topic}: {describe(error)}')
+            self._faults.report_throttled(
+                frame.camera, 'costmap', f'costmap: {frame.topic}: {describe(error)}')

@@ -104,7 +104,7 @@ class CostmapOutput:
 
     Nav2 never expires a grid, so the costmap is published as unknown here whenever it may be
     wrong (no image for `stale_after`, no calibration, no pose, a failure, a pause). `observe`
-    runs in the feeder's thread, the rest in the executor's.
+    runs in a thread for each camera, the rest in the executor's.
 
     Nothing is published before the first `publish_unknown`, which may fail.
 
@@ -178,7 +178,7 @@ class CostmapOutput:
                                  'driver stamp its images with a time')
             stamp = Time.from_msg(header.stamp)
             camera_pose = self._poses.camera(frame.camera, header.frame_id, stamp)
-            base_pose = self._poses.base(frame.camera, stamp)
+            base_pose = self._poses.base(stamp)
             # Without the lock, so that nobody has to wait while a lookup table is built.
             self._costmap.prepare(frame.camera, camera, camera_pose)
             seconds = stamp.nanoseconds * 1e-9

@@ -1,10 +1,8 @@
 """Where the camera is on the robot and the robot in the world, at an image's stamp."""
 
 import threading
-import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Hashable
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -30,11 +28,7 @@ except ImportError:
     tf2_ros = None
 
 # How long an image may wait for the transform or odometry at its stamp (s).
-POSE_TIMEOUT = 0.2
-# After waiting in vain, a camera's images do not wait at all for this long (s), because other
-# cameras' masks would have to wait, too. Much shorter than stale_after, or one late message would
-# make the costmap unknown.
-IMPATIENCE = 0.5
+POSE_TIMEOUT = 0.5
 # Between poses further apart than this (s) the robot may have been anywhere.
 LARGEST_GAP = 0.5
 ODOMETRY_KEPT = 10.0  # s; masks of a slow network come late
@@ -46,23 +40,6 @@ class PoseUnavailableError(ValueError):
     """A pose at an image's stamp is not known; the text says which and why."""
 
 
-class Patience:
-    """Tells how long to wait for what usually comes soon, but not every time if it never does."""
-
-    def __init__(self) -> None:
-        self._impatient_until: dict[Hashable, float] = {}
-
-    def timeout(self, what: Hashable) -> float:
-        """Return how long (s) to wait for it."""
-        impatient = time.monotonic() < self._impatient_until.get(what, 0.0)
-        return 0.0 if impatient else POSE_TIMEOUT
-
-    def timed_out(self, what: Hashable) -> None:
-        """Note that it did not come in that time."""
-        if self.timeout(what):
-            self._impatient_until[what] = time.monotonic() + IMPATIENCE
-
-
 class TransformSource:
     """
     Poses from TF; where tf2_ros is not installed there are none.
@@ -72,7 +49,6 @@ class TransformSource:
 
     def __init__(self, node: LifecycleNode) -> None:
         self.buffer = self._listener = None
-        self._patience = Patience()
         if tf2_ros is not None:
             self.buffer = TransformBuffer(LARGEST_GAP)
             self._listener = tf2_ros.TransformListener(self.buffer, node)
@@ -82,11 +58,10 @@ class TransformSource:
         if self._listener is not None:
             self._listener.unregister()
 
-    def pose(self, frame: str, child: str, stamp: Time, camera: str) -> np.ndarray:
+    def pose(self, frame: str, child: str, stamp: Time) -> np.ndarray:
         """
         Return the 4x4 pose of `child` in `frame` at `stamp`, after a short wait if need be.
 
-        :param camera: the camera whose image is to be placed; each has its own Patience.
         :raises PoseUnavailableError: if TF does not know the pose at exactly that time, or jumped
             or was silent for longer than LARGEST_GAP around it.
         """
@@ -99,27 +74,23 @@ class TransformSource:
                 'the image\'s stamp is 0, for which TF would give any pose: let the camera driver '
                 'stamp its images')
         self.buffer.watch(frame, child)
-        is_connected = self.buffer.can_transform(frame, child, Time())
-        # For frames that are not connected yet, other cameras' masks do not wait.
-        timeout = self._patience.timeout((camera, child)) if is_connected else 0.0
         try:
             transform = self.buffer.lookup_transform(
-                frame, child, stamp, Duration(seconds=timeout)).transform
+                frame, child, stamp, Duration(seconds=POSE_TIMEOUT)).transform
         except tf2_ros.TransformException as error:
-            if is_connected:
-                self._patience.timed_out((camera, child))
             raise PoseUnavailableError(
                 f'no transform from {child!r} to {frame!r} at the image\'s stamp: {error}'
-                f'{self._why_missing(frame, child, stamp, is_connected)}') from error
+                f'{self._why_missing(frame, child, stamp)}') from error
         if gap := self.buffer.gap(frame, child, stamp.nanoseconds):
             raise PoseUnavailableError(
                 f'the transform of {child!r} in {frame!r} {gap} when the image was taken')
         return _matrix(transform.translation, transform.rotation)
 
-    def _why_missing(self, frame: str, child: str, stamp: Time, is_connected: bool) -> str:
+    def _why_missing(self, frame: str, child: str, stamp: Time) -> str:
         """Return what an error should add to what tf2 says; '' if there is nothing."""
         if refused := self.buffer.refused(frame, child):
             return f'; the transforms of {", ".join(refused)} are invalid'
+        is_connected = self.buffer.can_transform(frame, child, Time())
         newest = self.buffer.newest(frame, child) if is_connected else None
         behind = 0.0 if newest is None else 1e-9 * (stamp.nanoseconds - newest)
         return '' if behind <= 0 else (
@@ -134,9 +105,9 @@ class TransformOdometry:
         self._transforms = transforms
         self._frames = (frame, base_frame)
 
-    def pose(self, stamp: Time, camera: str) -> np.ndarray:
+    def pose(self, stamp: Time) -> np.ndarray:
         """Return the 4x4 pose of the base in the odometry frame; see TransformSource.pose."""
-        return self._transforms.pose(*self._frames, stamp, camera)
+        return self._transforms.pose(*self._frames, stamp)
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """Return whether it may have begun anew between two instants (ns); see PoseGaps."""
@@ -157,7 +128,6 @@ class OdometryTopic:
         self._poses: deque[tuple[int, np.ndarray]] = deque()
         self._gaps = PoseGaps(LARGEST_GAP)
         self._fault = ''
-        self._patience = Patience()
         self._changed = threading.Condition()
         self._subscription = node.create_subscription(
             Odometry, topic, self._on_odometry, ODOMETRY_QOS)
@@ -167,11 +137,10 @@ class OdometryTopic:
         """Stop listening."""
         self._node.destroy_subscription(self._subscription)
 
-    def pose(self, stamp: Time, camera: str) -> np.ndarray:
+    def pose(self, stamp: Time) -> np.ndarray:
         """
         Return the 4x4 pose of the base in the odometry frame at `stamp`, between two messages.
 
-        :param camera: the camera whose image is to be placed; each has its own Patience.
         :raises PoseUnavailableError: if there is no message from before the stamp or, after a
             short wait, from after it; if these two are more than LARGEST_GAP apart or the robot
             jumped between them; if the frames are not those of the parameters, or the values are
@@ -179,10 +148,8 @@ class OdometryTopic:
         """
         instant = stamp.nanoseconds
         with self._changed:
-            if not self._changed.wait_for(
-                    lambda: self._poses and self._poses[-1][0] >= instant,
-                    self._patience.timeout(camera)):
-                self._patience.timed_out(camera)
+            self._changed.wait_for(
+                lambda: self._poses and self._poses[-1][0] >= instant, POSE_TIMEOUT)
             poses = list(self._poses)
         if self._fault:
             raise PoseUnavailableError(f'{self._topic} {self._fault}')
@@ -297,16 +264,15 @@ class RobotPoses:
         fixed = self._fixed_camera_poses[name]
         if fixed is not None:
             return fixed
-        return self._transforms.pose(self._base_frame, optical_frame, stamp, name)
+        return self._transforms.pose(self._base_frame, optical_frame, stamp)
 
-    def base(self, camera: str, stamp: Time) -> np.ndarray | None:
+    def base(self, stamp: Time) -> np.ndarray | None:
         """
         Return the 4x4 pose of the base in the odometry frame; None without odometry.
 
-        :param camera: the camera whose image is to be placed.
         :raises PoseUnavailableError: if it is not known at the stamp.
         """
-        return None if self._odometry is None else self._odometry.pose(stamp, camera)
+        return None if self._odometry is None else self._odometry.pose(stamp)
 
     def may_have_begun_anew(self, start: float, end: float) -> bool:
         """

@@ -191,7 +191,7 @@ class SegmentationNode(LifecycleNode):
             self._configure_costmap()
         self._apply_max_rate()
         if self._costmap is not None:
-            self._costmap_feeder = CostmapFeeder(self._costmap, self._faults)
+            self._costmap_feeder = CostmapFeeder(self._costmap, self._inputs, self._faults)
         self._processor = FrameProcessor(
             self._segmenter, self._outputs, self._costmap_feeder, parameters, self._faults,
             self._on_device_lost)

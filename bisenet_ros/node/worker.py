@@ -47,7 +47,7 @@ class Worker(Generic[Item]):
         """
         with self._new_item:
             self._stopping = True
-            self._new_item.notify()
+            self._new_item.notify_all()  # Other workers may wait for it, too.
         # Not by join(): if a signal interrupts it, Python up to 3.12 believes that the thread has
         # ended.
         return self._at_rest.wait(timeout)
