@@ -28,6 +28,7 @@ from bisenet_ros.training.scores import Scores
 
 # Images in worst.png.
 WORST_COUNT = 4
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MODES = {'ss': 'single scale (ss)', 'msf': 'multi-scale and flip (msf)'}
 
 
@@ -49,6 +50,36 @@ def table(scores: Scores, label_set: LabelSet) -> str:
              for label, iou in zip(label_set.labels, scores.class_iou)]
     return '\n'.join([*lines, f'{"mean IoU":>14}  {100 * scores.mean_iou:5.1f}',
                       f'{"pixel accuracy":>14}  {100 * scores.pixel_accuracy:5.1f}'])
+
+
+def ground_by_confidence(scores: Scores, label_set: LabelSet) -> list[dict[str, float]]:
+    """
+    Return what each of the node's `confidence_threshold` would cost, and save.
+
+    :returns: for each of scores.confident `threshold`; `ground_found`, the share of the pixels of
+        ground classes that are classified as any of these; and `obstacles_taken_for_ground`, the
+        share of the pixels of obstacle classes that are. Empty where either kind has no pixels.
+    """
+    is_ground, is_obstacle = (np.array([getattr(label, kind) for label in label_set.labels], bool)
+                              for kind in ('ground', 'obstacle'))
+    pixels = scores.confusion.sum(1)
+    if not pixels[is_ground].sum() or not pixels[is_obstacle].sum():
+        return []
+
+    def share(confusion: np.ndarray, kind: np.ndarray) -> float:
+        return round(float(confusion[np.ix_(kind, is_ground)].sum() / pixels[kind].sum()), 5)
+
+    return [{'threshold': threshold, 'ground_found': share(confusion, is_ground),
+             'obstacles_taken_for_ground': share(confusion, is_obstacle)}
+            for threshold, confusion in scores.confident.items()]
+
+
+def ground_table(rows: list[dict[str, float]]) -> str:
+    """Return what ground_by_confidence gives as lines of text."""
+    return '\n'.join([
+        'confidence_threshold  ground found  obstacles taken for ground',
+        *(f'{row["threshold"]:20.1f}  {row["ground_found"]:12.1%}  '
+          f'{row["obstacles_taken_for_ground"]:26.2%}' for row in rows)])
 
 
 def as_json(scores: Scores, label_set: LabelSet, **about) -> str:
@@ -151,16 +182,20 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     dataset = load_dataset([files], label_set, tuple(size))
     if arguments.mode == 'msf':
         predict = multi_scale_flip(predict, device)
-    scores = score(predict, dataset, len(label_set.labels))
+    scores = score(predict, dataset, len(label_set.labels), thresholds=THRESHOLDS)
+    ground = ground_by_confidence(scores, label_set)
 
     print(f'{len(dataset)} pictures, scored at {size[0]}x{size[1]}, {_MODES[arguments.mode]}')
     print(table(scores, label_set))
+    if ground:
+        print(f'\n{ground_table(ground)}\n')
     suffix = '' if arguments.mode == 'ss' else f'_{arguments.mode}'
     with atomic_write(output / f'scores{suffix}.json') as part:
         part.write_text(as_json(
             scores, label_set, weights=arguments.weights, root=arguments.root,
             layout=arguments.layout, places=layout_arguments, sequences=arguments.sequences,
-            size=size, mode=arguments.mode, images=len(dataset)))
+            size=size, mode=arguments.mode, images=len(dataset),
+            ground_by_confidence=ground))
     with atomic_write(output / f'confusion{suffix}.png') as part:
         confusion_figure(scores, label_set).savefig(part, dpi=100)
     save_worst(output / f'worst{suffix}.png', scores, predict, dataset, label_set)

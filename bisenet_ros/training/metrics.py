@@ -60,20 +60,29 @@ def multi_scale_flip(predict: Predictor, device: torch.device) -> Predictor:
 
 
 @torch.inference_mode()
-def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4) -> Scores:
+def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4,
+          thresholds: Sequence[float] = ()) -> Scores:
     """
     Score a predictor on every image of a data set.
 
     :param classes: how many.
     :param batch: images at a time.
+    :param thresholds: of Scores.confident, 0 to 1.
     """
-    metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
+    metric, *confident = (
+        MulticlassConfusionMatrix(classes, ignore_index=IGNORED, validate_args=False)
+        for _ in (None, *thresholds))
     accuracy = []
     # No bar in log files, where it would fill pages below the bar of the training.
     for start in tqdm(range(0, len(dataset), batch), desc='scoring', leave=False, disable=None):
-        predicted = predict(dataset.images[start:start + batch]).argmax(1)
-        metric.to(predicted.device)
+        probabilities = predict(dataset.images[start:start + batch])
+        likeliest, predicted = probabilities.max(1)
         labels = dataset.labels[start:start + batch].to(predicted.device).long()
-        metric.update(predicted, labels)
+        metric.to(predicted.device).update(predicted, labels)
+        for threshold, each in zip(thresholds, confident):
+            uncertain = likeliest < threshold * probabilities.sum(1)
+            each.to(predicted.device).update(predicted, labels.masked_fill(uncertain, IGNORED))
         accuracy.append((predicted == labels).sum((1, 2)) / (labels != IGNORED).sum((1, 2)))
-    return Scores(metric.compute().cpu().numpy(), torch.cat(accuracy).cpu().numpy())
+    return Scores(metric.compute().cpu().numpy(), torch.cat(accuracy).cpu().numpy(),
+                  {threshold: each.compute().cpu().numpy()
+                   for threshold, each in zip(thresholds, confident)})

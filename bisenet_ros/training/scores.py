@@ -1,6 +1,7 @@
 """How well masks were segmented: IoU per class and what follows from the confusion matrix."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,10 +14,13 @@ class Scores:
     :ivar confusion: (classes, classes) pixel counts, rows the truth, columns the prediction.
     :ivar image_accuracy: (images,) share of each image's counted pixels that are right; NaN for an
         image without any. None if it was not computed.
+    :ivar confident: by confidence threshold, the confusion of the pixels that are at least that
+        probable.
     """
 
     confusion: np.ndarray
     image_accuracy: np.ndarray | None = None
+    confident: Mapping[float, np.ndarray] = field(default_factory=dict)
 
     @property
     def class_iou(self) -> np.ndarray:

@@ -230,10 +230,43 @@ def test_a_class_without_labels_has_no_score_even_where_it_is_predicted():
     assert written['mean_iou'] == pytest.approx((0.8 + 0.85) / 2)
 
 
+def test_what_a_confidence_threshold_costs_and_saves():
+    camvid = load_label_set('camvid')
+    names = camvid.class_names
+    road, pavement, car, sky, sign = map(
+        names.index, ('road', 'pavement', 'car', 'sky', 'sign'))
+    confusion, confident = np.zeros((2, len(names), len(names)), int)
+    # Road taken for pavement is found; a sign, which hangs, is neither ground nor obstacle.
+    confusion[road, [road, pavement, car]] = 70, 20, 10
+    confusion[car, [car, road, sky]] = 190, 8, 2
+    confusion[sign, road] = confusion[sky, sky] = 50
+    confident[road, [road, pavement]] = 60, 15
+    confident[car, [car, road]] = 100, 1
+    scores = Scores(confusion, confident={0.0: confusion, 0.6: confident})
+    rows = evaluate.ground_by_confidence(scores, camvid)
+    assert rows == [
+        {'threshold': 0.0, 'ground_found': 0.9, 'obstacles_taken_for_ground': 0.04},
+        {'threshold': 0.6, 'ground_found': 0.75, 'obstacles_taken_for_ground': 0.005}]
+    lines = evaluate.ground_table(rows).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ['0.0', '90.0%', '4.00%'], ['0.6', '75.0%', '0.50%']]
+    assert len({len(line) for line in lines}) == 1
+    assert json.loads(evaluate.as_json(scores, camvid, ground_by_confidence=rows))[
+        'ground_by_confidence'] == rows
+    confusion[car] = 0
+    assert evaluate.ground_by_confidence(scores, camvid) == [], 'no obstacle is labelled'
+
+
 def test_multi_scale_flip_and_sequences(weights, camvid_like, tmp_path, capsys):
     output, some = tmp_path / 'out', ('--split', 'train', '--sequences', 'A')
     single = run_evaluate(weights, camvid_like, output, *some)
-    assert '3 pictures, scored at 96x64, single scale (ss)\n' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '3 pictures, scored at 96x64, single scale (ss)\n' in said
+    rows = single['ground_by_confidence']
+    assert [row['threshold'] for row in rows] == list(evaluate.THRESHOLDS)
+    assert f'\n{evaluate.ground_table(rows)}\n' in said
+    found = [row['ground_found'] for row in rows]
+    assert found == sorted(found, reverse=True) and found[0] > found[-1]
     assert run_evaluate(weights, camvid_like, output, *some, '--mode', 'msf') == single, 'kept'
     assert 'scored at 96x64, multi-scale and flip (msf)\n' in capsys.readouterr().out
     scores = json.loads((output / 'scores_msf.json').read_text())

@@ -51,6 +51,20 @@ def test_scores_match_a_brute_force_count(dataset):
     np.testing.assert_allclose(scores.image_accuracy, right, rtol=1e-6)
 
 
+def test_only_sufficiently_probable_pixels_count_above_a_threshold(dataset):
+    confusion = np.zeros((CLASSES, CLASSES), int)
+    for image, labels in zip(dataset.images.int(), dataset.labels):
+        for row in range(16):
+            for column in range(24):
+                truth, pixel = int(labels[row, column]), image[:, row, column]
+                if truth != IGNORED and 2 * pixel.max() >= pixel.sum():
+                    confusion[truth, int(pixel.argmax())] += 1
+    assert 0 < confusion.sum() < (dataset.labels != IGNORED).sum()
+    scores = score(predict, dataset, CLASSES, batch=2, thresholds=(0.0, 0.5))
+    np.testing.assert_array_equal(scores.confident[0.5], confusion)
+    np.testing.assert_array_equal(scores.confident[0.0], scores.confusion)
+
+
 def test_a_class_without_labels_does_not_change_the_mean_when_it_is_predicted():
     confusion = np.array([[90, 10, 0], [20, 80, 0], [0, 0, 0]])
     before = Scores(confusion)
