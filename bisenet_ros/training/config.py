@@ -159,6 +159,7 @@ def flat_settings(config: dict, prefix: str = '') -> dict:
     """Return the settings by their full names, `optimizer.lr` for example."""
     settings = {}
     for key, value in config.items():
-        name = f'{prefix}{key}'
+        # In quotes, a key `optimizer.lr` is not taken for `lr` in `optimizer`.
+        name = f'{prefix}{key!r}' if '.' in str(key) else f'{prefix}{key}'
         settings |= flat_settings(value, f'{name}.') if isinstance(value, dict) else {name: value}
     return settings

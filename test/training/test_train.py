@@ -676,6 +676,18 @@ def test_a_setting_given_twice_is_refused(small_config):
         load_config(str(small_config), ['data.val=[{layout: folders, root: a, root: b}]'])
 
 
+@pytest.mark.parametrize('is_twice', [True, False])
+def test_a_setting_outside_its_section_is_refused(small_config, is_twice):
+    content = yaml.safe_load(small_config.read_text())
+    content['optimizer.lr'] = 0.5
+    if not is_twice:
+        del content['optimizer']['lr']
+    small_config.write_text(yaml.safe_dump(content))
+    missing = 'nothing' if is_twice else 'optimizer.lr'
+    with pytest.raises(ConfigError, match=f"missing {missing}; unknown 'optimizer.lr'$"):
+        load_config(str(small_config))
+
+
 def test_a_setting_may_be_an_empty_text(small_config):
     assert load_config(str(small_config), ['network.init='])['network']['init'] == ''
 
