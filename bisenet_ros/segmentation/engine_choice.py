@@ -58,21 +58,21 @@ def choose_engine(engine: str, weights: Weights | OnnxModel, device: torch.devic
     if engine not in ENGINES:
         raise ValueError(f'engine is {engine!r}; give one of ' + ', '.join(map(repr, ENGINES)))
     on_cpu = device.type == 'cpu'
-    is_onnx = isinstance(weights, OnnxModel)
-    if is_onnx and engine == 'torch':
-        raise ValueError("engine 'torch' does not run ONNX models: use engine 'auto'")
     missing = [name for name in ('onnxruntime', 'onnx') if importlib.util.find_spec(name) is None]
-    if is_onnx or engine == 'onnxruntime':
-        if missing and not is_onnx:
-            raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
-                             f'{", ".join(missing)}: install them or use engine \'torch\'')
-        if dtype == torch.bfloat16 or (on_cpu and dtype != torch.float32):
-            raise ValueError("engine 'onnxruntime' computes in fp32, and on a GPU in fp16: use "
-                             "precision 'auto'")
-        return 'onnxruntime'
-    if engine == 'auto' and on_cpu and not missing and dtype == torch.float32:
-        return 'onnxruntime'
-    return 'torch'
+    if isinstance(weights, OnnxModel):
+        if engine == 'torch':
+            raise ValueError("engine 'torch' does not run ONNX models: use engine 'auto'")
+        engine = 'onnxruntime'
+    elif engine == 'auto':
+        return 'onnxruntime' if on_cpu and not missing and dtype == torch.float32 else 'torch'
+    elif engine == 'onnxruntime' and missing:
+        raise ValueError(f"engine 'onnxruntime' needs the Python package(s) "
+                         f'{", ".join(missing)}: install them or use engine \'torch\'')
+    if engine == 'onnxruntime' and (
+            dtype == torch.bfloat16 or (on_cpu and dtype != torch.float32)):
+        raise ValueError("engine 'onnxruntime' computes in fp32, and on a GPU in fp16: use "
+                         "precision 'auto'")
+    return engine
 
 
 def make_pipeline(engine: str, weights: Weights | OnnxModel, device: torch.device,
