@@ -85,11 +85,6 @@ class DistillationLoss(nn.Module):
         self.weight = weight
         self.temperature = temperature
 
-    def train(self, mode: bool = True) -> 'DistillationLoss':
-        """Change the mode of this module alone: a teacher does not learn."""
-        self.training = mode
-        return self
-
     def forward(self, logits: Tensor, images: Tensor) -> Tensor:
         """
         Return the scalar loss.

@@ -132,7 +132,7 @@ def test_distillation_teaches_the_pupil_only(teacher):
     logits = torch.zeros(2, 3, 64, 64, requires_grad=True)
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     teacher.network.train()
-    loss = DistillationLoss(teacher, teacher.mean, teacher.std, 1.0, 2.0).train()
+    loss = DistillationLoss(teacher, teacher.mean, teacher.std, 1.0, 2.0)
     loss(logits, torch.rand(2, 3, 64, 64)).backward()
     assert logits.grad.abs().sum() > 0
     assert not any(p.requires_grad or p.grad is not None for p in teacher.network.parameters())
