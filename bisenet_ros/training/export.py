@@ -127,14 +127,8 @@ def _export(arguments: argparse.Namespace) -> None:
     weights = load_weights(path)
     network = DeployedNetwork(weights)
     images = _images_as_seen(arguments.images, arguments.count, weights)
-    model = (_onnx_model(weights, network, images, arguments.int8) if output.suffix == '.onnx'
-             else None)
     with atomic_write(output) as part:
-        if model is None:
-            engine = _write_half(part, weights)
-        else:
-            part.write_bytes(model)
-            engine = OnnxRuntimeEngine(model)
+        engine = _write(part, weights, network, images, arguments.int8)
         comparison = compare(engine, network, images)
         print(f'{len(images)} images: same class in {100 * comparison.agreement:.4f} % of the '
               f'positions, mean difference {comparison.deviation:.2g} between its probabilities, '
@@ -143,17 +137,18 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f'written: {output}')
 
 
-def _onnx_model(weights: Weights, network: DeployedNetwork, images: list[np.ndarray],
-                int8: bool) -> bytes:
+def _write(path: Path, weights: Weights, network: DeployedNetwork, images: list[np.ndarray],
+           int8: bool) -> Engine:
+    """Write the export to a file, in the format of its ending; return the engine that runs it."""
+    if path.suffix == '.safetensors':
+        save_weights(path, weights, half=True)
+        return TorchEngine(DeployedNetwork(load_weights(path)))
     model = export_onnx(network)
     if int8:
         model = quantised(model, images)
-    return with_metadata(model, weights)
-
-
-def _write_half(path: Path, weights: Weights) -> Engine:
-    save_weights(path, weights, half=True)
-    return TorchEngine(DeployedNetwork(load_weights(path)))
+    model = with_metadata(model, weights)
+    path.write_bytes(model)
+    return OnnxRuntimeEngine(model)
 
 
 def _images_as_seen(folder: Path, count: int, weights: Weights) -> list[np.ndarray]:
