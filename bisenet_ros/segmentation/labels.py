@@ -187,7 +187,8 @@ def _check_together(path: Path, labels: tuple[Label, ...], ignore_id: int):
                     f'label set {path}: {what} {value!r} is given to {seen[value].name!r} and to '
                     f'{label.name!r}; every class needs its own')
             seen[value] = label
-        if what == 'id' and ignore_id in seen:
+    for label in labels:
+        if label.id == ignore_id:
             raise LabelSetError(
                 f'label set {path}: ignore_id {ignore_id} is also the id of class '
-                f'{seen[ignore_id].name!r}; give a value that no class has, such as 255')
+                f'{label.name!r}; give a value that no class has, such as 255')
