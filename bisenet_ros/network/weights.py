@@ -234,13 +234,14 @@ def _infer(path: Path, state: dict[str, Tensor],
         some = ', '.join(list(state)[:4])
         raise WeightsError(f'{path}: not a BiSeNet: it needs conv_out.conv_out.weight and '
                            f'cp.resnet.* or cp.xception.*, and has {some}, ...')
-    if head.shape[0] % (8 // output_stride) ** 2:
+    classes, rest = divmod(head.shape[0], (8 // output_stride) ** 2)
+    if rest:
         raise WeightsError(f'{path}: output_stride {output_stride} does not fit a head of '
                            f'{head.shape[0]} channels')
     # CoinCheung's fusion gate is one convolution, the paper's two; Xception39 is the paper's.
     two_convolutions = 'ffm.conv1.weight' in state
     variant = 'paper' if backbone == 'xception39' or two_convolutions else 'coincheung'
-    return variant, backbone, head.shape[0] // (8 // output_stride) ** 2
+    return variant, backbone, classes
 
 
 def _check_values(path: Path, state: dict[str, Tensor]) -> None:
