@@ -14,29 +14,28 @@ _TYPES = {int: 'a whole number', float: 'a number', str: 'a text (of digits alon
 _CHOICES = {'network.variant': VARIANTS, 'network.backbone': BACKBONES,
             'network.output_stride': OUTPUT_STRIDES, 'optimizer.name': ('adamw', 'sgd'),
             'precision': ('auto', *PRECISIONS)}
-_LEAST = {'batch_size': 2,  # batch norm of the pooled branch needs more than one value.
-          'seed': 0, 'schedule.iterations': 1, 'schedule.warmup': 0, 'schedule.closing': 0,
-          'schedule.closing_augmentation': 0, 'validate_every': 1,
-          'image_size': 32,  # like evaluate's --size
-          'augmentation.crop': 1, 'augmentation.scale': 0.05,
-          'augmentation.flip': 0, 'augmentation.class_mix': 0, 'augmentation.aspect': 0,
-          'augmentation.brightness': 0, 'augmentation.contrast': 0, 'augmentation.saturation': 0,
-          'augmentation.gamma': 0, 'augmentation.channel_gain': 0, 'loss.ohem_threshold': 0,
-          'loss.class_balance': 0, 'loss.auxiliary_weight': 0, 'optimizer.lr': 1e-9,
-          'optimizer.weight_decay': 0, 'optimizer.momentum': 0, 'schedule.minutes': 0,
-          'schedule.power': 0, 'mean': 0, 'std': 0.01,
-          'ema_decay': 0, 'data.train share': 0.001, 'distillation.weight': 0,
-          'distillation.temperature': 0.1}
-_MOST = {'seed': 2 ** 63 - 1, 'mean': 1, 'std': 1,
-         # Far beyond what makes sense: a slip is told as such, not by an overflow further on.
-         'data.train share': 1e6, 'loss.auxiliary_weight': 1e3, 'distillation.weight': 1e3,
-         'batch_size': 65536, 'image_size': 65536, 'augmentation.crop': 65536,
-         'schedule.iterations': 10 ** 9, 'validate_every': 10 ** 9,
-         'optimizer.momentum': 0.999,  # With 1 a step would never lose its momentum.
-         'loss.class_balance': 2,  # Weights reach 50 to this power, and 50 ^ 23 overflows.
-         'distillation.temperature': 100,  # Probabilities are all alike then; 1e155 overflows.
-         'loss.ohem_threshold': 1, 'ema_decay': 1, 'augmentation.flip': 1,
-         'augmentation.class_mix': 1, 'schedule.closing': 1, 'schedule.closing_augmentation': 1}
+# The least and the most that a number may be. Most go far beyond what makes sense: a slip is told
+# as such, not by an overflow further on.
+_RANGES = {
+    'image_size': (32, 65536),  # at least 32 like evaluate's --size
+    'mean': (0, 1), 'std': (0.01, 1),
+    'data.train share': (0.001, 1e6),
+    'augmentation.crop': (1, 65536), 'augmentation.scale': (0.05, math.inf),
+    'augmentation.aspect': (0, math.inf), 'augmentation.flip': (0, 1),
+    'augmentation.brightness': (0, math.inf), 'augmentation.contrast': (0, math.inf),
+    'augmentation.saturation': (0, math.inf), 'augmentation.gamma': (0, math.inf),
+    'augmentation.channel_gain': (0, math.inf), 'augmentation.class_mix': (0, 1),
+    'loss.class_balance': (0, 2),  # Weights reach 50 to this power, and 50 ^ 23 overflows.
+    'loss.auxiliary_weight': (0, 1e3), 'loss.ohem_threshold': (0, 1),
+    'distillation.weight': (0, 1e3),
+    'distillation.temperature': (0.1, 100),  # At 100 all are alike; 1e155 overflows.
+    'optimizer.lr': (1e-9, math.inf), 'optimizer.weight_decay': (0, math.inf),
+    'optimizer.momentum': (0, 0.999),  # With 1 a step would never lose its momentum.
+    'schedule.iterations': (1, 10 ** 9), 'schedule.minutes': (0, math.inf),
+    'schedule.warmup': (0, math.inf), 'schedule.power': (0, math.inf),
+    'schedule.closing': (0, 1), 'schedule.closing_augmentation': (0, 1),
+    'batch_size': (2, 65536),  # Batch norm of the pooled branch needs more than one value.
+    'ema_decay': (0, 1), 'validate_every': (1, 10 ** 9), 'seed': (0, 2 ** 63 - 1)}
 # The keys that an entry of data.train or data.val may have, each with a value of its type.
 _DATA_SET = {'layout': 'camvid', 'root': 'mine', 'split': 'train', 'sequences': ['0001TP'],
              'images': 'images', 'labels': 'labels', 'share': 1.0}
@@ -108,10 +107,12 @@ def _checked(name: str, value, example):
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ConfigError(f'{name} is {value!r}; give one of '
                           f'{", ".join(map(str, _CHOICES[name]))}')
-    if name in _LEAST and value < _LEAST[name]:
-        raise ConfigError(f'{name} is {value}; give at least {_LEAST[name]}')
-    if name in _MOST and value > _MOST[name]:
-        raise ConfigError(f'{name} is {value}; give at most {_MOST[name]}')
+    if name in _RANGES:
+        least, most = _RANGES[name]
+        if value < least:
+            raise ConfigError(f'{name} is {value}; give at least {least}')
+        if value > most:
+            raise ConfigError(f'{name} is {value}; give at most {most}')
     return value
 
 
