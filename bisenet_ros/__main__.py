@@ -26,13 +26,12 @@ COMMANDS = {
 def run(command: str) -> int | str | None:
     """Run a command; return what sys.exit takes."""
     try:
-        main = import_module(COMMANDS[command]).main
+        return import_module(COMMANDS[command]).main()
     except ImportError as error:
         return (f"{command}: {error}: install it or, if it is part of ROS 2, source ROS's "
                 'setup.bash')
     except KeyboardInterrupt:
         return interrupted(command)
-    return main()
 
 
 benchmark, evaluate, export, render_street, train = (

@@ -44,10 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_children_when_terminated()
     try:
         measure(chosen.measurement, chosen.arguments)
-    except ImportError as error:
-        print(f"benchmark: {error}: install it or, if it is part of ROS 2, source ROS's "
-              'setup.bash', file=sys.stderr)
-        return 1
     except (RuntimeError, ValueError, OSError) as error:
         print(f'benchmark: {error}', file=sys.stderr)
         return 1
