@@ -33,14 +33,14 @@ def measure_device(segmenter: Segmenter, image: np.ndarray, repeats: int, frames
         torch.cuda.set_device(pipeline.device)  # whose events and streams are meant below
     times = {name: device_milliseconds(stage, pipeline.device, repeats)
              for name, stage in device_stages(pipeline, frame).items()}
-    captured = pipeline.captures
+    has_graph = pipeline.captures  # False as soon as what follows cannot be captured
     times[WHOLE] = take_turns(
         {WHOLE: lambda: pipeline.segment([frame], True, True)}, repeats)[WHOLE]
     # Stages do not take turns here: each is compared with the network's median.
     report = beside_network(times, np.median(times[NETWORK]))
     # ONNX Runtime has a stream of its own, and the host waits for it.
-    report[NETWORK]['clock'] = 'device' if captured else 'host'
-    if not captured:
+    report[NETWORK]['clock'] = 'device' if has_graph else 'host'
+    if not has_graph:
         print(f"without a CUDA graph, '{NETWORK}' has the host's time in it, too")
     samples = run_pipelined(pipeline, frame, frames, segmenter.device)
     rate = frames / samples[-1].seconds
