@@ -36,7 +36,7 @@ def render_street(output: Path, frames: int, size: tuple[int, int], first_seed: 
         if seed % 2 == 0:
             drive.camera_xyz = (0.25, 0.0, random.uniform(0.4, 1.7))
             drive.camera_rpy = (0.0, np.radians(random.uniform(0, 25)), 0.0)
-        frame = drive.frame(int(random.integers(len(drive))))
+        frame = drive[int(random.integers(len(drive)))]
         labels = np.where(frame.class_ids == NO_DECISION, ignore_id, frame.class_ids)
         # Labels first: an image without any is an error to training.
         write_image(output / 'labels' / f'street{seed:04}.png', labels.astype(np.uint8))

@@ -41,9 +41,9 @@ import os, signal
 from bisenet_ros.tools.benchmark import player
 
 class StreetDrive(player.StreetDrive):
-    def frame(self, index):
+    def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGTERM)
-        return super().frame(index)
+        return super().__getitem__(index)
 
 player.StreetDrive = StreetDrive
 player.main()

@@ -21,6 +21,7 @@ from helpers import wait_for  # noqa: E402
 
 from bisenet_ros.tools import demo, street_clip  # noqa: E402
 from bisenet_ros.tools.play import open_source_arguments  # noqa: E402
+from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 from bisenet_ros.tools.street_clip import DURATION, RATE, StreetClip  # noqa: E402
 
 DEMO = [sys.executable, '-m', 'bisenet_ros.tools.demo']
@@ -52,9 +53,9 @@ def folder(tmp_path):
 def sparse_street(tmp_path, monkeypatch):
     """Cache a clip of the street whose frames are links, except for every twentieth."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    clip = StreetClip(duration=0.0)
+    clip, drive = StreetClip(duration=0.0), StreetDrive(size=street_clip.SIZE, rate=RATE)
     for rendered in range(0, round(DURATION * RATE), 20):
-        street_clip._keep(clip._folder, rendered, clip.drive.frame(rendered))
+        street_clip._keep(clip._folder, rendered, drive[rendered])
         for index in range(rendered + 1, rendered + 20):
             for path in street_clip._image_path, street_clip._class_ids_path:
                 path(clip._folder, index).symlink_to(path(clip._folder, rendered))

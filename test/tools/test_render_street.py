@@ -17,7 +17,7 @@ def test_written_pictures_are_a_data_set(tmp_path, monkeypatch):
     assert not np.array_equal(dataset.images[0], dataset.images[1])
     # With seed 1, the camera is the demo's: image and classes are those of a frame of its drive.
     index = int(np.random.default_rng(1).integers(600))
-    frame = StreetDrive(1, (96, 72)).frame(index)
+    frame = StreetDrive(1, (96, 72))[index]
     np.testing.assert_array_equal(dataset.images[0].permute(1, 2, 0), frame.image)
     np.testing.assert_array_equal(dataset.labels[0], frame.class_ids)
 

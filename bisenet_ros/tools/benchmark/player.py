@@ -46,7 +46,7 @@ class Player(Node):
         # Rendered first, which takes long: until then there is no node that must end in order.
         drive = StreetDrive(size=size)
         self._scenes = [
-            to_image_message(drive.frame(SCENE_PERIOD * scene).image[..., ::-1], 'bgr8', Header())
+            to_image_message(drive[SCENE_PERIOD * scene].image[..., ::-1], 'bgr8', Header())
             for scene in range(SCENES)]
         super().__init__('player', start_parameter_services=False)
         self._images = [self.create_publisher(Image, topic, IMAGE_QOS) for topic in topics]

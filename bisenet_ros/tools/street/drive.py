@@ -34,7 +34,7 @@ class StreetDrive:
     A drive of `duration` seconds with `rate` frames a second, as a sequence of DriveFrames.
 
     The camera sits at camera_xyz (m), camera_rpy (rad) in the base. Frames depend on nothing but
-    seed, camera and index. frame(i) goes on beyond the duration, as far as one likes.
+    seed, camera and index.
     """
 
     camera_xyz = (0.25, 0.0, 1.2)
@@ -55,10 +55,6 @@ class StreetDrive:
         """Return frame `index`; raises IndexError beyond the drive's end."""
         if not 0 <= index < len(self):
             raise IndexError(f'frame {index} of a drive of {len(self)}')
-        return self.frame(index)
-
-    def frame(self, index):
-        """Return frame `index` of the drive, that has no end here."""
         stamp = index / self.rate
         base_pose = self.base_pose(stamp)
         image, class_ids = self.street.render(self.camera, self.camera_pose(base_pose), stamp)
