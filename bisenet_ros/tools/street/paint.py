@@ -76,7 +76,7 @@ class _Spot:
         self.color = spread([solid.color for solid in hit])
         self.local = points - spread([solid.bounds[0] for solid in hit])
         # Tells solids apart; by place, as the order of the list changes with the view.
-        self.odd = spread([int(abs(solid.bounds[0][:2]).sum() * 10) for solid in hit])
+        self.key = spread([int(abs(solid.bounds[0][:2]).sum() * 10) for solid in hit])
         hx, hy = spread([solid.heading for solid in hit]).T
         self.ahead = self.local[:, 0] * hx + self.local[:, 1] * hy
         self.aside = self.local[:, 1] * hx - self.local[:, 0] * hy
@@ -212,15 +212,15 @@ def _house(wall):
         color = wall(color, spot)
         floor, bay = spot.z // 2.9, spot.u // 2.4
         across, above = spot.u % 2.4, spot.z % 2.9
-        odd = _hash(bay + 31 * spot.odd, floor)
-        door = (floor == 0) & (odd < .25)
+        chance = _hash(bay + 31 * spot.key, floor)
+        door = (floor == 0) & (chance < .25)
         opening = (across > .65) & (across < 1.75) & (above < 2.35)
         opening &= np.where(door, above > .0, above > .95) & (spot.normal[:, 2] < .5)
         frame = opening & ((across < .74) | (across > 1.66) | (above > 2.26) | (
             ~door & ((above < 1.04) | (np.abs(across - 1.2) < .03))))
-        glass = np.array([.17, .21, .26], np.float32) * (.7 + .9 * odd + .12 * _noise(
+        glass = np.array([.17, .21, .26], np.float32) * (.7 + .9 * chance + .12 * _noise(
             spot.u, spot.z, 9))[:, None]
-        wood = np.array([.30, .20, .14], np.float32) * (.6 + 3 * odd)[:, None]
+        wood = np.array([.30, .20, .14], np.float32) * (.6 + 3 * chance)[:, None]
         color = np.where(opening[:, None], np.where(door[:, None], wood, glass), color)
         color[frame] = .82
         ledge = (above > .85) & (above < .95) & (across > .6) & (across < 1.8) & ~door
@@ -237,7 +237,7 @@ def _roof(color, spot):
 
 def _boards(color, spot):
     gap = (spot.u % .14 < .02) * _fade(spot.depth, .02)
-    tint = (_hash(spot.u // .14, spot.odd) - .5) * .25 * _fade(spot.depth, .1)
+    tint = (_hash(spot.u // .14, spot.key) - .5) * .25 * _fade(spot.depth, .1)
     rail = np.abs(spot.z % .8 - .4) < .05
     return color * (1 + tint - .6 * gap + .12 * rail)[:, None]
 
@@ -313,7 +313,7 @@ def _sign(color, spot):
     y, z = spot.local[:, 1], spot.local[:, 2]
     round_off = np.hypot(y, z)
     inner = (np.maximum(np.abs(y), np.abs(z)) < .23) & (round_off < .26)
-    color = np.where((inner & (spot.odd % 2 == 0))[:, None], np.float32(.9), color)
+    color = np.where((inner & (spot.key % 2 == 0))[:, None], np.float32(.9), color)
     color[(np.abs(y) < .04) & (np.abs(z) < .14)] = .1
     color[np.abs(spot.normal[:, 0]) < .5] = .5
     return color
