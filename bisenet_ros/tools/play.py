@@ -259,6 +259,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else ['play', *argv]
     try:
         options = parser.parse_args(remove_ros_args(argv)[1:])
+    except UnicodeEncodeError as error:
+        print(f'play: {error.object!r} is not UTF-8, which ROS 2 needs: rename it',
+              file=sys.stderr)
+        return 1
     except RuntimeError as error:  # in ROS's own arguments
         print(f'play: not started: {error}', file=sys.stderr)
         return 1

@@ -262,6 +262,7 @@ def test_interrupt_ends_quietly(folder, listener, sent):
     (['{folder}', '--camera-info', '/no.yaml'], 'play: no calibration file /no.yaml'),
     (['{folder}', '--rate', '0'], 'play: rate is 0.0; it must be above 0 Hz'),
     (['n' * 300], 'play: '),  # a name that no file can have
+    (['\udcff'], r"play: '\udcff' is not UTF-8, which ROS 2 needs: rename it"),
     (['{folder}', '--image-topic', '/a b'], 'play: Invalid topic name: '),
     (['{folder}', '--camera-info', '{calibration}', '--camera-info-topic', '/camera/'],
      "play: Invalid topic name: topic name must not end with a forward slash: '/camera/'"),
