@@ -13,12 +13,13 @@ _HORIZON = np.array([.80, .83, .86], np.float32)
 _PIXEL_ANGLE = 1 / 400  # rad; texture finer than about two pixels fades out.
 
 
-def colors(street, solids, directions, depth, index, points):
+def colors(street, solids, hits):
     """
     Return the colour of every ray, (N, 3) float32, 0 to 1, without the camera's blur and noise.
 
-    directions, points (N, 3), depth (N,) in m and index (N,) are what cast found.
+    hits (render.Hits) is what the rays hit.
     """
+    _, points, directions, depth, index = hits
     painted = np.zeros(directions.shape, np.float32)
     sky = np.flatnonzero(index == NOTHING)
     painted[sky] = _sky(directions[sky], street.seed)

@@ -33,7 +33,7 @@ def render(street, solids, camera, camera_pose, time):
     """Return image and class ids of solids on a street's ground; see Street.render."""
     hits = find_hits(street, solids, camera, camera_pose)
     class_ids = camera.untile(hits.class_ids)
-    colors = paint.colors(street, solids, hits.directions, hits.depth, hits.index, hits.points)
+    colors = paint.colors(street, solids, hits)
     image = paint.expose(camera.untile(colors), street.seed, time)
     image[class_ids == NO_RAY] = 0
     return image, class_ids
