@@ -247,9 +247,10 @@ def _infer(path: Path, state: dict[str, Tensor],
 def _check_values(path: Path, state: dict[str, Tensor]) -> None:
     """Refuse values that leave every pixel undecided, or give all one class."""
     for key, value in state.items():
-        if not (value.is_floating_point() or key.endswith('num_batches_tracked')):
-            raise WeightsError(f'{path}: {key} is of type {value.dtype}, not a floating one: '
-                               'quantised networks are read from .onnx only')
+        is_quantised = not value.is_floating_point() or value.element_size() == 1
+        if is_quantised and not key.endswith('num_batches_tracked'):
+            raise WeightsError(f'{path}: {key} is of type {value.dtype}, not a floating one of 16 '
+                               'bits or more: quantised networks are read from .onnx only')
         if not value.isfinite().all():
             raise WeightsError(f'{path}: {key} has values that are no finite numbers: take '
                                'weights from before the training diverged')

@@ -129,9 +129,10 @@ def test_weights_that_decide_nothing_are_refused(network, key, value, complaint,
         load_weights(save_pth(tmp_path / 'a.pth', state))
 
 
-def test_weights_in_whole_numbers_are_refused(network, tmp_path):
-    state = {key: value.to(torch.int32) for key, value in network.state_dict().items()}
-    with pytest.raises(WeightsError, match='a.pth: .* is of type torch.int32'):
+@pytest.mark.parametrize('dtype', [torch.int32, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(network, dtype, tmp_path):
+    state = {key: value.to(dtype) for key, value in network.state_dict().items()}
+    with pytest.raises(WeightsError, match=f'a.pth: .* is of type {dtype}'):
         load_weights(save_pth(tmp_path / 'a.pth', state))
 
 
