@@ -324,7 +324,7 @@ class SemanticCostmap:
         are_near = start_at_near_edge(starts, table.first_seen)
         too_near, starts = starts[are_near], starts[~are_near]
         feet, stand = after_last_ground(starts, ground)
-        stand &= kinds.reshape(-1).take(feet) == 0
+        stand &= kinds.reshape(-1).take(feet) != GROUND
         classes.reshape(-1)[feet[stand]] = classes.reshape(-1)[starts[stand]]
         without_contact = np.concatenate([too_near, feet[~stand]])
         contacts = np.sort(np.concatenate([contacts, too_near, feet[stand]]))

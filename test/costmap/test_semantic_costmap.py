@@ -550,6 +550,18 @@ def test_feet_taken_for_what_hangs_are_where_the_ground_ends(distance, rows, nam
     assert 0 not in {cost(target, x, 0.0) for x in beyond}
 
 
+@pytest.mark.parametrize('name', ['sky', 'sign', 'nothing'])
+@pytest.mark.parametrize('seen, taken', [(1, 5), (1, 9), (2, 4), (2, 8)])
+def test_feet_of_which_a_row_or_two_are_seen_below_what_hangs_are_marked(seen, taken, name):
+    """To see more of a person must not make her vanish."""
+    target = costmap()
+    row = row_at(3.0)
+    mask = wall_at(row, 'pedestrian')
+    mask[row - seen - taken:row - seen] = ID.get(name, 255)
+    show(target, *[road()] * 20, *[mask] * 3)
+    assert 100 in costs_around(target, distance_of(row))
+
+
 def test_an_obstacle_far_behind_the_last_ground_hides_all_beyond_that_ground():
     """Something hangs in front of the obstacle's lower half, which may stand anywhere there."""
     target = costmap()
