@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 
 import numpy as np
@@ -89,13 +89,11 @@ class _CameraRecord:
         came, or `age` before the mask was added if that is earlier; -inf before the first mask.
     :ivar age: how much older than the newest odometry that image was when its mask was added (s).
     :ivar failure: why the last mask could not be added; '' if it was.
-    :ivar model: what the camera model was made from, and the model; None before the first.
     """
 
     seen_at: float = -math.inf
     age: float = 0.0
     failure: str = ''
-    model: tuple[tuple, CameraModel] | None = None
 
 
 class CostmapOutput:
@@ -171,7 +169,12 @@ class CostmapOutput:
         """
         record = self._cameras[frame.camera]
         try:
-            camera = _camera_model(record, frame, image_size, segmentation.class_ids.shape[::-1])
+            info = frame.camera_info
+            if info is None:
+                raise CalibrationError('no camera_info has come yet: publish the calibration, or '
+                                       'set camera_info_topic')
+            camera = _camera_model(calibration_values(info), frame.rectified, image_size,
+                                   segmentation.class_ids.shape[::-1])
             header = frame.message.header
             if header.stamp.sec < 0:
                 raise ValueError(f'the image is stamped {header.stamp.sec} s: let the camera '
@@ -217,9 +220,7 @@ class CostmapOutput:
         self.clear()
         self._restarts.clear()
         self.publishing_fault = ''
-        self.forget_failures()
-        for camera in self._cameras.values():
-            camera.seen_at = -math.inf
+        self._cameras = {name: _CameraRecord() for name in self._cameras}
 
     def forget_failures(self) -> None:
         """Forget why masks could not be added or were too old; call it while none are added."""
@@ -368,17 +369,12 @@ class CostmapOutput:
         return occupancy_grid(header, info, grid)
 
 
-def _camera_model(record: _CameraRecord, frame: Frame, image_size: tuple[int, int],
+@lru_cache
+def _camera_model(calibration: tuple, rectified: bool, image_size: tuple[int, int],
                   mask_size: tuple[int, int]) -> CameraModel:
-    """Return a frame's camera model, made anew only where what it is made from has changed."""
-    if frame.camera_info is None:
-        raise CalibrationError('no camera_info has come yet: publish the calibration, or set '
-                               'camera_info_topic')
-    key = (calibration_values(frame.camera_info), image_size, mask_size, frame.rectified)
-    if record.model is None or record.model[0] != key:
-        calibration = Calibration(*key[0], rectified=frame.rectified)
-        record.model = key, calibration.for_image(*image_size).resized(*mask_size)
-    return record.model[1]
+    """Return the model of a mask's pixels; `calibration` is from calibration_values."""
+    return Calibration(*calibration, rectified=rectified).for_image(*image_size).resized(
+        *mask_size)
 
 
 def _why_stale(age: float, limit: float, limit_name: str) -> str:
