@@ -8,7 +8,7 @@ import numpy as np
 
 # Columns: the axes of an optical frame (x right, y down, z forward) in its body frame
 # (x forward, y left, z up); REP-103, "suffix frames".
-BODY_FROM_OPTICAL = np.array([
+_BODY_FROM_OPTICAL = np.array([
     [0.0, 0.0, 1.0, 0.0],
     [-1.0, 0.0, 0.0, 0.0],
     [0.0, -1.0, 0.0, 0.0],
@@ -39,6 +39,11 @@ def pose_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
     roll, pitch, yaw = (
         cv2.Rodrigues(angle * axis)[0] for angle, axis in zip(rpy, np.eye(3)))
     return _rigid(yaw @ pitch @ roll, xyz)
+
+
+def camera_pose_from_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> np.ndarray:
+    """Return the 4x4 pose of the optical frame of a camera whose body frame has xyz and rpy."""
+    return pose_from_rpy(xyz, rpy) @ _BODY_FROM_OPTICAL
 
 
 def pose_from_quaternion(xyz: Sequence[float], xyzw: Sequence[float]) -> np.ndarray:

@@ -11,12 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 
-from bisenet_ros.costmap.geometry import (
-    BODY_FROM_OPTICAL,
-    interpolate_poses,
-    pose_from_quaternion,
-    pose_from_rpy,
-)
+from bisenet_ros.costmap.geometry import interpolate_poses, pose_from_quaternion
 from bisenet_ros.node.pose_gaps import PoseGaps
 from bisenet_ros.node.stamps import nanoseconds
 
@@ -289,11 +284,6 @@ class RobotPoses:
         """Return how much older than the newest odometry an image is, s; 0 without odometry."""
         newest = None if self._odometry is None else self._odometry.newest()
         return 0.0 if newest is None else max(0.0, 1e-9 * (newest - stamp.nanoseconds))
-
-
-def fixed_camera_pose(xyz: list[float], rpy: list[float]) -> np.ndarray:
-    """Return the 4x4 pose of an optical frame whose body frame stands at xyz, rpy (m, rad)."""
-    return pose_from_rpy(xyz, rpy) @ BODY_FROM_OPTICAL
 
 
 def _matrix(position, orientation) -> np.ndarray:

@@ -25,6 +25,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from bisenet_ros.allocator import keep_large_blocks
+from bisenet_ros.costmap.geometry import camera_pose_from_rpy
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.end_signals import handle_end_signals, raise_if_signalled
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames
@@ -40,7 +41,7 @@ from bisenet_ros.node.frame_processor import FrameProcessor
 from bisenet_ros.node.health import Health
 from bisenet_ros.node.outputs import LabelInfoOutput, SegmentationOutputs
 from bisenet_ros.node.parameters import Parameters
-from bisenet_ros.node.poses import RobotPoses, fixed_camera_pose, grid_frame
+from bisenet_ros.node.poses import RobotPoses, grid_frame
 from bisenet_ros.node.start_ros import start_ros
 from bisenet_ros.node.statistics import Rate, Throughput
 from bisenet_ros.node.worker import Worker, repeated
@@ -271,8 +272,8 @@ class SegmentationNode(LifecycleNode):
         """Return the pose from the parameters, None if it comes from TF."""
         if self._settings.of_camera(camera, 'camera_pose.source') == 'tf':
             return None
-        return fixed_camera_pose(self._settings.of_camera(camera, 'camera_pose.xyz'),
-                                 self._settings.of_camera(camera, 'camera_pose.rpy'))
+        return camera_pose_from_rpy(self._settings.of_camera(camera, 'camera_pose.xyz'),
+                                    self._settings.of_camera(camera, 'camera_pose.rpy'))
 
     def _start(self) -> None:
         for name, camera in self._inputs.items():

@@ -7,7 +7,7 @@ import pytest
 from lens_formulas import lens
 
 from bisenet_ros.costmap.camera_model import Calibration
-from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, PoseError, pose_from_rpy
+from bisenet_ros.costmap.geometry import PoseError, camera_pose_from_rpy, pose_from_rpy
 from bisenet_ros.costmap.ground_projection import GroundTable, PolarGrid
 from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
 from bisenet_ros.costmap.settings import CostmapSettings
@@ -24,7 +24,7 @@ K = (FOCAL, 0, CENTRE[0], 0, FOCAL, CENTRE[1], 0, 0, 1)
 P = (FOCAL, 0, CENTRE[0], 0, 0, FOCAL, CENTRE[1], 0, 0, 0, 1, 0)
 PINHOLE = Calibration(WIDTH, HEIGHT, 'plumb_bob', (0.0,) * 5, K, IDENTITY, P)
 CAMERA = PINHOLE.for_image(WIDTH, HEIGHT)
-LEVEL, BEHIND = (pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, yaw)) @ BODY_FROM_OPTICAL
+LEVEL, BEHIND = (camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, yaw))
                  for yaw in (0, math.pi))
 RESOLUTION = 0.05
 
@@ -97,7 +97,7 @@ def test_a_pixel_marks_its_ground_point(model, d, others, image, scale, offset):
     """Pavement is drawn where the lens formula puts a point of the ground, and found there."""
     camera = Calibration(WIDTH, HEIGHT, model, d, K, IDENTITY, P, **others).for_image(*image)
     pitch, mount = 0.4, np.array([0.2, -0.1, CAMERA_HEIGHT])
-    pose = pose_from_rpy(mount, (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy(mount, (0, pitch, 0))
     for x, y in ((1.425, 0.475), (2.225, -0.675), (1.825, -0.075)):
         ahead, left, up = (x, y, 0) - mount
         depth = ahead * math.cos(pitch) - up * math.sin(pitch)
@@ -585,7 +585,7 @@ def test_an_obstacle_far_behind_the_last_ground_hides_all_beyond_that_ground():
 def test_what_fills_the_picture_leaves_no_free_ground(calibration, height, pitch, offset):
     camera = calibration.for_image(WIDTH, HEIGHT)
     view = {'camera': camera,
-            'camera_pose': pose_from_rpy((offset, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL}
+            'camera_pose': camera_pose_from_rpy((offset, 0, height), (0, pitch, 0))}
     free, full = (np.full((HEIGHT, WIDTH), ID[name], np.uint8) for name in ('road', 'car'))
     target = costmap()
     for index in range(20):
@@ -646,7 +646,7 @@ def test_however_little_is_enough_a_wrong_mask_is_soon_outweighed():
 def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
     """The wall is the half space beyond y = passes_at, seen from a camera that looks along it."""
     height, pitch = 0.5, 0.2
-    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, height), (0, pitch, 0))
     right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / FOCAL,
                               (np.arange(HEIGHT) - CENTRE[1]) / FOCAL)
     up = -math.sin(pitch) - down * math.cos(pitch)
@@ -671,7 +671,7 @@ def test_a_wall_beside_the_robot_has_no_gaps(passes_at, yaw):
     ('plumb_bob', FOCAL, 0.25), ('equidistant', 160.0, 0.5)])  # the latter sees all around
 def test_straight_ahead_is_as_any_other_direction(model, focal, pitch):
     """Rays straight ahead, too, have neighbours on both sides, to tell outlines from contacts."""
-    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, pitch, 0))
     k = (focal, 0, CENTRE[0], 0, focal, CENTRE[1], 0, 0, 1)
     camera = Calibration(WIDTH, HEIGHT, model, (), k, IDENTITY, P).for_image(WIDTH, HEIGHT)
     right, down = np.meshgrid((np.arange(WIDTH) - CENTRE[0]) / focal,
@@ -715,7 +715,7 @@ def test_a_wall_marked_before_does_not_hide_ground_seen_behind_it():
     update(target, wall_at(row), stamp=0.0)
     assert cost(target, 4.9, 0.0) == -1
     # From over there, another camera sees the ground behind the wall.
-    beyond = pose_from_rpy((2.0, 0, CAMERA_HEIGHT), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    beyond = camera_pose_from_rpy((2.0, 0, CAMERA_HEIGHT), (0, 0, 0))
     update(target, road(), key='beyond', stamp=0.05, camera_pose=beyond)
     assert cost(target, 4.9, 0.0) == 0
     update(target, wall_at(row), stamp=0.1)
@@ -776,7 +776,7 @@ def mask_of_box(pose, lower, upper):
 @pytest.mark.parametrize('resolution', [0.05, 0.1])
 def test_a_low_thing_near_the_camera_is_marked(height, pitch, nearest, resolution):
     """Three centimetres high and deep: many pixels, but at most two samples of a ray."""
-    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, height), (0, pitch, 0))
     target = costmap(resolution=resolution)
     for x in nearest + np.arange(0, 0.5, 0.037):
         target.clear()
@@ -788,7 +788,7 @@ def test_a_low_thing_near_the_camera_is_marked(height, pitch, nearest, resolutio
 @pytest.mark.parametrize('columns', [1, 4, 6])
 def test_behind_a_post_nothing_is_marked_however_wide_the_masks_pixels_are(columns):
     """mask_size may make pixels wider than high; those on the outline show either side."""
-    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.35, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.35, 0))
     for left in np.arange(-0.8, 0.8, 0.13):
         lower, upper = np.array((2.0, left, 0)), np.array((2.2, left + 0.2, 1.2))
         mask = np.ascontiguousarray(mask_of_box(pose, lower, upper)[:, columns // 2::columns])
@@ -802,7 +802,7 @@ def test_behind_a_post_nothing_is_marked_however_wide_the_masks_pixels_are(colum
 
 
 def test_stray_pixels_on_the_road_are_no_obstacles():
-    pose = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.6, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0.6, 0))
     mask = np.full((HEIGHT, WIDTH), ID['road'], np.uint8)
     mask[::11, ::7] = ID['car']
     target = costmap()
@@ -813,7 +813,7 @@ def test_stray_pixels_on_the_road_are_no_obstacles():
 def test_a_table_of_a_camera_near_the_ground_tells_where_pixels_are():
     """Each pixel's value is the range, in half centimetres, at which it sees the ground."""
     height, pitch, unit = 0.15, 0.5, 0.005
-    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, height), (0, pitch, 0))
     rays = rays_of_pixels(pose)
     seen = np.where(rays[..., 2] < -0.1, np.hypot(rays[..., 0], rays[..., 1]) * height
                     / np.maximum(-rays[..., 2], 0.1) / unit, 255).clip(0, 255).astype(np.uint8)
@@ -879,7 +879,7 @@ def test_a_camera_that_turns_a_little_is_not_taken_for_the_old_one():
     """5 mrad move the ground that a pixel sees at 4 m by 8 cm."""
     mask = road()
     mask[:row_at(4.0)] = ID['building']
-    lowered = pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 5e-3, 0)) @ BODY_FROM_OPTICAL
+    lowered = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 5e-3, 0))
     turned, fresh = costmap(), costmap()
     update(turned, mask)
     level = turned.class_grids()
@@ -893,7 +893,7 @@ def test_a_camera_that_turns_a_little_is_not_taken_for_the_old_one():
 def test_the_ground_may_lie_below_the_base_frame():
     row = row_at(2.0)
     target = costmap(ground_z=-0.5)
-    lower = pose_from_rpy((0, 0, CAMERA_HEIGHT - 0.5), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    lower = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT - 0.5), (0, 0, 0))
     update(target, wall_at(row), camera_pose=lower)
     points, _ = target.obstacle_points()
     assert np.abs(points[:, 0] - distance_of(row)).max() <= 1.5 * RESOLUTION
@@ -911,7 +911,7 @@ def test_obstacle_points_lie_on_the_ground_below_the_robot():
 
 def test_poses_that_cannot_see_ground_are_refused():
     target = costmap()
-    low = pose_from_rpy((0, 0, -0.2), (0, 0, 0)) @ BODY_FROM_OPTICAL
+    low = camera_pose_from_rpy((0, 0, -0.2), (0, 0, 0))
     with pytest.raises(PoseError, match='-0.200 m above the ground.*check its pose'):
         update(target, road(), camera_pose=low)
     update(target, road())
@@ -926,7 +926,7 @@ def test_poses_that_cannot_see_ground_are_refused():
 
 
 @pytest.mark.parametrize('pose', [
-    pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, -1.2, 0)) @ BODY_FROM_OPTICAL,  # looks up
+    camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, -1.2, 0)),  # looks up
     pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, 0)),  # that of a body frame, whose z is up
 ], ids=['up', 'body frame'])
 def test_a_camera_that_sees_no_ground_is_an_error(pose):
@@ -988,7 +988,7 @@ def test_who_stands_too_near_to_show_his_feet_is_marked_where_the_picture_begins
     (0.3, 0.0, 0.05, 160), (0.5, 0.2, 0.1, 160), (1.0, 0.3, 0.05, 640), (0.3, 0.0, 0.1, 640)])
 def test_whoever_comes_nearer_is_marked_until_his_feet_leave_the_picture(height, pitch, resolution,
                                                                          width):
-    pose = pose_from_rpy((0, 0, height), (0, pitch, 0)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0, 0, height), (0, pitch, 0))
     left = int(CENTRE[0]) - width // 2
     for foot in (*range(HEIGHT, HEIGHT - 40, -2), *range(HEIGHT - 40, HEIGHT - 150, -10)):
         mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
@@ -1027,7 +1027,7 @@ def test_obstacles_of_several_costs_share_a_cell():
 
 def test_a_camera_that_looks_down_sees_what_is_below_it():
     target = costmap()
-    down = pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0)) @ BODY_FROM_OPTICAL
+    down = camera_pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0))
     mask = np.full((HEIGHT, WIDTH), ID['road'], np.uint8)
     mask[:, :320] = ID['pavement']  # to its left
     update(target, mask, camera_pose=down)
@@ -1039,7 +1039,7 @@ def test_a_camera_that_looks_down_sees_what_is_below_it():
 
 def test_a_camera_that_looks_down_keeps_to_its_ranges():
     target = costmap(min_range=0.2, max_range=0.5)
-    down = pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0)) @ BODY_FROM_OPTICAL
+    down = camera_pose_from_rpy((1.0, 0, CAMERA_HEIGHT), (0, math.pi / 2, 0))
     update(target, np.full((HEIGHT, WIDTH), ID['road'], np.uint8), camera_pose=down)
     rows, columns = np.nonzero(target.combined() >= 0)
     x, y = columns * RESOLUTION - 5 + RESOLUTION / 2, rows * RESOLUTION - 5 + RESOLUTION / 2
@@ -1058,8 +1058,8 @@ def test_a_small_window_shows_what_a_large_one_shows_there(yaw):
     mask[stray] = random.integers(0, len(LABELS.labels), stray.sum())
     small, large = costmap(size=(5.0, 4.0)), costmap(size=(20.0, 20.0))
     for target in (small, large):
-        update(target, mask, base=(1.3, -0.4, yaw), camera_pose=pose_from_rpy(
-            (0.4, 0.2, CAMERA_HEIGHT), (0, 0.2, 0)) @ BODY_FROM_OPTICAL)
+        update(target, mask, base=(1.3, -0.4, yaw), camera_pose=camera_pose_from_rpy(
+            (0.4, 0.2, CAMERA_HEIGHT), (0, 0.2, 0)))
     rows, columns = (
         slice(first, first + count) for first, count in (
             (round((small.info.origin_y - large.info.origin_y) / RESOLUTION), small.info.height),
@@ -1153,7 +1153,7 @@ def test_a_camera_that_lags_does_not_take_the_window_back():
 def test_a_camera_that_lags_does_not_clear_where_the_robot_was():
     """Somebody follows the robot, seen by the camera behind it."""
     target = costmap(footprint_radius=0.35)
-    pose = pose_from_rpy((0.3, 0, CAMERA_HEIGHT), (0, 0.7, math.pi)) @ BODY_FROM_OPTICAL
+    pose = camera_pose_from_rpy((0.3, 0, CAMERA_HEIGHT), (0, 0.7, math.pi))
     follower = mask_of_box(pose, (-0.75, -0.25, 0), (-0.45, 0.25, 1.2))
     for index in range(10):
         stamp = 10 + index / 15

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from street_views import LENSES, class_ids_and_points, lens_camera, visible
 
-from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
+from bisenet_ros.costmap.geometry import camera_pose_from_rpy, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation.labels import load_label_set
@@ -37,10 +37,6 @@ def obstacle_course():
         *things.fence(5.6, 0.3, 1.2, height=0.15, heading=(0.28, 0.96)),
         *things.wall(8.6, 1.5, 3.0, heading=(0.8, -0.6)), *things.tree(8.3, -2.3, rng),
         *things.wall(6.5, -4.6, 4.0, height=1.0), *things.car(10.3, -1.2, look=3)])
-
-
-def base_from_optical(xyz, rpy):
-    return pose_from_rpy(xyz, rpy) @ BODY_FROM_OPTICAL
 
 
 def cell_centres(info):
@@ -80,7 +76,7 @@ class View:
         mask, _ = class_ids_and_points(self.street, self.camera, self.pose, 0.0)
         costmap = SemanticCostmap(SETTINGS, LABELS)
         costmap.update(
-            'camera', camera_model(self.camera), base_from_optical(xyz, rpy),
+            'camera', camera_model(self.camera), camera_pose_from_rpy(xyz, rpy),
             pose_from_rpy((BASE[0], BASE[1], 0.0), (0.0, 0.0, BASE[2])), mask, None, 0.0)
         grids = costmap.class_grids()
         self.cells = cell_centres(costmap.info)
@@ -224,7 +220,7 @@ def test_a_drive_with_stray_pixels_ends_with_a_true_map(lens, height, pitch, rat
         stray = random.random(mask.shape) < 0.05
         mask[stray] = random.integers(0, len(LABELS.labels), stray.sum())
         for rate, costmap in costmaps.items():
-            costmap.update('camera', model, base_from_optical(xyz, rpy),
+            costmap.update('camera', model, camera_pose_from_rpy(xyz, rpy),
                            pose_from_rpy((*base[:2], 0.0), (0.0, 0.0, base[2])), mask, None,
                            index / rate)
     cells = cell_centres(costmaps[6].info).reshape(-1, 2)
@@ -264,7 +260,7 @@ def test_a_car_that_passes_does_not_stand_on_free_ground():
         x, y, yaw = drive.base_pose(time)
         pose = drive.camera_pose((x, y, yaw))
         mask, _ = class_ids_and_points(drive.street, drive.camera, pose, time)
-        costmap.update('camera', model, base_from_optical(xyz, rpy),
+        costmap.update('camera', model, camera_pose_from_rpy(xyz, rpy),
                        pose_from_rpy((x, y, 0.0), (0.0, 0.0, yaw)), mask, None, time)
         cells = cell_centres(costmap.info).reshape(-1, 2)
         in_view = drive.camera.has_in_view(pose, np.c_[cells, np.zeros(len(cells))])

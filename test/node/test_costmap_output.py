@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField  # noqa: 
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from bisenet_ros.costmap.camera_model import Calibration, CalibrationError  # noqa: E402
-from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
+from bisenet_ros.costmap.geometry import camera_pose_from_rpy, pose_from_rpy  # noqa: E402
 from bisenet_ros.costmap.semantic_costmap import SemanticCostmap  # noqa: E402
 from bisenet_ros.costmap.settings import CostmapSettings  # noqa: E402
 from bisenet_ros.node import costmap_output, statistics  # noqa: E402
@@ -37,11 +37,7 @@ from bisenet_ros.node.camera_info import calibration_values, camera_info_message
 from bisenet_ros.node.camera_input import Calibrations, Frame  # noqa: E402
 from bisenet_ros.node.costmap_output import CostmapOutput  # noqa: E402
 from bisenet_ros.node.health import Health  # noqa: E402
-from bisenet_ros.node.poses import (  # noqa: E402
-    PoseUnavailableError,
-    RobotPoses,
-    fixed_camera_pose,
-)
+from bisenet_ros.node.poses import PoseUnavailableError, RobotPoses  # noqa: E402
 from bisenet_ros.segmentation import Segmentation, Segmenter, load_label_set  # noqa: E402
 from bisenet_ros.tools.play import odometry_message  # noqa: E402
 from bisenet_ros.tools.processes import die_with_parent  # noqa: E402
@@ -49,7 +45,7 @@ from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 CELLS, RESOLUTION, MAX_RANGE = 200, 0.1, 15.0
-DOWNWARDS = fixed_camera_pose([0.0, 0.0, 1.0], [0.0, 0.6, 0.0])
+DOWNWARDS = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, 0.0])
 
 
 class Robot:
@@ -111,7 +107,7 @@ class Robot:
             resolution=RESOLUTION, size=(CELLS * RESOLUTION,) * 2, max_range=MAX_RANGE,
             footprint_radius=0.25), load_label_set('camvid'))
         costmap.update(
-            '', self.camera, fixed_camera_pose(self.drive.camera_xyz, self.drive.camera_rpy),
+            '', self.camera, camera_pose_from_rpy(self.drive.camera_xyz, self.drive.camera_rpy),
             base_pose, class_ids, confidence, 1.0, confidence_threshold)
         return costmap
 
@@ -541,7 +537,7 @@ def test_each_camera_adds_its_own_view_and_is_named_where_it_adds_nothing(start_
     views = {'front': robot.frame.image, 'rear': robot.frame.image[:, ::-1]}
     front, rear = Segmenter(device='cpu').segment(list(views.values()))
     expected = robot.expected_costmap(*front)
-    expected.update('rear', robot.camera, fixed_camera_pose(*poses['rear']), None, *rear, 1.0)
+    expected.update('rear', robot.camera, camera_pose_from_rpy(*poses['rear']), None, *rear, 1.0)
     images, calibrations = (
         {camera: probe.create_publisher(message_type, f'{camera}/{topic}', RELIABLE)
          for camera in poses}
@@ -757,7 +753,7 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
     """Without odometry nobody knows where it lies now; with odometry it fades by itself."""
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
-    backwards = fixed_camera_pose([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
+    backwards = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
     with output_in_process(odometry, {'front': DOWNWARDS, 'rear': backwards}) as (output, tell):
         def known_after(tenths, camera):
             if odometry == 'topic':

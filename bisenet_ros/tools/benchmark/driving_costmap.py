@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bisenet_ros.costmap.camera_model import Calibration, CameraModel
-from bisenet_ros.costmap.geometry import BODY_FROM_OPTICAL, pose_from_rpy
+from bisenet_ros.costmap.geometry import camera_pose_from_rpy, pose_from_rpy
 from bisenet_ros.costmap.semantic_costmap import SemanticCostmap
 from bisenet_ros.costmap.settings import CostmapSettings
 from bisenet_ros.segmentation import LabelSet, Segmentation
@@ -26,7 +26,7 @@ class DrivingCostmap:
                  mask_size: tuple[int, int]) -> None:
         drive = StreetDrive(size=mask_size)
         self._camera = camera_model(drive.camera)
-        self._camera_pose = pose_from_rpy(drive.camera_xyz, drive.camera_rpy) @ BODY_FROM_OPTICAL
+        self._camera_pose = camera_pose_from_rpy(drive.camera_xyz, drive.camera_rpy)
         self._costmap = SemanticCostmap(settings, label_set)
         self._decay_time = settings.decay_time
         self._frame = 0
