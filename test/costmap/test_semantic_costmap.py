@@ -27,17 +27,22 @@ CAMERA = PINHOLE.for_image(WIDTH, HEIGHT)
 LEVEL, BEHIND = (camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 0, yaw))
                  for yaw in (0, math.pi))
 RESOLUTION = 0.05
+NOTHING = np.full((HEIGHT, WIDTH), 255, np.uint8)  # a mask in which no pixel has a class
 
 
 def costmap(labels=LABELS, footprint_radius=0.0, **settings):
     return SemanticCostmap(CostmapSettings(footprint_radius=footprint_radius, **settings), labels)
 
 
-def road():
-    """Return a mask of road up to the horizon and sky above."""
+def ground(name):
+    """Return a mask of a class up to the horizon and sky above."""
     mask = np.full((HEIGHT, WIDTH), ID['sky'], np.uint8)
-    mask[240:] = ID['road']
+    mask[240:] = ID[name]
     return mask
+
+
+def road():
+    return ground('road')
 
 
 def wall_at(row, name='building'):
@@ -64,11 +69,11 @@ def update(target, mask, stamp=0.0, base=(0.0, 0.0, 0.0), key='front', confidenc
                          confidence, stamp, confidence_threshold)
 
 
-def show(target, *masks):
-    """Add masks, 15 a second, and return the time of the next."""
+def show(target, *masks, start=0.0, **view):
+    """Add masks, 15 a second from start on, and return the time of the next."""
     for index, mask in enumerate(masks):
-        update(target, mask, stamp=index / 15)
-    return len(masks) / 15
+        update(target, mask, stamp=start + index / 15, **view)
+    return start + len(masks) / 15
 
 
 def value(target, plane, x, y):
@@ -202,27 +207,24 @@ def test_the_grid_lies_in_odom_however_the_robot_stands():
 def test_several_cameras_fuse_into_one_grid():
     target = costmap()
     update(target, road(), key='front')
-    update(target, np.where(road() == ID['road'], np.uint8(ID['pavement']), road()), key='rear',
-           stamp=-0.05, camera_pose=BEHIND)
+    update(target, ground('pavement'), key='rear', stamp=-0.05, camera_pose=BEHIND)
     assert (cost(target, 2.0, 0.0), cost(target, -2.0, 0.0)) == (0, 30)
 
 
 @pytest.mark.parametrize('has_odometry', [True, False])
 def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
     target = costmap()
-    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
     pose = np.eye(4) if has_odometry else None
     for stamp in range(3):
         target.update('front', CAMERA, LEVEL, pose, road(), None, stamp * 0.1)
     target.update('rear', CAMERA, BEHIND, pose, road(), None, 0.25)
-    target.update('front', CAMERA, LEVEL, pose, pavement, None, 0.3)
+    target.update('front', CAMERA, LEVEL, pose, ground('pavement'), None, 0.3)
     assert cost(target, 2.0, 0.0) == (0 if has_odometry else 30)
     assert cost(target, -2.0, 0.0) == 0
 
 
 def test_without_odometry_it_does_not_matter_whose_mask_comes_first():
-    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
-    views = {'left': (pavement, 5.0), 'right': (road(), 5.8)}
+    views = {'left': (ground('pavement'), 5.0), 'right': (road(), 5.8)}
     grids = []
     for keys in ('left', 'right'), ('right', 'left'):
         target = costmap(decay_time=1.0)
@@ -253,20 +255,19 @@ def test_time_that_jumps_back_starts_anew():
     # A mask that comes a little late is no jump, but is not used.
     assert not update(target, wall_at(row_at(3.0)), stamp=49.9)
     assert cost(target, 2.0, 0.0) == 0 and (target.combined() < 99).all()
-    assert update(target, np.full_like(road(), 255), stamp=48.9)
+    assert update(target, NOTHING, stamp=48.9)
     assert (target.combined() == -1).all()
     # A mask of another camera that comes a little late is no jump either.
     update(target, road(), stamp=60.0)
     with pytest.raises(ValueError, match='stamp of the one before'):
         update(target, road(), stamp=60.0)
-    update(target, np.full_like(road(), 255), stamp=59.9, key='rear')
+    update(target, NOTHING, stamp=59.9, key='rear')
     assert cost(target, 2.0, 0.0) == 0
 
 
 def test_masks_without_a_stamp_are_all_used():
     target = costmap()
-    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
-    for mask, expected in (road(), 0), (pavement, 30):
+    for mask, expected in (road(), 0), (ground('pavement'), 30):
         assert target.update('front', CAMERA, LEVEL, None, mask, None, 0.0)
         assert cost(target, 2.0, 0.0) == expected
 
@@ -287,11 +288,10 @@ def test_a_camera_whose_clock_lags_too_far_is_named():
 
 def test_what_was_not_seen_for_decay_time_is_unknown():
     target = costmap(decay_time=2.0)
-    nothing = np.full_like(road(), 255)
     update(target, road())
-    update(target, nothing, stamp=1.9)
+    update(target, NOTHING, stamp=1.9)
     assert cost(target, 2.0, 0.0) == 0
-    update(target, nothing, stamp=2.1)
+    update(target, NOTHING, stamp=2.1)
     assert cost(target, 2.0, 0.0) == -1
 
 
@@ -434,7 +434,7 @@ def test_what_one_camera_hides_another_sees_at_the_same_instant():
         for key, mask in ('front', front), ('high', wall_at(far)):
             update(target, mask, stamp=start + step / 15, key=key)
     assert 100 in costs_around(target, distance_of(far))
-    update(target, np.full_like(road(), 255), stamp=start + 1.5)
+    update(target, NOTHING, stamp=start + 1.5)
     assert 100 in costs_around(target, distance_of(far))
 
 
@@ -442,8 +442,7 @@ def test_what_passed_by_long_ago_is_not_marked_where_something_hides_the_ground(
     target = costmap()
     row = row_at(3.0)
     show(target, *[road()] * 20, *[wall_at(row_at(4.0))] * 3, *[road()] * 60)
-    for index in range(3):
-        update(target, wall_at(row), stamp=10 + index / 15)
+    show(target, *[wall_at(row)] * 3, start=10)
     assert 100 in costs_around(target, distance_of(row))
     assert costs_around(target, distance_of(row_at(4.0))) == {-1}
 
@@ -493,8 +492,7 @@ def test_free_ground_behind_a_new_obstacle_becomes_unknown():
     half[:row, column:] = ID['car']
     update(target, road(), stamp=5.0)
     update(target, road(), key='rear', stamp=5.0, camera_pose=BEHIND)
-    for index in range(3):
-        update(target, half, stamp=5.1 + index / 15)
+    show(target, *[half] * 3, start=5.1)
     assert cost(target, 4.0, 0.0) == cost(target, 4.0, 1.0) == cost(target, -4.0, 0.0) == 0
     assert cost(target, 4.0, -1.5) == -1
 
@@ -504,13 +502,12 @@ def test_ground_that_costs_too_much_stays_so_where_something_hides_it(ground_cos
     """It does not become unknown, because Nav2 may take that for free."""
     labels = LabelSet('two', (Label(0, 'lawn', (0, 0, 0), ground_cost, False, True),
                               Label(1, 'person', (0, 0, 0), 100, True, False)), 255)
-    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask = NOTHING.copy()
     mask[240:] = 0
     target = costmap(labels)
     show(target, *[mask] * 20)
     mask[:row_at(3.0)] = 1
-    for index in range(3):
-        update(target, mask, stamp=2 + index / 15)
+    show(target, *[mask] * 3, start=2)
     assert {cost(target, x, 0.0) for x in (3.3, 4.0, 4.9)} == {ground_cost if kept else -1}
 
 
@@ -588,11 +585,9 @@ def test_what_fills_the_picture_leaves_no_free_ground(calibration, height, pitch
             'camera_pose': camera_pose_from_rpy((offset, 0, height), (0, pitch, 0))}
     free, full = (np.full((HEIGHT, WIDTH), ID[name], np.uint8) for name in ('road', 'car'))
     target = costmap()
-    for index in range(20):
-        update(target, free, stamp=index / 15, **view)
+    start = show(target, *[free] * 20, **view)
     assert (target.combined() == 0).sum() > 300
-    for index in range(20, 24):
-        update(target, full, stamp=index / 15, **view)
+    show(target, *[full] * 4, start=start, **view)
     assert not (target.combined() == 0).any()
     assert (target.combined() == 100).any()
 
@@ -636,8 +631,7 @@ def test_however_little_is_enough_a_wrong_mask_is_soon_outweighed():
     stamp = show(target, *[road()] * 20, wall_at(row_at(2.0)))
     distance = distance_of(row_at(2.0)) + 0.01
     assert cost(target, distance, 0.0) == 100
-    for index in range(15):
-        update(target, road(), stamp=stamp + index / 15)
+    show(target, *[road()] * 15, start=stamp)
     assert cost(target, distance, 0.0) == 0
 
 
@@ -704,7 +698,7 @@ def test_what_a_cell_is_taken_for_does_not_change_while_it_is_not_seen(seen_free
     assert (expected == 100).any()
     for _ in range(9):
         stamp += 1.0
-        update(target, np.full_like(road(), 255), stamp=stamp)
+        update(target, NOTHING, stamp=stamp)
         assert (target.combined() == expected).all()
 
 
@@ -827,7 +821,7 @@ def test_a_table_of_a_camera_near_the_ground_tells_where_pixels_are():
 
 def test_unsure_pixels_weigh_less():
     target = costmap(decay_time=1e6)
-    pavement = np.where(road() == ID['road'], np.uint8(ID['pavement']), road())
+    pavement = ground('pavement')
     update(target, pavement, confidence=np.full(pavement.shape, 80, np.uint8))
     update(target, pavement, stamp=1e-3, confidence=np.full(pavement.shape, 80, np.uint8))
     update(target, road(), stamp=2e-3, confidence=np.full(pavement.shape, 200, np.uint8))
@@ -860,7 +854,7 @@ def test_under_the_robot_there_is_no_obstacle():
     assert max(cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)) == 100
     assert cost(target, 0.0, 0.0) == 0
     # The robot drives to where the wall was thought to be.
-    update(target, np.full_like(mask, 255), base=(3.0, 0.0, 0.0), stamp=1.0)
+    update(target, NOTHING, base=(3.0, 0.0, 0.0), stamp=1.0)
     assert [cost(target, x, 0.0) for x in (2.95, 3.0, 3.05)] == [0, 0, 0]
     points, _ = target.obstacle_points()
     assert len(points) and (np.hypot(points[:, 0] - 3.0, points[:, 1]) > 0.4).all()
@@ -944,7 +938,7 @@ def test_what_was_seen_before_odometry_began_anew_is_forgotten(place, seconds, s
     target = costmap()
     update(target, road())
     assert cost(target, 3.0, 0.0) == 0
-    update(target, np.full((HEIGHT, WIDTH), 255, np.uint8), base=place, stamp=seconds)
+    update(target, NOTHING, base=place, stamp=seconds)
     assert cost(target, 3.0, 0.0) == (0 if stays else -1)
 
 
@@ -954,7 +948,7 @@ def test_what_was_seen_before_odometry_begins_or_ceases_is_forgotten(before, aft
     target = costmap()
     target.update('front', CAMERA, LEVEL, before, road(), None, 0.0)
     assert cost(target, 2.0, 0.0) == 0
-    target.update('front', CAMERA, LEVEL, after, np.full_like(road(), 255), None, 0.1)
+    target.update('front', CAMERA, LEVEL, after, NOTHING, None, 0.1)
     assert (target.combined() == -1).all()
 
 
@@ -991,7 +985,7 @@ def test_whoever_comes_nearer_is_marked_until_his_feet_leave_the_picture(height,
     pose = camera_pose_from_rpy((0, 0, height), (0, pitch, 0))
     left = int(CENTRE[0]) - width // 2
     for foot in (*range(HEIGHT, HEIGHT - 40, -2), *range(HEIGHT - 40, HEIGHT - 150, -10)):
-        mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        mask = NOTHING.copy()
         mask[280:] = ID['road']
         mask[100:foot, max(left, 0):left + width] = ID['pedestrian']
         target = costmap(resolution=resolution)
@@ -1012,7 +1006,7 @@ def test_obstacles_of_several_costs_share_a_cell():
         Label(2, 'person', (0, 0, 0), 100, obstacle=True, ground=False)), 255)
     target = costmap(labels, obstacle_probability=0.4)
     for stamp, name_id in enumerate([0, 0, 0, 1, 2, 1, 2]):
-        mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        mask = NOTHING.copy()
         mask[240:] = 0
         if name_id:
             mask[:row_at(3.0)] = name_id
