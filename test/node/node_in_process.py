@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from bisenet_ros.node.segmentation_node import SegmentationNode
 
@@ -28,3 +29,19 @@ def node_in_process(*parameters: str) -> Iterator[SegmentationNode]:
             node.destroy_node()
     finally:
         rclpy.shutdown()
+
+
+@contextmanager
+def configured_node(*parameters: str) -> Iterator[SegmentationNode]:
+    """Yield such a node that is configured."""
+    with node_in_process(*parameters) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        yield node
+
+
+@contextmanager
+def active_node(*parameters: str) -> Iterator[SegmentationNode]:
+    """Yield such a node that is active."""
+    with configured_node(*parameters) as node:
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        yield node

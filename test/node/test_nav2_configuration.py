@@ -24,10 +24,8 @@ def costmap() -> dict:
 def published() -> dict:
     """Return the topics of a node that is configured, and their types."""
     pytest.importorskip('rclpy', reason='needs ROS 2')
-    from node_in_process import node_in_process
-    with node_in_process() as node:
-        node.trigger_configure()
-
+    from node_in_process import configured_node
+    with configured_node() as node:
         def topics():
             return dict(node.get_publisher_names_and_types_by_node('segmentation', '/'))
         # Discovery takes a moment.

@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import OccupancyGrid, Odometry  # noqa: E402
-from node_in_process import node_in_process  # noqa: E402
+from node_in_process import active_node, configured_node, node_in_process  # noqa: E402
 from probe import (  # noqa: E402
     LATCHED,
     image_message,
@@ -267,9 +267,7 @@ def test_a_node_that_was_shut_down_does_not_say_why_it_was_not_configured():
 
 def test_a_second_publisher_of_what_must_have_one_is_told():
     """Also a second node's costmap, with which Nav2 would take turns."""
-    with node_in_process('costmap.odometry.source:=topic') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node('costmap.odometry.source:=topic') as node:
         for topic, message_type in (('/camera/camera_info', CameraInfo), ('/odom', Odometry),
                                     ('/segmentation/costmap', OccupancyGrid)):
             publishers = [node.create_publisher(message_type, topic, 1)
@@ -382,8 +380,7 @@ def test_a_transition_that_is_not_allowed_ends_nothing():
 
 
 def test_topics_that_cannot_be_subscribed_are_said():
-    with node_in_process('image_topic:=image', 'camera_info_topic:=image') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node('image_topic:=image', 'camera_info_topic:=image') as node:
         assert node.trigger_activate() != TransitionCallbackReturn.SUCCESS
         level, message = node._assess()
         assert level == DiagnosticStatus.ERROR and message.startswith('not activated: ')
@@ -445,8 +442,7 @@ def test_an_old_costmap_is_taken_back_even_if_the_costmap_settings_are_wrong(sta
 
 def test_one_image_that_cannot_be_segmented_costs_the_others_nothing(monkeypatch):
     """A GPU may have too little memory for one of several cameras' images."""
-    with node_in_process('cameras:=[front, rear]') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node('cameras:=[front, rear]') as node:
         segment = node._segmenter.segment
 
         def segment_small(images, *arguments, **options):
@@ -469,8 +465,7 @@ def test_a_lost_gpu_ends_the_process_once(monkeypatch, lost):
     """It is then restarted. A failure that passes, for example of memory, does not end it."""
     killed = []
     monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
-    with node_in_process('cameras:=[front, rear]') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node('cameras:=[front, rear]') as node:
         monkeypatch.setattr(node._segmenter.pipeline, 'segment', lambda *_: 1 / 0)
         if lost:
             monkeypatch.setattr(frame_processor, 'device_is_lost', lambda device: True)
@@ -511,8 +506,7 @@ def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
 def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
     """The device may hang. The mask that it makes in the end is not published."""
     began, may_end = threading.Event(), threading.Event()
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node() as node:
         segment, masks = node._segmenter.segment, []
 
         def segment_later(*arguments, **options):
@@ -545,9 +539,7 @@ def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):
 def node_at_work_for_ever(monkeypatch, end_of_work):
     """Yield a node whose device hangs while it works on a frame, until the event is set."""
     began = threading.Event()
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-
+    with configured_node() as node:
         def hang(*_):
             began.set()
             end_of_work.wait()
@@ -591,9 +583,7 @@ def test_a_pause_makes_the_costmap_unknown_before_it_waits_for_a_mask(monkeypatc
 
 
 def test_what_could_not_be_made_unknown_is_tried_again(monkeypatch):
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node() as node:
         node._costmap._holding_data.add(node._costmap._combined)
         with monkeypatch.context() as patch:
             patch.setattr(node._costmap._combined, 'publish', lambda _: 1 / 0)
@@ -606,8 +596,7 @@ def test_what_could_not_be_made_unknown_is_tried_again(monkeypatch):
 
 
 def test_what_could_not_be_made_unknown_is_tried_again_at_the_end(monkeypatch):
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node() as node:
         costmap = node._costmap
         costmap._holding_data.add(costmap._combined)
         tries, publish_unknown = [], costmap.publish_unknown
@@ -623,9 +612,7 @@ def test_what_could_not_be_made_unknown_is_tried_again_at_the_end(monkeypatch):
 
 
 def test_a_costmap_that_cannot_be_published_is_an_error(monkeypatch):
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node() as node:
         with monkeypatch.context() as patch:
             patch.setattr(node._costmap, 'publish_unknown', lambda: 1 / 0)
             node._publish_costmap()
@@ -638,10 +625,8 @@ def test_a_costmap_that_cannot_be_published_is_an_error(monkeypatch):
 
 def test_a_low_costmap_rate_does_not_delay_making_a_stale_costmap_unknown():
     """If only costmap.rate counted, it would become unknown ten seconds late."""
-    with node_in_process('costmap.rate:=0.1', 'stale_after:=600.0',
-                         'costmap.decay_time:=600.0') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node('costmap.rate:=0.1', 'stale_after:=600.0',
+                     'costmap.decay_time:=600.0') as node:
         node._costmap._holding_data.add(node._costmap._combined)
         camera = node._costmap._cameras['']
         camera.seen_at = time.monotonic()
@@ -660,9 +645,7 @@ def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
         taken.append([frame.camera for frame in frames])
         came.release()
     monkeypatch.setattr(FrameProcessor, 'process', process)
-    with node_in_process('cameras:=[front, rear]', 'device:=cpu') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node('cameras:=[front, rear]', 'device:=cpu') as node:
         with node._new_frame:
             for camera in node._inputs.values():
                 camera._on_image(Image(), {'publication_sequence_number': 1})
@@ -672,9 +655,7 @@ def test_a_cpu_takes_one_cameras_frame_at_a_time(monkeypatch):
 
 def test_images_lost_on_the_way_are_told(monkeypatch):
     """Only if more than a few are lost, and with the remedy."""
-    with node_in_process('stale_after:=60.0') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node('stale_after:=60.0') as node:
         camera = node._inputs['']
         node.create_publisher(Image, camera.image_topic, 1)
 
@@ -698,9 +679,7 @@ def test_images_lost_on_the_way_are_told(monkeypatch):
 
 @pytest.mark.parametrize('on_cpu', [True, False])
 def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
-    with node_in_process('device:=cpu') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    with active_node('device:=cpu') as node:
         if not on_cpu:
             monkeypatch.setattr(node._processor, 'on_cpu', False)
         monkeypatch.setattr(node._worker, 'busy_for', lambda: 9.0)
@@ -711,8 +690,7 @@ def test_a_frame_that_takes_long_is_excused_by_a_gpu_only(monkeypatch, on_cpu):
 
 
 def test_an_unexpected_error_does_not_end_the_thread(monkeypatch):
-    with node_in_process() as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node() as node:
         monkeypatch.setattr(node._outputs[''], 'wanted', lambda: 1 / 0)
         frame = Frame('', '/image', Image(), Calibrations(), rectified=False, received=0.0)
         node._processor.process([frame])
@@ -738,8 +716,7 @@ def test_compressed_images(start_node, street_image):
 def test_label_info_is_latched_and_out_before_any_mask():
     """It is published again when the threshold changes."""
     vision_msgs = pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs')
-    with node_in_process('confidence_threshold:=0.25') as node:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with configured_node('confidence_threshold:=0.25') as node:
         received = []
         node.create_subscription(
             vision_msgs.LabelInfo, 'segmentation/label_info', received.append, LATCHED)
