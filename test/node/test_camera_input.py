@@ -38,8 +38,9 @@ def make_input():
     context.shutdown()
 
 
-def camera_info_topic(camera, node):
-    return node.resolve_topic_name(camera._camera_info_name)
+def receive(camera, number=1, stamp=0):
+    """Have a camera receive an image with this sequence number, stamped in whole seconds."""
+    camera._on_image(image_at(stamp), {'publication_sequence_number': number})
 
 
 def image_at(sec):
@@ -65,9 +66,9 @@ def image_at(sec):
 ])
 def test_names_are_those_after_remapping(
         make_input, remappings, arguments, image, info, rectified):
-    camera, node = make_input(remappings=remappings, **arguments)
-    assert (camera.image_topic, camera_info_topic(camera, node)) == (image, info)
-    camera._on_image(Image(), {'publication_sequence_number': 1})
+    camera, _ = make_input(remappings=remappings, **arguments)
+    assert (camera.image_topic, camera.camera_info_topic) == (image, info)
+    receive(camera)
     assert camera.take().rectified == rectified
 
 
@@ -75,7 +76,7 @@ def test_cameras_that_remapping_swaps(make_input):
     camera, node = make_input('/front/image_raw', remappings=[
         f'/{one}/{topic}:=/{other}/{topic}' for topic in ('image_raw', 'camera_info')
         for one, other in (('front', 'rear'), ('rear', 'front'))])
-    assert (camera.image_topic, camera_info_topic(camera, node)) == (
+    assert (camera.image_topic, camera.camera_info_topic) == (
         '/rear/image_raw', '/rear/camera_info')
     camera.start()
     assert {subscription.topic_name for subscription in node.subscriptions} >= {
@@ -85,14 +86,14 @@ def test_cameras_that_remapping_swaps(make_input):
 def test_images_lost_lately(make_input):
     camera, _ = make_input()
     for number in (1, 2, 3, 8, 9, 10):
-        camera._on_image(Image(), {'publication_sequence_number': number})
+        receive(camera, number)
     assert camera.lost_lately() == 4 / 10
     for number in (11, 12):
-        camera._on_image(Image(), {'publication_sequence_number': number})
+        receive(camera, number)
     assert camera.lost_lately() == 0
     assert camera.lost_lately() == 0
     # Cyclone DDS gives no sequence numbers.
-    camera._on_image(Image(), {'publication_sequence_number': None})
+    receive(camera, None)
     assert camera.lost_lately() == 0
 
 
@@ -102,13 +103,13 @@ def test_two_publishers_of_one_topic_lose_nothing(make_input):
     publishers = [node.create_publisher(Image, camera.image_topic, 1) for _ in range(2)]
     for count in range(10):
         for number in (1000 + count, count):
-            camera._on_image(Image(), {'publication_sequence_number': number})
+            receive(camera, number)
         camera.follow_publishers()
     assert camera.counts.missed == 0
     node.destroy_publisher(publishers[0])
     camera.follow_publishers()
     for number in (10, 11, 14):
-        camera._on_image(Image(), {'publication_sequence_number': number})
+        receive(camera, number)
     assert camera.counts.missed == 2
 
 
@@ -118,28 +119,25 @@ def test_images_that_nobody_wants_are_not_subscribed_for_long(make_input, monkey
     monkeypatch.setattr(camera_input, 'time', SimpleNamespace(monotonic=lambda: now))
     camera, node = make_input()
 
-    def image_comes(number):
-        camera._on_image(image_at(1), {'publication_sequence_number': number})
-
     def subscribed():
         topics = [subscription.topic_name for subscription in node.subscriptions]
-        return {camera.image_topic, camera_info_topic(camera, node)} <= set(topics)
+        return {camera.image_topic, camera.camera_info_topic} <= set(topics)
     camera.start()
     for now, number, wanted in (1004.0, 1, False), (1008.0, 2, True), (1012.0, 3, False):
-        image_comes(number)
+        receive(camera, number)
         camera.follow_demand(wanted)
         assert subscribed()
     now = 1020.0
     camera.follow_demand(False)
     assert subscribed() and camera.silent_for() == 8.0
-    image_comes(4)
+    receive(camera, 4)
     for now in 1020.5, 1100.0:
         camera.follow_demand(False)
         assert not subscribed() and camera.take() is None
         assert (camera.silent_for(), camera.stamp_age) == (0.0, 0.0)
     camera.follow_demand(True)
     assert subscribed() and camera.silent_for() == 0.0
-    image_comes(99)
+    receive(camera, 99)
     assert camera.lost_lately() == 0
     now = 1104.0
     camera.follow_demand(False)
@@ -167,7 +165,7 @@ def test_a_latched_calibration_is_received_but_a_latched_image_is_not(make_input
     camera, node = make_input()
     images = node.create_publisher(Image, camera.image_topic, LATCHED)
     images.publish(image_at(1))
-    publisher = node.create_publisher(CameraInfo, camera_info_topic(camera, node), LATCHED)
+    publisher = node.create_publisher(CameraInfo, camera.camera_info_topic, LATCHED)
     publisher.publish(CameraInfo(width=7))
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
@@ -190,7 +188,7 @@ def test_max_rate_of_a_camera_that_jitters(make_input, monkeypatch, max_rate, ex
     taken = 0
     for number, now in enumerate(times):
         monkeypatch.setattr(camera_input, 'time', SimpleNamespace(monotonic=lambda now=now: now))
-        camera._on_image(Image(), {'publication_sequence_number': number})
+        receive(camera, number)
         taken += camera.take() is not None
     assert abs(taken - expected) <= 2
 
@@ -198,26 +196,26 @@ def test_max_rate_of_a_camera_that_jitters(make_input, monkeypatch, max_rate, ex
 def test_max_rate_never_keeps_an_older_frame_waiting(make_input):
     camera, _ = make_input()
     camera.max_rate = 0.1
-    camera._on_image(image_at(1), {'publication_sequence_number': 1})
+    receive(camera, stamp=1)
     assert camera.take() is not None
     for sec in 2, 3:
-        camera._on_image(image_at(sec), {'publication_sequence_number': sec})
+        receive(camera, stamp=sec)
     assert camera.take().message.header.stamp.sec == 3
     assert camera.counts.dropped == 1
-    camera._on_image(image_at(4), {'publication_sequence_number': 4})
+    receive(camera, stamp=4)
     assert camera.take() is None
 
 
 def test_an_image_has_the_calibration_of_its_own_stamp(make_input):
     """Drivers publish the calibration after the image."""
     camera, _ = make_input()
-    camera._on_image(image_at(1), {'publication_sequence_number': 1})
+    receive(camera, stamp=1)
     frame = camera.take()
     assert frame.camera_info is None
     for sec in 1, 2:
         camera.calibrations.add(CameraInfo(width=sec, header=image_at(sec).header))
     assert frame.camera_info.width == 1
-    camera._on_image(image_at(3), {'publication_sequence_number': 2})
+    receive(camera, stamp=3)
     assert camera.take().camera_info.width == 2  # the newest, until the image's own comes
 
 
@@ -230,7 +228,7 @@ def test_cameras_take_turns(make_input):
 
     def send(*senders):
         for camera in senders:
-            camera._on_image(Image(), {'publication_sequence_number': 1})
+            receive(camera)
 
     def taken(most):
         return [frame.camera for frame in newest.take(most)]
