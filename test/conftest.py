@@ -38,6 +38,16 @@ def signals_as_before():
             signal.signal(number, handler)
 
 
+@pytest.fixture
+def ros_context():
+    """Yield a ROS context that ends with the test."""
+    rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    context.shutdown()
+
+
 @pytest.fixture(scope='session')
 def camvid() -> Path:
     """Return the folder of CamVid in SegNet's layout: train/, trainannot/, val/, valannot/."""

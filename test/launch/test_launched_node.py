@@ -20,11 +20,9 @@ needs_ros2_launch = pytest.mark.skipif(
 
 
 @pytest.fixture
-def client():
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('launch_test', context=context)
-    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+def client(ros_context):
+    node = rclpy.create_node('launch_test', context=ros_context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=ros_context)
     executor.add_node(node)
 
     def state_of(name: str) -> int:
@@ -35,8 +33,7 @@ def client():
         node.destroy_client(get_state)
         return future.result().current_state.id if future.done() else State.PRIMARY_STATE_UNKNOWN
 
-    yield state_of
-    context.shutdown()
+    return state_of
 
 
 @needs_ros2_launch

@@ -21,21 +21,16 @@ from bisenet_ros.node.camera_input import CameraInput, NewestFrames  # noqa: E40
 
 
 @pytest.fixture
-def make_input():
+def make_input(ros_context):
     """Return a function that makes a CameraInput and returns it and its node."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-
     def make(image_topic='/camera/image_raw', info_topic='', transport='raw', reliability='auto',
              geometry='auto', remappings=()):
         arguments = [word for remapping in remappings for word in ('-r', remapping)]
         node = rclpy.create_node(
-            'camera_input_test', context=context, cli_args=['--ros-args', *arguments])
+            'camera_input_test', context=ros_context, cli_args=['--ros-args', *arguments])
         return CameraInput(node, '', image_topic, info_topic, transport, reliability, geometry,
                            threading.Condition()), node
-
-    yield make
-    context.shutdown()
+    return make
 
 
 def receive(camera, number=1, stamp=0):

@@ -234,10 +234,8 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
     robot.send_until(known(robot))
 
 
-def test_a_transform_is_not_waited_for_for_ever_and_who_is_late_is_told():
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('transforms', context=context)
+def test_a_transform_is_not_waited_for_for_ever_and_who_is_late_is_told(ros_context):
+    node = rclpy.create_node('transforms', context=ros_context)
     source, still = TransformSource(node), ((0.0, 0.0, 0.0), Quaternion(w=1.0))
     source.buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
     for child, words in (('camera', '"camera".*does not exist[^;]*$'),
@@ -247,7 +245,6 @@ def test_a_transform_is_not_waited_for_for_ever_and_who_is_late_is_told():
             source.pose('odom', child, rclpy.time.Time(nanoseconds=1_500_000_000))
         assert time.monotonic() - began >= POSE_TIMEOUT
     source.destroy()
-    rclpy.shutdown(context=context)
 
 
 def test_silence_between_two_branches_of_the_tree():

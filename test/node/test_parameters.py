@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 import yaml
 
-rclpy = pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -17,23 +17,15 @@ from bisenet_ros.resources import config_path  # noqa: E402
 
 
 @pytest.fixture
-def make_parameters():
-    """Return a function that makes a node with the given overrides; all end with the test."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    nodes = []
-
+def make_parameters(ros_context):
+    """Return a function that makes a node with the given overrides and its Parameters."""
     def make(**overrides):
-        nodes.append(LifecycleNode(
-            'segmentation', context=context, start_parameter_services=False,
+        node = LifecycleNode(
+            'segmentation', context=ros_context, start_parameter_services=False,
             parameter_overrides=[Parameter(name.replace('__', '.'), value=value)
-                                 for name, value in overrides.items()]))
-        return nodes[-1], Parameters(nodes[-1])
-
-    yield make
-    for node in nodes:
-        node.destroy_node()
-    rclpy.shutdown(context=context)
+                                 for name, value in overrides.items()])
+        return node, Parameters(node)
+    return make
 
 
 def flattened(block: dict, prefix: str = '') -> dict:

@@ -55,11 +55,8 @@ def calibration_file(tmp_path):
 
 
 @pytest.fixture
-def listener():
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    yield Listener(rclpy.create_node('listener', context=context))
-    context.shutdown()
+def listener(ros_context):
+    return Listener(rclpy.create_node('listener', context=ros_context))
 
 
 class Listener:
