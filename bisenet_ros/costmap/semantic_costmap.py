@@ -167,13 +167,16 @@ class SemanticCostmap:
             confidence = np.full_like(class_ids, 255)
         _check_input(camera, class_ids, confidence, T_odom_base)
         table = self.prepare(camera_key, camera, T_base_camera)
-        has_odometry = T_odom_base is not None
-        self._check_stamp(camera_key, stamp)
-        if self._is_late(camera_key, stamp):
+        last_stamp = self._stamps.get(camera_key, -math.inf)
+        self._check_stamp(stamp, last_stamp)
+        if last_stamp - JUMP_BACK <= stamp < last_stamp:
             return False
+        has_odometry = T_odom_base is not None
         pose = T_odom_base if has_odometry else np.eye(4)
         x, y, yaw = planar_pose(pose)
-        if self._time_jumped_back(camera_key, stamp) or self._robot_jumped(x, y, yaw, stamp) or (
+        # The newest may be that of a camera that is gone; the grid would take nothing older.
+        time_jumped_back = stamp < max(last_stamp, self.newest_stamp - self._settings.decay_time)
+        if time_jumped_back or self._robot_jumped(x, y, yaw, stamp) or (
                 self._has_odometry not in (None, has_odometry)):
             self.clear()
         self._stamps[camera_key] = stamp
@@ -200,9 +203,8 @@ class SemanticCostmap:
         """Stamp of the newest mask since the last reset, seconds; -inf if there is none."""
         return max(self._stamps.values(), default=-math.inf)
 
-    def _check_stamp(self, camera_key, stamp) -> None:
+    def _check_stamp(self, stamp, last_stamp) -> None:
         """Raise update's errors for stamps."""
-        last_stamp = self._stamps.get(camera_key, -np.inf)
         if stamp and stamp == last_stamp:
             raise ValueError('the image has the stamp of the one before: the camera driver sends '
                              'the same again, or does not stamp its images')
@@ -210,16 +212,6 @@ class SemanticCostmap:
         if last_stamp <= stamp < newest - self._settings.decay_time:
             raise ValueError(f'the image is stamped {newest - stamp:.1f} s before that of another '
                              'camera: synchronise the clocks of the cameras')
-
-    def _is_late(self, camera_key, stamp) -> bool:
-        """Return whether the stamp is before the camera's last, but too little for a jump back."""
-        last_stamp = self._stamps.get(camera_key, -np.inf)
-        return last_stamp - JUMP_BACK <= stamp < last_stamp
-
-    def _time_jumped_back(self, camera_key, stamp) -> bool:
-        # The newest may be that of a camera that is gone; the grid would take nothing older.
-        oldest = self.newest_stamp - self._settings.decay_time
-        return stamp < max(self._stamps.get(camera_key, -np.inf), oldest)
 
     def _robot_jumped(self, x, y, yaw, stamp) -> bool:
         """Return whether no robot could drive here from the last pose: odometry has jumped."""
@@ -404,7 +396,7 @@ class SemanticCostmap:
     def _replace_by_latest(self) -> None:
         """Hold what each camera saw last, and nothing older."""
         self._grid.clear()
-        self._grid.advance(max((seen.stamp for seen in self._latest.values()), default=-np.inf))
+        self._grid.advance(max((seen.stamp for seen in self._latest.values()), default=-math.inf))
         # In the order of time: what is added makes what was seen before fade.
         for observation in sorted(self._latest.values(), key=lambda seen: seen.stamp):
             self._add(observation)
