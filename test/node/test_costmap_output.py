@@ -592,7 +592,7 @@ def test_a_node_that_was_shut_down_leaves_an_unknown_costmap(driving):
 
 @contextmanager
 def output_in_process(odometry, camera_poses):
-    """Yield a CostmapOutput, and a function that gives it odometry directly, without DDS."""
+    """Yield a CostmapOutput of cameras with these poses, to which tell gives odometry."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = LifecycleNode('segmentation', context=context)
@@ -601,12 +601,7 @@ def output_in_process(odometry, camera_poses):
         node, CostmapSettings(size=(30.0, 30.0), decay_time=60.0, footprint_radius=0.0),
         load_label_set('camvid'), poses, camera_poses, [])
     output.publish_unknown()
-
-    def tell(tenths, x=0.0):
-        for tenth in tenths:
-            stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
-            poses._odometry._on_odometry(odometry_message(stamp, (x, 0.0, 0.0)))
-    yield output, tell
+    yield output
     output.destroy()
     poses.destroy()
     node.destroy_node()
@@ -615,9 +610,16 @@ def output_in_process(odometry, camera_poses):
 
 @pytest.fixture
 def output():
-    """Return a CostmapOutput of one camera, and a function that gives it odometry."""
-    with output_in_process('topic', {'': DOWNWARDS}) as output_and_tell:
-        yield output_and_tell
+    """Return a CostmapOutput of one camera that looks at the ground."""
+    with output_in_process('topic', {'': DOWNWARDS}) as output:
+        yield output
+
+
+def tell(output, tenths, x=0.0):
+    """Give odometry of a robot that stands at x, stamped in tenths of a second, without DDS."""
+    for tenth in tenths:
+        stamp = Time(nanoseconds=tenth * 10 ** 8).to_msg()
+        output._poses._odometry._on_odometry(odometry_message(stamp, (x, 0.0, 0.0)))
 
 
 def observe(output, seconds, name, received=None, camera=''):
@@ -635,7 +637,6 @@ def observe(output, seconds, name, received=None, camera=''):
 
 
 def test_an_image_stamped_before_the_epoch_is_refused_in_words(output):
-    output, _ = output
     with pytest.raises(ValueError, match='the image is stamped -2 s'):
         observe(output, -1.5, 'road')
 
@@ -646,21 +647,19 @@ def is_known(output):
 
 def test_odometry_that_jumps_again_and_again_is_told(output):
     """As where two nodes send it."""
-    output, tell = output
     health = health_of(output, ['listener'])
     for turn in range(3):
-        tell(range(10 * turn + 10, 10 * turn + 20), x=5.0 * (turn % 2))
+        tell(output, range(10 * turn + 10, 10 * turn + 20), x=5.0 * (turn % 2))
         observe(output, turn + 1.55, 'road')
         assert health.assess(60.0)[1] == 'segmenting'
-    tell(range(40, 50), x=5.0)
+    tell(output, range(40, 50), x=5.0)
     observe(output, 4.55, 'road')
     level, message = health.assess(60.0)
     assert level == DiagnosticStatus.WARN and 'does only one node send it' in message
 
 
 def test_clearing_is_no_restart_of_odometry(output):
-    output, tell = output
-    tell((*range(10, 16), *range(30, 60)))  # one silence, long ago
+    tell(output, (*range(10, 16), *range(30, 60)))  # one silence, long ago
     for tenth in range(35, 55, 4):
         output.clear()
         observe(output, tenth / 10 + 0.05, 'road')
@@ -669,8 +668,7 @@ def test_clearing_is_no_restart_of_odometry(output):
 
 def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
     """Odometry may have been restarted meanwhile, at another place."""
-    output, tell = output
-    tell((*range(10, 16), *range(30, 36)))
+    tell(output, (*range(10, 16), *range(30, 36)))
     observe(output, 1.1, 'road')
     observe(output, 1.4, 'nothing')
     assert is_known(output)
@@ -690,12 +688,11 @@ def test_what_was_seen_before_odometry_fell_silent_is_forgotten(output):
 def test_what_was_seen_before_odometry_jumped_is_forgotten(
         output, before, after, mask_before, mask_after):
     """Between the masks a robot could drive that far: only the odometry shows the jump."""
-    output, tell = output
-    tell(before, x=6.0)
+    tell(output, before, x=6.0)
     observe(output, mask_before, 'road')
     observe(output, mask_before + 0.1, 'nothing')
     assert is_known(output)
-    tell(after, x=0.0)
+    tell(output, after, x=0.0)
     observe(output, mask_after, 'nothing')
     assert not is_known(output)
     observe(output, mask_after + 0.1, 'road')
@@ -704,31 +701,29 @@ def test_what_was_seen_before_odometry_jumped_is_forgotten(
 
 
 def test_no_image_is_placed_where_odometry_jumped(output):
-    output, tell = output
-    tell(range(10, 21), x=6.0)
-    tell(range(21, 31), x=0.0)
+    tell(output, range(10, 21), x=6.0)
+    tell(output, range(21, 31), x=0.0)
     with pytest.raises(PoseUnavailableError, match='jumped'):
         observe(output, 2.05, 'road')
 
 
 def test_the_age_of_a_mask_counts_from_its_image(output, monkeypatch):
-    output, tell = output
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
     # Two masks a second with 0.4 s of latency are fresh.
     for tenth in (20, 25, 30, 35):
-        tell(range(tenth - 5, tenth + 1))
+        tell(output, range(tenth - 5, tenth + 1))
         observe(output, tenth / 10, 'road', received=now - 0.4)
         now += 0.49
         assert output.missing(1.0) == {}
     # A mask whose image came 1.1 s ago is stale, however recently the mask came.
-    tell(range(36, 41))
+    tell(output, range(36, 41))
     observe(output, 4.0, 'road', received=now - 0.9)
     assert output.missing(1.0) == {}
     now += 0.2
     assert 'came within 1.0 s' in output.missing(1.0)['']
     # So is, 0.2 s later, the mask of an image 0.9 s older than the newest odometry.
-    tell(range(41, 61))
+    tell(output, range(41, 61))
     observe(output, 5.1, 'road', received=now)
     assert output.missing(1.0) == {}
     now += 0.2
@@ -736,10 +731,9 @@ def test_the_age_of_a_mask_counts_from_its_image(output, monkeypatch):
 
 
 def test_a_mask_older_than_decay_time_does_not_count_whatever_stale_after_is(output, monkeypatch):
-    output, tell = output
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
-    tell(range(10, 16))
+    tell(output, range(10, 16))
     observe(output, 1.5, 'road', received=now)
     now += 59.0
     assert output.missing(3600.0) == {}
@@ -754,10 +748,10 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
     backwards = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
-    with output_in_process(odometry, {'front': DOWNWARDS, 'rear': backwards}) as (output, tell):
+    with output_in_process(odometry, {'front': DOWNWARDS, 'rear': backwards}) as output:
         def known_after(tenths, camera):
             if odometry == 'topic':
-                tell(tenths)
+                tell(output, tenths)
             observe(output, tenths[-1] / 10, 'road', received=now, camera=camera)
             return output._costmap.combined() >= 0
         of_front = known_after(range(10, 16), 'front')
@@ -770,12 +764,11 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
 
 
 def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
-    output, tell = output
-    tell(range(10, 41))
+    tell(output, range(10, 41))
     observe(output, 3.5, 'road')
     assert output.missing(1.0) == {}
     observe(output, 3.9, 'road')
-    tell(range(41, 61))
+    tell(output, range(41, 61))
     observe(output, 4.0, 'road')
     assert 'images are 2.0 s older than the newest odometry' in output.missing(1.0)['']
     # After a pause that need not be so any more, and is not said.
@@ -784,13 +777,12 @@ def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
 
 
 def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
-    output, tell = output
-    tell(range(10, 16))
+    tell(output, range(10, 16))
     observe(output, 1.5, 'road')
     assert output.missing(60.0) == {}
     output.begin_anew()
     assert list(output.missing(60.0)) == ['']
-    tell([16])
+    tell(output, [16])
     observe(output, 1.6, 'nothing')
     assert output.missing(60.0) == {}
     # That mask brings back nothing that was seen before the pause.
@@ -799,12 +791,11 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
 
 def test_if_one_topic_fails_the_others_are_made_unknown_all_the_same(output, monkeypatch):
     """The topic that failed is tried again."""
-    output, tell = output
     listener = rclpy.create_node('listener', context=output._node.context)
     for publisher in output._publishers:
         listener.create_subscription(publisher.msg_type, publisher.topic_name, print, LATCHED)
     wait_for(lambda: output._subscribed() == set(output._publishers))
-    tell(range(10, 16))
+    tell(output, range(10, 16))
     observe(output, 1.5, 'road')
     output.publish(60.0)
     assert output._holding_data == set(output._publishers)
@@ -823,7 +814,6 @@ def test_if_one_topic_fails_the_others_are_made_unknown_all_the_same(output, mon
 
 
 def test_a_topic_whose_data_cannot_be_made_is_unknown_and_the_others_known(output, monkeypatch):
-    output, tell = output
     listener = rclpy.create_node('listener', context=output._node.context)
     heard = {}
     for publisher in output._combined, output._class_costmaps:
@@ -832,7 +822,7 @@ def test_a_topic_whose_data_cannot_be_made_is_unknown_and_the_others_known(outpu
             lambda message, publisher=publisher: heard.update(
                 {publisher: max(message.data, default=-1)}), LATCHED)
     wait_for(lambda: len(output._subscribed()) == 2)
-    tell(range(10, 16))
+    tell(output, range(10, 16))
     observe(output, 1.5, 'road')
 
     def are_known(expected):
@@ -859,7 +849,6 @@ def test_a_topic_whose_data_cannot_be_made_is_unknown_and_the_others_known(outpu
 
 
 def test_unknown_is_repeated_for_as_long_as_it_may_be_on_its_way(output, monkeypatch):
-    output, _ = output
     now = time.monotonic() + 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
     assert not output.listeners_may_know
@@ -897,9 +886,9 @@ def test_the_final_unknown_grid_arrives_even_if_the_transport_loses_it_at_first(
             [sys.executable, '-c', LISTENER], stdout=out, preexec_fn=die_with_parent)
     try:
         for _ in range(5):
-            with output_in_process('topic', {'': DOWNWARDS}) as (output, tell):
+            with output_in_process('topic', {'': DOWNWARDS}) as output:
                 wait_for(lambda: output._subscribed() == set(output._publishers))
-                tell(range(10, 16))
+                tell(output, range(10, 16))
                 observe(output, 1.5, 'road')
                 wait_for(lambda: heard.read_text().endswith('0\n'),
                          meanwhile=lambda: output.publish(60.0))
@@ -913,7 +902,6 @@ def test_the_final_unknown_grid_arrives_even_if_the_transport_loses_it_at_first(
 
 def test_what_is_missing_is_excused_only_without_a_fault(output):
     """New listeners are told of faults such as a missing calibration, not of missing masks."""
-    output, _ = output
     assert 'nothing has been segmented' in output.missing(1.0)['']
     assert output.missing(1.0, only_failed=True) == {}
     mask = np.zeros((48, 64), np.uint8)
@@ -938,7 +926,6 @@ def health_of(output, listeners):
 
 def test_costmaps_too_large_for_their_rate_are_told(output, monkeypatch):
     """Those that take more than half of the time to publish."""
-    output, _ = output
     health, now = health_of(output, ['listener']), time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: now)
     for module in costmap_output, statistics:
@@ -960,7 +947,6 @@ def test_costmaps_too_large_for_their_rate_are_told(output, monkeypatch):
 
 def test_faults_from_before_listeners_left_are_not_told_to_later_listeners(output):
     """The cause may be gone, and no mask has been tried since."""
-    output, _ = output
     listeners = []
     health = health_of(output, listeners)
     listeners.append('first')
