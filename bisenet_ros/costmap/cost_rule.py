@@ -62,7 +62,8 @@ class CostRule:
                 holds_obstacle |= decided
             # A product takes a tenth of the time of np.where.
             np.maximum(above_unknown, decided * np.int8(cost - UNKNOWN), out=above_unknown)
-        if len(obstacles) > 1:  # Those of several costs give a shared cell at least the lowest.
+        # Obstacles of several costs, only together probable enough, have at least the lowest.
+        if len(obstacles) > 1:
             decided = sum(obstacles.values()) >= required
             holds_obstacle |= decided
             least = np.int8(min(obstacles) - UNKNOWN)
@@ -75,7 +76,8 @@ class CostRule:
         required = total * np.float32(probability)
         # The prior's own share is no evidence of an obstacle, however little is required.
         required += prior * np.float32(max(probability - 1 / self.class_count, 0))
-        return np.maximum(required, _NO_EVIDENCE, out=required)  # Cells without any hold none.
+        # Where there is no evidence at all, none is not enough.
+        return np.maximum(required, _NO_EVIDENCE, out=required)
 
 
 def _over_classes(operation, evidence, indices):

@@ -34,13 +34,16 @@ class PolarGrid:
     that ray, whatever the camera's orientation and lens. The cells are half a grid cell long and,
     at max_range, at most as wide. They do not depend on the camera, so this is built once.
 
+    A table of points, in a square around the camera and range_step apart, says in which polar cell
+    each lies; a grid's cells are looked up at the nearest of these points.
+
     :param resolution: side of a cell of the costmap, metres.
     :param max_range: metres.
     :ivar range_step, sample_step: of polar cells and of samples near the camera, metres.
     :ivar angle_step: between rays, radians.
     :ivar range_count, azimuth_count: how many polar cells are on a ray, and how many rays.
-    :ivar cells: (2 * range_count + 2,) * 2 int32, flat index of each table point's polar cell.
-    :ivar middle: column, and row, at which the point below the camera lies in that table.
+    :ivar cells: that table, (2 * range_count + 2,) * 2 int32: flat indices of polar cells.
+    :ivar middle: column, and row, at which the point below the camera lies in the table.
     """
 
     def __init__(self, resolution: float, max_range: float) -> None:

@@ -15,18 +15,18 @@ _PRIOR = 1.0
 # what has just come (a person on ground long seen free) overrule it. OctoMap clamps for the same
 # reason: Hornung et al., Autonomous Robots 2013, section 3.2.
 _MEMORY = 4.0
-# Seconds. Ground on which an obstacle is newly seen keeps only as much evidence as comes in this
-# time, or a person who runs would be elsewhere before ever being marked; but it keeps at least
-# _LEAST_MEMORY observations. It counts observations as confident as the new one: a network is less
-# confident of obstacles than of ground, but not less often right. So at 10 masks a second a single
-# mask marks no obstacle, at 5 it does.
+# Where an obstacle is newly seen, old evidence is cut to what masks add in so many seconds, but to
+# no less than _LEAST_MEMORY observations: if more were kept, a person who runs would have left the
+# cell before it is marked. An observation counts here with the new one's confidence, because a
+# network is less confident of obstacles than of ground, though not less often right. So at 10
+# masks a second a single mask marks no obstacle, at 5 it does.
 _MEMORY_TIME = 0.22
 _LEAST_MEMORY = 0.5
 # In observations. Obstacle evidence below this does not outweigh the prior: it is of something
 # that passed by.
 _LEAST_HIDDEN = 0.3
-# Seconds for which a hidden cell that is not seen again keeps obstacle evidence. Of a person who
-# comes nearer, only cells already marked as obstacle stay longer behind her.
+# Seconds for which a hidden cell that is not seen again keeps obstacle evidence. A cell that is
+# marked as obstacle already is not hidden, and keeps it for decay_time.
 _HIDDEN_KEPT = 1.0
 # Time constants in decay_time: evidence weighs e^-3 of what it did when its cell is forgotten.
 _DECAY_CONSTANTS = 3.0

@@ -71,7 +71,7 @@ class PoseGaps:
     def _begin_anew(self, instant, pose):
         self._gaps.clear()
         if self.last is not None:
-            # An image stamped just before it was placed by poses from before the jump.
+            # A break, as an image stamped just before was placed by poses from before the jump.
             self._gaps.append(_Gap(instant, instant, '', is_break=True))
         self._pace, self._went_back = 0, False
         self.last, self._pose = instant, pose
