@@ -366,8 +366,8 @@ class RollingGrid:
 
 
 def _in_cells(size, resolution):
-    """Return (height, width) of a size (x, y), metres, in cells: at least one each."""
-    return tuple(max(1, round(side / resolution)) for side in size[::-1])
+    """Return (height, width) of a size (x, y), metres, in cells."""
+    return tuple(round(side / resolution) for side in size[::-1])
 
 
 def _corner_around(x, y, resolution, shape):

@@ -25,7 +25,7 @@ def occupancy_grid(header: Header, info: GridInfo, cells: np.ndarray) -> Occupan
     quaternion.
     """
     grid = OccupancyGrid(header=header, info=_map_metadata(info, header.stamp))
-    fill(grid.data, np.asarray(cells, np.int8))
+    fill(grid.data, cells)
     return grid
 
 
@@ -38,14 +38,14 @@ def class_costmaps(header: Header, info: GridInfo, label_set: LabelSet,
         class_ids=array('H', [label.id for label in labels]),
         class_names=list(label_set.class_names),
         costs=array('b', [label.cost for label in labels]))
-    fill(costmaps.data, np.asarray(cells, np.int8))
+    fill(costmaps.data, cells)
     return costmaps
 
 
 def obstacle_cloud(header: Header, points: np.ndarray, class_ids: np.ndarray) -> PointCloud2:
     """Return points (N, 3), metres in the header's frame, and their classes (N,) as a cloud."""
     cloud = np.zeros(len(points), POINT)
-    cloud['x'], cloud['y'], cloud['z'] = np.asarray(points, np.float32).reshape(-1, 3).T
+    cloud['x'], cloud['y'], cloud['z'] = points.T
     cloud['class_id'] = class_ids
     formats = {'<f4': PointField.FLOAT32, '|u1': PointField.UINT8}
     message = PointCloud2(
