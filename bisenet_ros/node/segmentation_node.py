@@ -191,8 +191,6 @@ class SegmentationNode(LifecycleNode):
         if parameters['costmap.enabled']:
             self._configure_costmap()
         self._apply_max_rate()
-        if self._costmap is not None:
-            self._costmap_feeder = CostmapFeeder(self._costmap, self._inputs, self._faults)
         self._processor = FrameProcessor(
             self._segmenter, self._outputs, self._costmap_feeder, parameters, self._faults,
             self._on_device_lost)
@@ -262,6 +260,7 @@ class SegmentationNode(LifecycleNode):
             value('publish_classes'))
         self._releases.append(self._costmap.destroy)
         self._costmap.publish_unknown()
+        self._costmap_feeder = CostmapFeeder(self._costmap, self._inputs, self._faults)
         timer = self._create_steady_timer(1.0 / value('rate'), self._publish_costmap)
         self._releases.append(partial(self.destroy_timer, timer))
 
