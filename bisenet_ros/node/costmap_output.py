@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from operator import itemgetter
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -241,12 +240,12 @@ class CostmapOutput:
 
         :param only_failed: return only cameras with a known fault.
         """
-        limit = min((stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'),
-                    key=itemgetter(0))
+        limit, limit_name = min(
+            (stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'))
         now = time.monotonic()
-        return {name: camera.failure or _why_stale(camera.age, *limit)
+        return {name: camera.failure or _why_stale(camera.age, limit, limit_name)
                 for name, camera in self._cameras.items()
-                if now - camera.seen_at > limit[0] and (camera.failure or not only_failed)}
+                if now - camera.seen_at > limit and (camera.failure or not only_failed)}
 
     @property
     def odometry_restarts(self) -> bool:
