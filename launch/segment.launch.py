@@ -10,6 +10,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from bisenet_ros.resources import user_path
 from bisenet_ros.transport import large_image_environment
 
 CONFIG = Path(get_package_share_directory('bisenet_ros'), 'config')
@@ -67,7 +68,7 @@ def argument(name, description, default=None, choices=None):
 def start(context):
     """Return the nodes to start for the arguments' values in `context`."""
     # Checked here, because launch_ros starts a node without its parameters if there is no file.
-    params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
+    params_file = user_path(LaunchConfiguration('params_file').perform(context))
     if not params_file.is_file():
         raise RuntimeError(f'params_file is {params_file}: there is no such file')
     wants_large_images = LaunchConfiguration('large_images').perform(context).lower() == 'true'

@@ -82,8 +82,9 @@ def test_without_arguments_the_params_file_alone_counts(start):
 
 def test_a_parameter_file_that_is_not_there_is_refused(start, tmp_path):
     """launch_ros by itself would start the node with its defaults."""
-    with pytest.raises(RuntimeError, match='mistyped.yaml: there is no such file'):
-        start(params_file=str(tmp_path / 'mistyped.yaml'))
+    for params_file in str(tmp_path / 'mistyped.yaml'), '~nobody_of_this_name/mistyped.yaml':
+        with pytest.raises(RuntimeError, match='mistyped.yaml: there is no such file'):
+            start(params_file=params_file)
 
 
 def test_a_parameter_file_may_lie_in_the_home_folder(start, tmp_path, monkeypatch):
