@@ -53,8 +53,8 @@ class TransformedRobot(Robot):
         self._fixed.sendTransform([
             transform('base_link', 'camera_link', 0, self.drive.camera_xyz,
                       Quaternion(y=math.sin(pitch / 2), w=math.cos(pitch / 2))),
-            transform('camera_link', 'camera_optical_frame', 0, (0.0, 0.0, 0.0),
-                      BODY_FROM_OPTICAL_QUATERNION)])
+            transform('camera_link', 'camera_optical_frame', 0,
+                      rotation=BODY_FROM_OPTICAL_QUATERNION)])
 
     def base_pose(self, stamp: float) -> tuple[float, float, float]:
         """Return x, y, yaw in odom."""
@@ -126,8 +126,9 @@ def time_message(seconds: float) -> Time:
     return Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
 
 
-def transform(frame: str, child: str, stamp: float, xyz, rotation) -> TransformStamped:
-    """Return the pose of `child` in `frame`."""
+def transform(frame: str, child: str, stamp: float, xyz=(0.0, 0.0, 0.0),
+              rotation=Quaternion(w=1.0)) -> TransformStamped:
+    """Return the pose of `child` in `frame`, by default the same as `frame`'s."""
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id, message.header.stamp = frame, time_message(stamp)
     translation = message.transform.translation
@@ -236,8 +237,8 @@ def test_a_missing_transform_makes_it_unknown_and_is_named(robot, what, named):
 
 def test_a_transform_is_not_waited_for_for_ever_and_who_is_late_is_told(ros_context):
     node = rclpy.create_node('transforms', context=ros_context)
-    source, still = TransformSource(node), ((0.0, 0.0, 0.0), Quaternion(w=1.0))
-    source.buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
+    source = TransformSource(node)
+    source.buffer.set_transform(transform('odom', 'base_link', 1.0), 'test')
     for child, words in (('camera', '"camera".*does not exist[^;]*$'),
                          ('base_link', '0.50 s behind')):
         began = time.monotonic()
@@ -249,12 +250,11 @@ def test_a_transform_is_not_waited_for_for_ever_and_who_is_late_is_told(ros_cont
 
 def test_silence_between_two_branches_of_the_tree():
     """The branches are a camera's turning mast and base_footprint, both below base_link."""
-    still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
-    buffer.set_transform_static(transform('base_link', 'base_footprint', 0, *still), 'test')
+    buffer.set_transform_static(transform('base_link', 'base_footprint', 0), 'test')
     for stamp in 1.0, 6.0:
-        buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
-        buffer.set_transform(transform('base_link', 'mast', stamp + 1, *still), 'test')
+        buffer.set_transform(transform('odom', 'base_link', stamp), 'test')
+        buffer.set_transform(transform('base_link', 'mast', stamp + 1), 'test')
     assert buffer.gap('base_footprint', 'mast', 4_000_000_000) == 'was silent for 5.00 s'
     # The gap of base_link in odom does not matter between these two frames.
     assert buffer.gap('base_footprint', 'mast', 1_500_000_000) == ''
@@ -271,12 +271,11 @@ def test_silence_between_two_branches_of_the_tree():
 def test_a_jump_on_the_way_between_two_frames_is_told(slash):
     """Also if an old broadcaster's frame names begin with a slash."""
     buffer = TransformBuffer(largest_gap=0.5)
-    level = Quaternion(w=1.0)
     for tenth, x in enumerate((5.9, 6.0, 0.0, 0.1)):
         stamp = 1 + tenth / 10
         buffer.set_transform(transform(
-            f'{slash}odom', f'{slash}base_link', stamp, (x, 0.0, 0.0), level), 'test')
-        buffer.set_transform(transform('base_link', 'mast', stamp, (0.0, 0.0, 1.0), level), 'test')
+            f'{slash}odom', f'{slash}base_link', stamp, (x, 0.0, 0.0)), 'test')
+        buffer.set_transform(transform('base_link', 'mast', stamp, (0.0, 0.0, 1.0)), 'test')
     assert 'jumped' in buffer.gap('odom', 'mast', 1_150_000_000)
     assert buffer.gap('odom', 'mast', 1_050_000_000) == ''
     assert buffer.gap('base_link', 'mast', 1_150_000_000) == ''
@@ -303,8 +302,8 @@ def test_invalid_transforms_count_as_silence_and_are_not_all_logged(x, w, capfd)
 
 
 def test_a_link_that_was_never_valid_is_named():
-    buffer, level = TransformBuffer(largest_gap=0.5), Quaternion(w=1.0)
-    links = (transform(*names, 1, (x, 0.0, 0.0), level) for *names, x in (
+    buffer = TransformBuffer(largest_gap=0.5)
+    links = (transform(*names, 1, (x, 0.0, 0.0)) for *names, x in (
         ('base_footprint', 'base_link', 0.0), ('odom', 'base_footprint', math.nan)))
     buffer.set_transform_static(next(links), 'test')
     buffer.set_transform(next(links), 'test')
@@ -316,7 +315,7 @@ def test_poses_of_a_restarted_source_are_not_mixed_with_those_from_before():
     for tenth, x in [*((tenth, 6.0) for tenth in range(10, 20)),
                      *((tenth, 0.0) for tenth in range(12, 30))]:
         buffer.set_transform(transform(
-            'odom', 'base_link', tenth / 10, (x, 0.0, 0.0), Quaternion(w=1.0)), 'test')
+            'odom', 'base_link', tenth / 10, (x, 0.0, 0.0)), 'test')
     for seconds, x in (1.45, 6.0), (1.85, 6.0), (2.05, 0.0):
         found = buffer.lookup_transform(
             'odom', 'base_link', rclpy.time.Time(nanoseconds=round(seconds * 1e9)))
@@ -326,15 +325,14 @@ def test_poses_of_a_restarted_source_are_not_mixed_with_those_from_before():
 
 def test_a_jump_back_of_a_transform_that_nobody_uses_erases_nothing():
     """Two detectors send the pose of one dock, one of them late."""
-    still = (0.0, 0.0, 0.0), Quaternion(w=1.0)
     buffer = TransformBuffer(largest_gap=0.5)
     buffer.watch('odom', 'base_link')
     for stamp, dock_stamp in (5.0, 5.0), (5.1, 3.0):
-        buffer.set_transform(transform('odom', 'base_link', stamp, *still), 'test')
-        buffer.set_transform(transform('odom', 'dock', dock_stamp, *still), 'test')
+        buffer.set_transform(transform('odom', 'base_link', stamp), 'test')
+        buffer.set_transform(transform('odom', 'dock', dock_stamp), 'test')
     before = rclpy.time.Time(nanoseconds=5_050_000_000)
     assert buffer.can_transform('odom', 'base_link', before)
-    buffer.set_transform(transform('odom', 'base_link', 1.0, *still), 'test')
+    buffer.set_transform(transform('odom', 'base_link', 1.0), 'test')
     assert not buffer.can_transform('odom', 'base_link', before)
 
 
