@@ -111,6 +111,15 @@ def test_beyond_the_fold_nothing_is_projected(model, d, fold):
     assert any(0 <= 400 * lens(model, d, r, 0.0)[0] + 320 < 640 for r in radii[50:])
 
 
+def test_a_lens_may_fold_in_one_direction_first():
+    """To the left, x - 0.4 x^3 + 0.15 x^2 stops growing where 1 - 1.2 x^2 + 0.3 x = 0."""
+    camera = calibration('plumb_bob', (-0.4, 0, 0, 0.05, 0)).for_image(640, 480)
+    fold = (-0.3 + math.sqrt(0.09 + 4.8)) / 2.4
+    assert np.isfinite(camera.project([-0.98 * fold, 0.0, 1.0])).all()
+    radii = fold * np.linspace(1.02, 5, 200)
+    assert np.isnan(camera.project(np.c_[-radii, 0 * radii, np.ones(200)])).all()
+
+
 def test_all_of_a_well_behaved_image_is_used():
     for model, d in LENSES.items():
         camera = calibration(model, d).for_image(640, 480)
@@ -126,6 +135,15 @@ def test_all_of_a_well_behaved_image_is_used():
             assert np.isfinite(pixels[:until + 1]).all()
 
 
+@pytest.mark.parametrize('cx, cy', [(600.0, 235.0), (40.0, 235.0), (320.0, 440.0), (320.0, 40.0)])
+def test_all_of_an_image_whose_axis_is_near_its_border_is_used(cx, cy):
+    """As that of a part of the sensor. What the axis is far from is 56 degrees off it."""
+    camera = calibration(k=(400.0, 0, cx, 0, 400.0, cy, 0, 0, 1)).for_image(640, 480)
+    pixels = np.array([[0, 0], [639, 0], [0, 479], [639, 479]])
+    rays = np.c_[(pixels - (cx, cy)) / 400, np.ones(4)]
+    np.testing.assert_allclose(camera.project(rays), pixels, atol=1e-6)
+
+
 @pytest.mark.parametrize('changes, words', [
     ({'k': (0.0,) * 9}, 'k is all zero.*calibrate'),
     ({'k': (math.nan, *K[1:])}, 'k holds a value that is not finite'),
@@ -137,6 +155,7 @@ def test_all_of_a_well_behaved_image_is_used():
     ({'model': '', 'd': (0.1,) * 5}, 'distortion_model'),
     ({'p': (0.0,) * 12, 'rectified': True}, 'p is all zero'),
     ({'r': (0.0,) * 9, 'rectified': True}, 'no rotation'),
+    ({'r': (-1, 0, 0, 0, 1, 0, 0, 0, 1), 'rectified': True}, 'no rotation'),
     ({'width': 0}, 'size is 0x480'),
 ])
 def test_bad_calibrations_are_refused(changes, words):

@@ -1,6 +1,7 @@
 """Whole costmaps from hand-made masks whose answer follows from the pinhole's formula."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,13 @@ def test_a_wall_is_where_it_touches_the_ground_and_hides_what_is_behind():
     assert np.abs(points[:, 0] - contact).max() <= 1.5 * RESOLUTION and not points[:, 2].any()
 
 
+def test_an_obstacle_beyond_max_range_is_not_marked():
+    row = row_at(3.0)
+    target = costmap(max_range=distance_of(row) - 0.05)
+    update(target, wall_at(row))
+    assert cost(target, 2.8, 0.0) == 0 and cost(target, distance_of(row), 0.0) == -1
+
+
 def test_ground_seen_over_a_low_obstacle_is_ground():
     mask = road()
     mask[:, 200:440][row_at(3.6):row_at(2.5)] = ID['fence']
@@ -221,6 +229,16 @@ def test_without_odometry_only_the_latest_mask_of_a_camera_counts(has_odometry):
     target.update('front', CAMERA, LEVEL, pose, ground('pavement'), None, 0.3)
     assert cost(target, 2.0, 0.0) == (0 if has_odometry else 30)
     assert cost(target, -2.0, 0.0) == 0
+
+
+def test_without_odometry_a_new_obstacle_hides_nothing_that_another_camera_sees():
+    """Else what lies behind it would be known and unknown by turns."""
+    beyond = camera_pose_from_rpy((2.0, 0, CAMERA_HEIGHT), (0, 0, 0))
+    target = costmap()
+    for stamp in range(3):
+        target.update('beyond', CAMERA, beyond, None, road(), None, stamp / 10)
+        target.update('front', CAMERA, LEVEL, None, wall_at(row_at(3.0)), None, stamp / 10 + 0.05)
+        assert cost(target, 4.9, 0.0) == 0 and 100 in costs_around(target, 3.0)
 
 
 def test_without_odometry_it_does_not_matter_whose_mask_comes_first():
@@ -869,19 +887,23 @@ def test_clear_forgets():
     assert cost(target, 2.0, 0.0) == 0
 
 
-def test_a_camera_that_turns_a_little_is_not_taken_for_the_old_one():
-    """5 mrad move the ground that a pixel sees at 4 m by 8 cm."""
+@pytest.mark.parametrize('change', [
+    # 5 mrad move the ground that a pixel sees at 4 m by 8 cm.
+    {'camera_pose': camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 5e-3, 0))},
+    {'camera_pose': camera_pose_from_rpy((0, 0, CAMERA_HEIGHT + 0.02), (0, 0, 0))},
+    {'camera': replace(CAMERA, focal_length=(1.02 * FOCAL, 1.02 * FOCAL))},
+], ids=['turns', 'rises', 'zooms'])
+def test_a_camera_that_changes_a_little_is_not_taken_for_the_old_one(change):
     mask = road()
     mask[:row_at(4.0)] = ID['building']
-    lowered = camera_pose_from_rpy((0, 0, CAMERA_HEIGHT), (0, 5e-3, 0))
-    turned, fresh = costmap(), costmap()
-    update(turned, mask)
-    level = turned.class_grids()
-    turned.clear()
-    update(turned, mask, camera_pose=lowered)
-    update(fresh, mask, camera_pose=lowered)
-    np.testing.assert_array_equal(turned.class_grids(), fresh.class_grids())
-    assert (level != fresh.class_grids()).any()
+    changed, fresh = costmap(), costmap()
+    update(changed, mask)
+    before = changed.class_grids()
+    changed.clear()
+    update(changed, mask, **change)
+    update(fresh, mask, **change)
+    np.testing.assert_array_equal(changed.class_grids(), fresh.class_grids())
+    assert (before != fresh.class_grids()).any()
 
 
 def test_the_ground_may_lie_below_the_base_frame():
@@ -911,7 +933,7 @@ def test_poses_that_cannot_see_ground_are_refused():
     update(target, road())
     with pytest.raises(PoseError):
         update(target, road(), camera_pose=np.full((4, 4), np.nan))
-    for place in math.nan, 4e5:
+    for place in math.nan, 4e5, -4e5:
         pose = np.eye(4)
         pose[1, 3] = place
         with pytest.raises(PoseError, match='check the odometry'):
@@ -930,6 +952,18 @@ def test_a_camera_that_sees_no_ground_is_an_error(pose):
     assert (target.combined() == -1).all()
 
 
+def test_a_forgotten_camera_brings_no_obstacle_back_under_the_robot():
+    """What the other camera has seen is added again, and may be the robot itself."""
+    row = row_at(3.0)
+    target = costmap(footprint_radius=3.2)
+    target.update('front', CAMERA, LEVEL, None, wall_at(row), None, 5.0)
+    target.update('rear', CAMERA, BEHIND, None, road(), None, 5.5)
+    target.forget('rear')
+    assert 100 not in costs_around(target, distance_of(row))
+    points, _ = target.obstacle_points()
+    assert len(points) and (np.hypot(points[:, 0], points[:, 1]) > 3.2).all()
+
+
 @pytest.mark.parametrize('place, seconds, stays', [
     ((2.0, 0.0, 0.0), 0.02, False), ((2.0, 0.0, 0.0), 0.2, True),
     ((0.3, 0.0, 0.0), 0.02, True), ((0.0, 0.0, 2.0), 0.02, False),
@@ -940,6 +974,14 @@ def test_what_was_seen_before_odometry_began_anew_is_forgotten(place, seconds, s
     assert cost(target, 3.0, 0.0) == 0
     update(target, NOTHING, base=place, stamp=seconds)
     assert cost(target, 3.0, 0.0) == (0 if stays else -1)
+
+
+def test_to_turn_past_half_a_circle_is_no_jump():
+    """From 3.1 to -3.1 rad it is 0.08 rad."""
+    target = costmap()
+    update(target, road(), base=(0.0, 0.0, 3.1))
+    update(target, NOTHING, base=(0.0, 0.0, -3.1), stamp=0.1)
+    assert cost(target, -3.0, 0.0) == 0
 
 
 @pytest.mark.parametrize('before, after', [(np.eye(4), None), (None, np.eye(4))],
@@ -1093,6 +1135,7 @@ def test_masks_of_another_size_than_the_camera_model_are_refused():
     ({'obstacle_probability': 0.0}, 'obstacle_probability is 0.0'),
     ({'footprint_radius': -0.1}, 'footprint_radius is -0.1'),
     ({'footprint_radius': 5.0}, 'footprint_radius is 5.0.*below half of size, 5.0'),
+    ({'footprint_radius': 3.0, 'size': (10.0, 4.0)}, 'below half of size, 2.0'),
 ])
 def test_bad_settings_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
@@ -1156,6 +1199,14 @@ def test_a_camera_that_lags_does_not_clear_where_the_robot_was():
         update(target, road(), stamp=stamp - 0.3, base=(0.5 * (stamp - 0.3), 0, 0))
         if index > 2:
             assert 100 in costs_around(target, 0.5 * stamp - 0.45)
+
+
+def test_a_late_obstacle_hides_no_ground_that_was_seen_since():
+    target = costmap()
+    stamp = show(target, *[road()] * 20)
+    update(target, road(), stamp=stamp)
+    assert update(target, wall_at(row_at(3.0), 'car'), stamp=stamp - 0.1, key='late')
+    assert {cost(target, x, 0.0) for x in np.arange(3.3, 4.9, RESOLUTION)} == {0}
 
 
 def test_late_road_frees_no_obstacle_but_a_late_obstacle_is_marked():

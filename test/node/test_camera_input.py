@@ -19,6 +19,8 @@ from std_msgs.msg import Header  # noqa: E402
 from bisenet_ros.node import camera_input  # noqa: E402
 from bisenet_ros.node.camera_input import CameraInput, NewestFrames  # noqa: E402
 
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
 
 @pytest.fixture
 def make_input(ros_context):
@@ -153,6 +155,37 @@ def test_a_publisher_that_cannot_be_heard_is_explained(
     assert wait_for(lambda: camera.publisher_count() == 1)
     mismatch = camera.publisher_mismatch()
     assert said in mismatch and bool(said) == bool(mismatch)
+
+
+@pytest.mark.parametrize('offered', ['RELIABLE', 'BEST_EFFORT'])
+@pytest.mark.parametrize('wanted, taken', [
+    ('auto', None), ('reliable', 'RELIABLE'), ('best_effort', 'BEST_EFFORT')])
+def test_images_are_subscribed_to_as_reliably_as_the_parameter_says(
+        make_input, offered, wanted, taken):
+    """By `auto`, as reliably as they are offered."""
+    camera, node = make_input(image_topic='/reliability/image', reliability=wanted)
+    node.create_publisher(Image, camera.image_topic, QoSProfile(
+        depth=1, reliability=ReliabilityPolicy[offered]))
+    wait_for(lambda: camera.publisher_count() == 1)
+    camera.start()
+    subscription, = (each for each in node.subscriptions
+                     if each.topic_name == camera.image_topic)
+    assert subscription.qos_profile.reliability == ReliabilityPolicy[taken or offered]
+
+
+def test_a_calibration_is_heard_from_each_of_two_publishers_of_which_one_is_latched(make_input):
+    camera, node = make_input(image_topic='/two/image')
+    volatile, _ = (node.create_publisher(CameraInfo, camera.camera_info_topic, qos)
+                   for qos in (RELIABLE, LATCHED))
+    wait_for(lambda: node.count_publishers(camera.camera_info_topic) == 2)
+    camera.start()
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def send_and_spin():
+        volatile.publish(CameraInfo(width=7))
+        executor.spin_once(timeout_sec=0.1)
+    wait_for(lambda: camera.calibrations.at(Time()), 10.0, send_and_spin)
 
 
 def test_a_latched_calibration_is_received_but_a_latched_image_is_not(make_input):

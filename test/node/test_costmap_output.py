@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from probe import LATCHED, image_message, pixels_of  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField  # noqa: E402
@@ -368,6 +370,8 @@ def test_the_empty_cloud_is_not_repeated_when_images_have_stopped(standing):
     clouds = standing.probe.received['segmentation/obstacles']
     count = len(clouds)
     standing.send_until(lambda: len(clouds) > count + 3)
+    masks = standing.probe.received['segmentation/mask']
+    standing.probe.wait(lambda: masks[-1].header.stamp.sec == standing.stamp)
     standing.probe.wait(unknown(standing))
     standing.probe.wait(lambda: clouds[-1].width == 0)
     grids = standing.probe.received['segmentation/costmap']
@@ -656,6 +660,8 @@ def test_odometry_that_jumps_again_and_again_is_told(output):
     observe(output, 4.55, 'road')
     level, message = health.assess(60.0)
     assert level == DiagnosticStatus.WARN and 'does only one node send it' in message
+    output.begin_anew()  # After a pause it need not be so any more.
+    assert health.assess(60.0)[1] == 'segmenting'
 
 
 def test_clearing_is_no_restart_of_odometry(output):
@@ -763,6 +769,67 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
         assert of_rear.any() and known[of_rear].all()
 
 
+def test_one_camera_that_fails_or_lags_leaves_the_others_costmap_as_it_is():
+    backwards = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
+    with output_in_process('topic', {'front': DOWNWARDS, 'rear': backwards}) as output:
+        output._holding_data.add(output._combined)
+        assert output.is_stale(1.0)
+        tell(output, range(10, 16))
+        observe(output, 1.5, 'road', camera='front')
+        assert list(output.missing(1.0)) == ['rear'] and not output.is_stale(1.0)
+        observe(output, 1.2, 'road', camera='rear')
+        grid = output._known_message(output._combined, output._costmap.info)
+        assert Time.from_msg(grid.header.stamp).nanoseconds == 15 * 10 ** 8
+
+
+def test_a_mask_that_comes_too_late_to_be_used_is_no_sign_of_life(output, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    tell(output, range(10, 21))
+    observe(output, 2.0, 'road', received=now)
+    for tenths in (19, 18, 19, 18):
+        now += 0.3
+        observe(output, tenths / 10, 'road', received=now)
+    assert list(output.missing(1.0)) == ['']
+
+
+def test_in_simulation_a_difference_of_stamps_makes_no_mask_old(output):
+    """A simulation may run many times as fast as the wall clock."""
+    output._node.set_parameters([Parameter('use_sim_time', value=True)])
+    tell(output, range(10, 61))
+    observe(output, 4.0, 'road')
+    assert output.missing(1.0) == {}
+
+
+def test_no_mask_is_added_while_a_costmap_is_made_for_publishing(output):
+    """It would mix two instants, or cells from before and after the window moved."""
+    tell(output, range(10, 16))
+    observe(output, 1.4, 'nothing')
+    adding = threading.Thread(target=observe, args=(output, 1.5, 'road'))
+    with output._lock:
+        adding.start()
+        adding.join(0.5)
+        assert adding.is_alive() and not is_known(output)
+    adding.join(30)
+    assert is_known(output)
+
+
+def test_once_all_cameras_have_failed_no_data_is_published(output, monkeypatch):
+    """With odometry, what they saw is kept for when they come back."""
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    listener = rclpy.create_node('listener', context=output._node.context)
+    listener.create_subscription(OccupancyGrid, 'segmentation/costmap', print, LATCHED)
+    wait_for(output.wanted)
+    tell(output, range(10, 16))
+    observe(output, 1.5, 'road', received=now)
+    for seconds, is_published in (0.9, True), (0.2, False), (0.1, False):
+        now += seconds
+        output.publish(1.0)
+        assert output.holds_data == is_published
+    assert is_known(output)
+
+
 def test_an_image_that_is_old_beside_the_odometry_does_not_count(output):
     tell(output, range(10, 41))
     observe(output, 3.5, 'road')
@@ -787,6 +854,17 @@ def test_after_a_pause_no_camera_counts_before_its_next_mask(output):
     assert output.missing(60.0) == {}
     # That mask brings back nothing that was seen before the pause.
     assert not is_known(output)
+
+
+def test_after_a_pause_an_old_failure_to_publish_is_not_told(output, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(output._combined, 'publish', lambda _: 1 / 0)
+        output._holding_data.add(output._combined)
+        with pytest.raises(ZeroDivisionError):
+            output.publish(1.0)
+    assert 'ZeroDivisionError' in output.publishing_fault
+    output.begin_anew()
+    assert output.publishing_fault == ''
 
 
 def test_if_one_topic_fails_the_others_are_made_unknown_all_the_same(output, monkeypatch):
@@ -910,6 +988,19 @@ def test_what_is_missing_is_excused_only_without_a_fault(output):
         output.observe(frame, (64, 48), Segmentation(mask, mask), 0.0)
     assert 'no camera_info' in output.missing(1.0, only_failed=True)['']
     output.begin_anew()
+    assert output.missing(1.0, only_failed=True) == {}
+
+
+def test_a_fault_that_is_over_is_not_told_when_images_stop_later(output, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
+    with pytest.raises(PoseUnavailableError):
+        observe(output, 1.5, 'road', received=now)
+    assert 'nothing has come' in output.missing(1.0)['']
+    tell(output, range(10, 16))
+    observe(output, 1.5, 'road', received=now)
+    now += 1.1
+    assert 'nothing has been segmented' in output.missing(1.0)['']
     assert output.missing(1.0, only_failed=True) == {}
 
 

@@ -140,6 +140,15 @@ def test_what_was_in_work_when_a_pause_began_is_not_published(monkeypatch, goes_
     assert segment(processor, 'rgb', image) == ['front']
 
 
+def test_the_fault_of_a_camera_that_nobody_wants_any_more_is_forgotten():
+    processor, _ = make_processor()
+    processor._faults = Faults(SimpleNamespace(error=lambda _: None))
+    processor._faults.set_camera_fault('front', 'no mask')
+    processor.wanted = lambda camera: False
+    processor.process([SimpleNamespace(camera='front')])
+    assert processor._faults.camera_fault('front') == ''
+
+
 @pytest.mark.parametrize('costmap_wanted', [True, False])
 def test_a_costmap_gets_confidence_even_if_no_other_output_needs_it(costmap_wanted):
     """A CPU skips the confidence if it can; without it every pixel would count as certain."""

@@ -42,7 +42,7 @@ def message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
 
 
 @pytest.mark.parametrize('padding', [0, 5])
-@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', '8UC3'])
 def test_colour_encodings_are_views(rgb, encoding, padding):
     msg = message(rgb if encoding == 'rgb8' else rgb[..., ::-1], encoding, padding)
     image = to_color_image(msg)
@@ -109,11 +109,14 @@ def test_bayer_red_stays_red(encoding, corner):
     assert red > 100 and green < 20 and blue < 20
 
 
-@pytest.mark.parametrize('extension,tolerance', [('.png', 0), ('.jpg', 12)])
-def test_compressed(extension, tolerance):
+@pytest.mark.parametrize('extension,tolerance,form', [
+    ('.png', 0, 'png'), ('.jpg', 12, 'jpeg'),
+    # compressed_image_transport names the encoding of the image that came, too.
+    ('.png', 0, 'rgb8; png compressed bgr8'), ('.jpg', 12, 'rgb8; jpeg compressed bgr8')])
+def test_compressed(extension, tolerance, form):
     smooth = cv2.resize(np.random.default_rng(5).integers(0, 256, (3, 4, 3), np.uint8), (64, 48))
     data = cv2.imencode(extension, smooth[..., ::-1])[1].tobytes()
-    image = to_color_image(CompressedImage(format=extension[1:], data=array('B', data)))
+    image = to_color_image(CompressedImage(format=form, data=array('B', data)))
     difference = image.in_order('rgb').astype(int) - smooth
     assert np.abs(difference).max() <= tolerance
 

@@ -13,6 +13,8 @@ import builtin_interfaces.msg  # noqa: E402
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from helpers import wait_for  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 
 from bisenet_ros.costmap.geometry import pose_from_rpy  # noqa: E402
@@ -81,6 +83,13 @@ def test_a_silence_between_two_images_is_told(odometry):
     assert odometry.newest() == 10 ** 18 - 2 * 10 ** 9
 
 
+def test_after_a_bag_has_begun_anew_its_poses_are_known_again(odometry):
+    for start, x in (10 ** 18, 0.0), (10 ** 18 - 5 * 10 ** 9, 7.0):
+        for tenth in range(10):
+            tell(odometry, start + tenth * 10 ** 8, x)
+        assert odometry.pose(Time(nanoseconds=start + 45 * 10 ** 7))[0, 3] == x
+
+
 def test_an_image_between_two_places_a_jump_apart_is_at_neither(odometry):
     for tenth, x in enumerate((5.8, 5.9, 6.0, 0.0, 0.1)):
         tell(odometry, 10 ** 18 + tenth * 10 ** 8, x)
@@ -89,6 +98,21 @@ def test_an_image_between_two_places_a_jump_apart_is_at_neither(odometry):
         assert pose[0, 3] == pytest.approx(x)
     with pytest.raises(PoseUnavailableError, match='jumped'):
         odometry.pose(Time(nanoseconds=10 ** 18 + 25 * 10 ** 7))
+
+
+@pytest.mark.parametrize('reliability', ['BEST_EFFORT', 'RELIABLE'])
+def test_odometry_is_heard_whatever_quality_of_service_it_has(odometry, reliability):
+    node = odometry._node
+    publisher = node.create_publisher(Odometry, 'odom', QoSProfile(
+        depth=1, reliability=ReliabilityPolicy[reliability]))
+    message = odometry_message(builtin_interfaces.msg.Time(sec=7), (0.0, 0.0, 0.0))
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def send_and_spin():
+        publisher.publish(message)
+        executor.spin_once(timeout_sec=0.1)
+    assert wait_for(odometry.newest, 10.0, send_and_spin) == 7 * 10 ** 9
 
 
 @pytest.mark.parametrize('message_type, why', [

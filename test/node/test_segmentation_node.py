@@ -336,6 +336,13 @@ def test_a_camera_whose_images_nobody_wants_is_not_subscribed(start_node):
     probe.repeat_until(send, lambda: int(probe.diagnostics()['frames_out']) > 0, 0.05)
 
 
+def test_while_simulated_time_stands_still_the_node_watches_on(start_node):
+    """As it does before a simulation begins: nobody publishes /clock here."""
+    _, probe = start_node(use_sim_time=True)
+    probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
+    probe.wait(lambda: len(probe.received['segmentation/costmap']) > 3)
+
+
 def test_frames_it_cannot_keep_up_with_are_dropped_and_counted(start_node, street_image):
     """No CPU manages this network size in 10 ms, but frames come at 100 Hz: the newest wins."""
     _, probe = start_node(network_size='[1280, 960]', engine='torch', device='cpu')
@@ -405,18 +412,21 @@ def test_topics_that_cannot_be_subscribed_do_not_end_a_paused_node(start_node):
     probe.wait(lambda: probe.diagnostics()['message'] == 'inactive')
 
 
-@pytest.mark.parametrize('autostart', [True, False])
-def test_a_node_that_is_not_configured_takes_back_an_old_costmap(start_node, autostart):
+@pytest.mark.parametrize('autostart, odometry, frame', [
+    (True, 'tf', 'odom'), (False, 'none', 'base_link')])
+def test_a_node_that_is_not_configured_takes_back_an_old_costmap(
+        start_node, autostart, odometry, frame):
     """As when it was restarted, but its weights or lifecycle manager are gone; it lives on."""
     node, probe = start_node(
-        state='unconfigured', weights='no_such_file.pth', autostart=autostart)
+        state='unconfigured', weights='no_such_file.pth', autostart=autostart,
+        costmap__size='[12.0, 6.0]', costmap__odometry__source=odometry)
     probe.listen('segmentation/costmap', OccupancyGrid, LATCHED)
     probe.listen('segmentation/obstacles', PointCloud2, LATCHED)
     grid, = probe.wait(lambda: probe.received['segmentation/costmap'])
-    assert (grid.header.frame_id, grid.info.width, grid.info.height) == ('odom', 200, 200)
+    assert (grid.header.frame_id, grid.info.width, grid.info.height) == (frame, 240, 120)
     assert set(grid.data) == {-1}
     cloud, = probe.wait(lambda: probe.received['segmentation/obstacles'])
-    assert (cloud.header.frame_id, cloud.width) == ('odom', 0)
+    assert (cloud.header.frame_id, cloud.width) == (frame, 0)
     assert probe.change_state(Transition.TRANSITION_CONFIGURE) is False
     probe.wait(lambda: 'no_such_file.pth' in probe.diagnostics()['message'])
     assert probe.diagnostics()['level'] == b'\x02'
@@ -501,6 +511,19 @@ def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
         assert killed == ([(os.getpid(), signal.SIGTERM)] if lost else [])
         assert node.device_lost is lost
         assert 'unspecified launch failure' in node._assess()[1]
+
+
+def test_to_enable_what_is_enabled_changes_nothing():
+    """It neither clears the costmap nor starts its thread a second time, with which it hangs."""
+    with active_node() as node:
+        node._costmap._cameras[''].seen_at = time.monotonic()
+        worker, = node._costmap_feeder._workers
+        try:
+            assert node._on_enable(SetBool.Request(data=True), SetBool.Response()).success
+            assert node._costmap_feeder._workers == [worker]
+            assert node._costmap.missing(60.0) == {}
+        finally:
+            worker.stop()
 
 
 def test_a_pause_does_not_wait_for_the_frame_in_work(monkeypatch):

@@ -163,8 +163,9 @@ def test_cameras_of_either_channel_order_share_buffers(network, colorful_image, 
     pipeline = make_pipeline(network, device)
     rgb, bgr = (SegmentationRequest(image, (160, 96), (200, 120))
                 for image in (colorful_image, colorful_image[..., ::-1]))
-    for _ in range(2):
-        assert_same(pipeline.segment([rgb], False, True), pipeline.segment([bgr], True, True))
+    expected = pipeline.segment([rgb], False, True)
+    for is_bgr in (True, True, False, False, True):
+        assert_same(pipeline.segment([bgr if is_bgr else rgb], is_bgr, True), expected)
     (batch,), = pipeline._batches.values()
     assert not batch.busy
     other, = pipeline.segment([bgr], False, True)

@@ -70,6 +70,19 @@ def test_no_number_decides_the_same_without_confidence(broken):
     np.testing.assert_array_equal(alone, expected)
 
 
+def test_in_a_large_mask_no_number_spoils_only_what_is_near_it():
+    logits = np.random.default_rng(0).normal(0, 5, (3, 60, 80)).astype(np.float32)
+    channel_ids, size = np.arange(3, dtype=np.uint8), (1000, 700)
+    expected, _ = classify(logits, size, channel_ids)
+    logits[1, 30, 40] = np.nan
+    class_ids, _ = classify(logits, size, channel_ids)
+    undecided = class_ids == NO_DECISION
+    # It reaches to the next logits, 12.5 and 11.7 pixels away.
+    rows, columns = np.nonzero(undecided)
+    assert 0 < np.ptp(rows) < 24 and 0 < np.ptp(columns) < 26
+    assert (class_ids == expected)[~undecided].mean() > 0.999
+
+
 @pytest.mark.parametrize('threshold', [0.001, 0.3, 0.5, 0.9, 1.0])
 def test_what_is_less_probable_than_the_threshold_is_undecided(threshold):
     confidence, class_ids = np.mgrid[:256, :11].astype(np.uint8)

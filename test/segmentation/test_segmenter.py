@@ -27,6 +27,7 @@ from bisenet_ros.segmentation.device_pipeline import DevicePipeline
 from bisenet_ros.segmentation.engine_choice import choose_engine
 from bisenet_ros.segmentation.frame import SegmentationRequest
 from bisenet_ros.segmentation.onnx_model import OnnxModel
+from bisenet_ros.segmentation.segmenter import weights_path
 from bisenet_ros.tools.street import StreetDrive
 
 
@@ -110,6 +111,12 @@ def test_read_only_image_of_the_networks_own_size(segmenter, colorful_image):
     image.setflags(write=False)
     result, = segmenter.segment([image])
     np.testing.assert_array_equal(result.class_ids, expected.class_ids)
+
+
+@pytest.mark.parametrize('sizes', [[], [(40, 30)], [(40, 30)] * 3, [(40, 30), (0, 30)]])
+def test_each_image_needs_a_size(segmenter, colorful_image, sizes):
+    with pytest.raises(ValueError, match='for 2 images; give a .width, height. of at least 1'):
+        segmenter.segment([colorful_image] * 2, sizes)
 
 
 def test_batch_of_different_sizes_is_the_images_one_by_one(segmenter, colorful_image):
@@ -284,6 +291,8 @@ def test_a_closed_segmenter_holds_no_network(camvid_weights):
 
 def test_onnx_runtime_has_no_bfloat16(camvid_weights):
     pytest.importorskip('onnxruntime')
+    assert choose_engine('auto', load_weights(camvid_weights), torch.device('cpu'),
+                         torch.bfloat16) == 'torch'
     with pytest.raises(ValueError, match="fp16: use precision 'auto'"):
         choose_engine('onnxruntime', load_weights(camvid_weights), torch.device('cuda'),
                       torch.bfloat16)
@@ -304,6 +313,12 @@ def test_where_the_export_fails_pytorch_runs_unless_onnx_runtime_was_asked_for(
     assert 'PyTorch runs it: no such operator' in caplog.text
     with pytest.raises(RuntimeError, match='no such operator'):
         Segmenter(camvid_weights, device='cpu', engine='onnxruntime')
+
+
+@pytest.mark.parametrize('device, name', [
+    ('cpu', 'camvid_xception39'), ('cuda', 'camvid_resnet18')])
+def test_a_cpu_takes_the_fast_weights_and_a_gpu_the_good_ones(device, name):
+    assert weights_path('auto', torch.device(device)) == shipped_weights()[name]
 
 
 def test_missing_weights_list_the_shipped_ones():
