@@ -301,7 +301,7 @@ class SemanticCostmap:
         Return the classes along the rays, and what find_contacts finds there, corrected.
 
         Obstacles whose contact is not seen begin after the last ground. Where that is near, they
-        stand there: it is a contact, of their class.
+        stand there: it is a contact, of their class unless another obstacle is seen there.
 
         :param reach: as GroundTable.sample takes it.
         :returns: classes, (samples, rays) uint8 ids; seen ground, (samples, rays) bool; contacts
@@ -316,8 +316,10 @@ class SemanticCostmap:
         are_near = start_at_near_edge(starts, table.first_seen)
         too_near, starts = starts[are_near], starts[~are_near]
         feet, stand = after_last_ground(starts, ground)
-        stand &= kinds.reshape(-1).take(feet) != GROUND
-        classes.reshape(-1)[feet[stand]] = classes.reshape(-1)[starts[stand]]
+        kinds_of_feet = kinds.reshape(-1).take(feet)
+        stand &= kinds_of_feet != GROUND
+        mistaken = stand & (kinds_of_feet != OBSTACLE)
+        classes.reshape(-1)[feet[mistaken]] = classes.reshape(-1)[starts[mistaken]]
         without_contact = np.concatenate([too_near, feet[~stand]])
         contacts = np.sort(np.concatenate([contacts, too_near, feet[stand]]))
         contacts = contacts[~on_outlines(contacts, classes, table.geometry)]

@@ -46,7 +46,7 @@ class CostmapFeeder:
     def start(self) -> None:
         """Begin to add the masks that are offered."""
         self._workers = [
-            Worker(partial(self._take, camera), self._offered, self._observe, f'costmap {camera}')
+            Worker(partial(self._take, camera), self._offered, self._observe, 'costmap')
             for camera in self._cameras]
         for worker in self._workers:
             worker.start()

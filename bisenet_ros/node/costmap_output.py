@@ -185,6 +185,9 @@ class CostmapOutput:
             self._costmap.prepare(frame.camera, camera, camera_pose)
             seconds = stamp.nanoseconds * 1e-9
             with self._lock:
+                # Time may have jumped back since then, and another camera's mask have come first.
+                if not self._poses.covers(stamp):
+                    return
                 newest = self._costmap.newest_stamp
                 # Where there is no newest, nothing has been seen that could lie elsewhere now.
                 if newest > -math.inf and self._poses.may_have_begun_anew(
@@ -240,8 +243,9 @@ class CostmapOutput:
 
         :param only_failed: return only cameras with a known fault.
         """
-        limit, limit_name = min(
-            (stale_after, 'stale_after'), (self._decay_time, 'costmap.decay_time'))
+        limit, limit_name = (
+            (stale_after, 'stale_after') if stale_after <= self._decay_time
+            else (self._decay_time, 'costmap.decay_time'))
         now = time.monotonic()
         return {name: camera.failure or _why_stale(camera.age, limit, limit_name)
                 for name, camera in self._cameras.items()

@@ -280,6 +280,11 @@ class RobotPoses:
         """
         return self._odometry is not None and self._odometry.may_have_begun_anew(start, end)
 
+    def covers(self, stamp: Time) -> bool:
+        """Return whether odometry, where there is any, reaches to a stamp."""
+        newest = None if self._odometry is None else self._odometry.newest()
+        return newest is None or newest >= stamp.nanoseconds
+
     def age(self, stamp: Time) -> float:
         """Return how much older than the newest odometry an image is, s; 0 without odometry."""
         newest = None if self._odometry is None else self._odometry.newest()

@@ -577,6 +577,18 @@ def test_feet_of_which_a_row_or_two_are_seen_below_what_hangs_are_marked(seen, t
     assert 100 in costs_around(target, distance_of(row))
 
 
+def test_feet_that_are_seen_below_what_hangs_keep_their_class():
+    """Of the building above them nothing is known but that it stands there or farther away."""
+    row = row_at(3.0)
+    mask = wall_at(row, 'pedestrian')
+    mask[row - 8:row - 2] = ID['sky']
+    mask[:row - 8][mask[:row - 8] == ID['pedestrian']] = ID['building']
+    target = costmap()
+    show(target, *[road()] * 20, *[mask] * 3)
+    _, class_ids = target.obstacle_points()
+    assert (class_ids == ID['pedestrian']).mean() > 0.9
+
+
 def test_an_obstacle_far_behind_the_last_ground_hides_all_beyond_that_ground():
     """Something hangs in front of the obstacle's lower half, which may stand anywhere there."""
     target = costmap()

@@ -173,7 +173,7 @@ def test_images_are_subscribed_to_as_reliably_as_the_parameter_says(
     assert subscription.qos_profile.reliability == ReliabilityPolicy[taken or offered]
 
 
-def test_a_calibration_is_heard_from_each_of_two_publishers_of_which_one_is_latched(make_input):
+def test_a_calibration_is_heard_from_a_publisher_beside_one_that_is_latched(make_input):
     camera, node = make_input(image_topic='/two/image')
     volatile, _ = (node.create_publisher(CameraInfo, camera.camera_info_topic, qos)
                    for qos in (RELIABLE, LATCHED))

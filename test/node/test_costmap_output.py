@@ -783,6 +783,25 @@ def test_one_camera_that_fails_or_lags_leaves_the_others_costmap_as_it_is():
         assert Time.from_msg(grid.header.stamp).nanoseconds == 15 * 10 ** 8
 
 
+def test_a_mask_that_was_placed_before_time_jumped_back_is_not_added(monkeypatch):
+    """As where a bag begins anew, and another camera's mask shows it first."""
+    with output_in_process('topic', {'front': DOWNWARDS, 'rear': DOWNWARDS}) as output:
+        tell(output, range(1000, 1011), x=9.0)
+        for camera in 'front', 'rear':
+            observe(output, 100.0, 'road', camera=camera)
+        prepare = output._costmap.prepare
+
+        def begin_anew_meanwhile(*arguments):
+            monkeypatch.undo()
+            tell(output, range(10, 21))
+            observe(output, 1.5, 'road', camera='rear')
+            return prepare(*arguments)
+        monkeypatch.setattr(output._costmap, 'prepare', begin_anew_meanwhile)
+        observe(output, 101.0, 'road', camera='front')
+        assert output._costmap.newest_stamp == 1.5
+        observe(output, 1.6, 'road', camera='rear')
+
+
 def test_a_mask_that_comes_too_late_to_be_used_is_no_sign_of_life(output, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))

@@ -514,7 +514,7 @@ def test_a_gpu_lost_while_weights_load_ends_the_process(monkeypatch, lost):
 
 
 def test_to_enable_what_is_enabled_changes_nothing():
-    """It neither clears the costmap nor starts its thread a second time, with which it hangs."""
+    """It neither clears the costmap nor starts its thread again; the first would never end."""
     with active_node() as node:
         node._costmap._cameras[''].seen_at = time.monotonic()
         worker, = node._costmap_feeder._workers

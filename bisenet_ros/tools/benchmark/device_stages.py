@@ -138,6 +138,6 @@ def run_pipelined(pipeline: DevicePipeline, frame: SegmentationRequest, frames: 
         if done * MEMORY_SAMPLES % frames < MEMORY_SAMPLES:
             samples.append(Sample(time.perf_counter() - start, done, usage_of(os.getpid()).rss,
                                   device_memory(device)))
-    for result in waiting:  # Not counted: as many were in flight at the start, and are.
+    for result in waiting:  # Not counted: as many were in flight when the clock started.
         result()
     return samples
