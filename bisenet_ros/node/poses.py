@@ -282,13 +282,16 @@ class RobotPoses:
 
     def covers(self, stamp: Time) -> bool:
         """Return whether odometry, where there is any, reaches to a stamp."""
-        newest = None if self._odometry is None else self._odometry.newest()
-        return newest is None or newest >= stamp.nanoseconds
+        return self._lead(stamp) >= 0
 
     def age(self, stamp: Time) -> float:
         """Return how much older than the newest odometry an image is, s; 0 without odometry."""
+        return max(0.0, 1e-9 * self._lead(stamp))
+
+    def _lead(self, stamp: Time) -> int:
+        """Return how much later than a stamp the newest odometry is, ns; 0 without odometry."""
         newest = None if self._odometry is None else self._odometry.newest()
-        return 0.0 if newest is None else max(0.0, 1e-9 * (newest - stamp.nanoseconds))
+        return 0 if newest is None else newest - stamp.nanoseconds
 
 
 def _matrix(position, orientation) -> np.ndarray:

@@ -77,10 +77,11 @@ def score(predict: Predictor, dataset: Dataset, classes: int, batch: int = 4,
     for start in tqdm(range(0, len(dataset), batch), desc='scoring', leave=False, disable=None):
         probabilities = predict(dataset.images[start:start + batch])
         likeliest, predicted = probabilities.max(1)
+        total = probabilities.sum(1)
         labels = dataset.labels[start:start + batch].to(predicted.device).long()
         metric.to(predicted.device).update(predicted, labels)
         for threshold, each in zip(thresholds, confident):
-            uncertain = likeliest < threshold * probabilities.sum(1)
+            uncertain = likeliest < threshold * total
             each.to(predicted.device).update(predicted, labels.masked_fill(uncertain, IGNORED))
         accuracy.append((predicted == labels).sum((1, 2)) / (labels != IGNORED).sum((1, 2)))
     return Scores(metric.compute().cpu().numpy(), torch.cat(accuracy).cpu().numpy(),

@@ -47,7 +47,8 @@ from bisenet_ros.tools.street import StreetDrive  # noqa: E402
 
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 CELLS, RESOLUTION, MAX_RANGE = 200, 0.1, 15.0
-DOWNWARDS = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, 0.0])
+DOWNWARDS, BACKWARDS = (
+    camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, yaw]) for yaw in (0.0, math.pi))
 
 
 class Robot:
@@ -754,8 +755,7 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
     """Without odometry nobody knows where it lies now; with odometry it fades by itself."""
     now = 1000.0
     monkeypatch.setattr(costmap_output, 'time', SimpleNamespace(monotonic=lambda: now))
-    backwards = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
-    with output_in_process(odometry, {'front': DOWNWARDS, 'rear': backwards}) as output:
+    with output_in_process(odometry, {'front': DOWNWARDS, 'rear': BACKWARDS}) as output:
         def known_after(tenths, camera):
             if odometry == 'topic':
                 tell(output, tenths)
@@ -771,8 +771,7 @@ def test_what_a_failed_camera_saw_stays_only_with_odometry(monkeypatch, odometry
 
 
 def test_one_camera_that_fails_or_lags_leaves_the_others_costmap_as_it_is():
-    backwards = camera_pose_from_rpy([0.0, 0.0, 1.0], [0.0, 0.6, math.pi])
-    with output_in_process('topic', {'front': DOWNWARDS, 'rear': backwards}) as output:
+    with output_in_process('topic', {'front': DOWNWARDS, 'rear': BACKWARDS}) as output:
         output._holding_data.add(output._combined)
         assert output.is_stale(1.0)
         tell(output, range(10, 16))
